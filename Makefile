@@ -1,0 +1,54 @@
+# Everything runs in .venv, which the first call makes. Bring your own environment instead with `pip install itmbench`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
+RESULTS ?= results
+OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test lint notebooks report clean lock
+
+help:  ## explain the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/
+	$(BIN)/itmbench bench benchmarks/mini.yaml --results $(RESULTS)
+
+test: $(VENV)/dev.stamp  ## run the tests
+	$(OFFLINE) $(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: $(VENV)/dev.stamp  ## run the notebooks on the results of `make bench`
+	ITMBENCH_RESULTS=$(abspath $(RESULTS)) $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+report: $(VENV)/runtime.stamp  ## print the tables of all results and write them as a page
+	$(BIN)/itmbench report --results $(RESULTS)
+	$(BIN)/itmbench report --results $(RESULTS) --format html --out $(RESULTS)/report.html
+
+clean:  ## remove the environment and everything that the tools leave, but not the results
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache lightning_logs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "itmbench needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime.stamp: pyproject.toml requirements.lock | $(VENV)/bin/python
+	@echo "installing itmbench into $(VENV) (a few minutes, once)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/runtime.stamp
+	@echo "installing the development tools into $(VENV)"
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+lock:  ## renew requirements.lock (needs uv)
+	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --no-annotate --quiet --upgrade \
+		--output-file requirements.lock

@@ -1,0 +1,18 @@
+"""itmbench: a PyTorch Lightning benchmark suite for image-text matching and cross-modal retrieval."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from itmbench.bench.store import load_results
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_results"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs pandas only when it is asked for, so that ``import itmbench`` stays quick."""
+    if name == "load_results":
+        from itmbench.bench.store import load_results
+
+        return load_results
+    raise AttributeError(f"module 'itmbench' has no attribute '{name}'")
