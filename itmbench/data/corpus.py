@@ -1,0 +1,282 @@
+"""What every dataset is once it has been read: images, texts, the map between them, labels and splits."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from itmbench.errors import InputError
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Photographs on disk, one file an image.
+
+    Args:
+        root: the folder that ``names`` are relative to.
+        names: path of every image below ``root``.
+        sizes: bytes of every file `[Ni]`, part of the corpus fingerprint.
+    """
+
+    root: Path
+    names: Sequence[str]
+    sizes: Rows
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> Image.Image:
+        """The image of a row, decoded to RGB.
+
+        Raises:
+            InputError: the file is missing or is not an image.
+        """
+        path = self.root / self.names[row]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such image; restore the file or point the image folder elsewhere") from None
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: not a readable image ({error}); replace the file with a good copy") from None
+
+    def digest(self) -> str:
+        """A hash of file names and sizes; pixels are not read."""
+        return _digest("\n".join(self.names), self.sizes)
+
+
+class NpyRows:
+    """Rows of several ``.npy`` files, one file after the other, memory-mapped; pickles as file names, not as data.
+
+    Args:
+        paths: the files; beyond their first dimension they have one shape and type.
+
+    Attributes:
+        lengths: rows of each file.
+        shape: as if the files were one array.
+        dtype: type of the numbers.
+
+    Raises:
+        InputError: a file is missing, damaged, or shaped unlike the first.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._arrays = [_map_npy(path) for path in self.paths]
+        self.lengths = [len(array) for array in self._arrays]
+        self._ends = np.cumsum(self.lengths)
+        first = self._arrays[0]
+        for path, array in zip(self.paths, self._arrays, strict=True):
+            if array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
+                raise InputError(
+                    f"{path}: rows are {array.dtype} {array.shape[1:]} where those of {self.paths[0]} are "
+                    f"{first.dtype} {first.shape[1:]}; use files of one extraction"
+                )
+        self.dtype = first.dtype
+        self.shape = (sum(self.lengths), *first.shape[1:])
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        """One row, or the rows of a slice, as an array."""
+        picked = range(len(self))[rows]
+        if isinstance(picked, range):
+            return np.stack([self[row] for row in picked])
+        part = int(np.searchsorted(self._ends, picked, side="right"))
+        row: NDArray[Any] = self._arrays[part][picked - self._ends[part]]  # counted from the end of its file
+        return row
+
+    def __reduce__(self) -> tuple[type["NpyRows"], tuple[list[Path]]]:
+        return NpyRows, (self.paths,)
+
+
+def _map_npy(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable .npy array ({error}); restore the file") from None
+    return array
+
+
+@dataclass(frozen=True)
+class Features:
+    """Ready-made feature vectors instead of pixels or words, usually memory-mapped.
+
+    Args:
+        array: `[N, D]`, or `[N, T, D]` for T tokens (regions, words) an item.
+        mask: bool `[N, T]`, true where a token is real; absent when all are.
+        rows: which row of ``array`` holds item i `[N]`; absent when it is row i.
+    """
+
+    array: NDArray[Any] | NpyRows
+    mask: NDArray[np.bool_] | None = None
+    rows: Rows | None = None
+
+    def __len__(self) -> int:
+        return len(self.array if self.rows is None else self.rows)
+
+    def __getitem__(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """Features `[D]` or `[T, D]` of an item as float32, and its mask `[T]` if there is one."""
+        at = row if self.rows is None else self.rows[row]
+        mask = None if self.mask is None else np.asarray(self.mask[at])
+        return np.asarray(self.array[at], dtype=np.float32), mask
+
+    def digest(self) -> str:
+        """A hash of shape, type, row map and about a thousand evenly spaced rows; large arrays are not read whole."""
+        step = max(1, len(self.array) // 1000)
+        return _digest(str((self.array.shape, self.array.dtype)), self.array[::step], self.mask, self.rows)
+
+
+@dataclass(frozen=True)
+class Strings:
+    """Captions, or the tags of an image joined by spaces; one string a text."""
+
+    strings: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.strings)
+
+    def __getitem__(self, row: int) -> str:
+        return self.strings[row]
+
+    def digest(self) -> str:
+        return _digest("\x1f".join(self.strings))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Who is evaluated against whom: rows of images; a text takes part through its image.
+
+    Args:
+        queries: images that, with their texts, are the queries of both directions.
+        gallery: images that, with their texts, are searched. Equal to ``queries`` for caption retrieval.
+    """
+
+    queries: Rows
+    gallery: Rows
+
+    @cached_property
+    def images(self) -> Rows:
+        """Every image that takes part, queries and gallery together, ascending: the order of evaluation tables."""
+        return np.union1d(self.queries, self.gallery)
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number found on disk beside the published one (None: nothing is published)."""
+
+    what: str
+    found: int
+    published: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Images, texts, and everything that says which belong together.
+
+    Args:
+        name: the dataset, with its variant.
+        image_ids: a stable id of every image `[Ni]`.
+        images: pixels or features of every image `[Ni]`; None where only texts and labels exist.
+        text_ids: a stable id of every text `[Nt]`.
+        texts: strings or features of every text `[Nt]`.
+        text_to_image: row of the image that each text belongs to `[Nt]`.
+        train: rows of the images to train on.
+        stages: "val" and "test": queries and gallery, as image rows.
+        labels: multi-hot labels `[Ni, C]`, or None for pairs only.
+        label_names: name of every label `[C]`.
+        true_images: per text, rows of all the images it is true of, its own included; None where only the
+            pairing is known. An empty row means that this text's truth is not listed.
+        hard_negatives: pairs (image, near twin that differs in one fact) as rows `[M, 2]`.
+        counts: what was found beside what was published.
+    """
+
+    name: str
+    image_ids: Sequence[str]
+    images: ImageFiles | Features | None
+    text_ids: Sequence[str]
+    texts: Strings | Features
+    text_to_image: Rows
+    train: Rows
+    stages: dict[str, Stage]
+    labels: NDArray[np.uint8] | None = None
+    label_names: Sequence[str] = ()
+    true_images: Sequence[Rows] | None = None
+    hard_negatives: Rows | None = None
+    counts: Sequence[Count] = field(default=())
+
+    def __post_init__(self) -> None:
+        images, texts = len(self.image_ids), len(self.text_ids)
+        lengths = {
+            "images": (images, None if self.images is None else len(self.images)),
+            "texts": (texts, len(self.texts)),
+            "text_to_image": (texts, len(self.text_to_image)),
+            "labels": (images, None if self.labels is None else len(self.labels)),
+            "true_images": (texts, None if self.true_images is None else len(self.true_images)),
+        }
+        for what, (expected, found) in lengths.items():
+            if found is not None and found != expected:
+                raise InputError(f"{self.name}: {what} has {found} rows where there are {expected} ids")
+        used = [
+            self.text_to_image,
+            self.train,
+            *(rows for s in self.stages.values() for rows in (s.queries, s.gallery)),
+        ]
+        if any(len(rows) and (rows.min() < 0 or rows.max() >= images) for rows in used):
+            raise InputError(
+                f"{self.name}: a split or the text-to-image map names an image row outside 0..{images - 1}"
+            )
+
+    @cached_property
+    def texts_of_image(self) -> list[Rows]:
+        """Rows of the texts that belong to each image, in order `[Ni]`."""
+        order = np.argsort(self.text_to_image, kind="stable")
+        ends = np.cumsum(np.bincount(self.text_to_image, minlength=len(self.image_ids)))
+        return np.split(order, ends[:-1])
+
+    def texts_of(self, images: Rows) -> Rows:
+        """Rows of all texts of the given images, image by image."""
+        return np.concatenate([self.texts_of_image[i] for i in images]) if len(images) else np.empty(0, np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that can change a result: ids, contents, map, labels, splits, truth."""
+        stages = [rows for key in sorted(self.stages) for rows in (self.stages[key].queries, self.stages[key].gallery)]
+        truth = None if self.true_images is None else np.concatenate([np.append(rows, -1) for rows in self.true_images])
+        return _digest(
+            "\n".join(self.image_ids),
+            "\n".join(self.text_ids),
+            "" if self.images is None else self.images.digest(),
+            self.texts.digest(),
+            "\n".join(self.label_names),
+            self.text_to_image,
+            self.train,
+            *stages,
+            self.labels,
+            truth,
+            self.hard_negatives,
+        )
+
+
+def _digest(*parts: str | NDArray[Any] | None) -> str:
+    """16 hex digits over the parts, each with its length or shape, so that no two lists of parts run together."""
+    hasher = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if part is None:
+            hasher.update(b"none;")
+        elif isinstance(part, str):
+            data = part.encode()
+            hasher.update(f"str {len(data)};".encode() + data)
+        else:
+            hasher.update(f"array {part.shape} {part.dtype.str};".encode())
+            hasher.update(np.ascontiguousarray(part).data if part.size else b"")
+    return hasher.hexdigest()

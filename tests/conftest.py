@@ -1,0 +1,24 @@
+"""Nothing that a test does reaches a hub, a tracker, or the user's own cache."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Corpora are parsed and rendered into a folder of this test run."""
+    os.environ["ITMBENCH_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "itmbench-cache")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photographs and captions; tests that need them are skipped where they are absent."""
+    folder = Path(os.environ.get("ITMBENCH_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set ITMBENCH_SHARED_DATA to its folder")
+    return folder
