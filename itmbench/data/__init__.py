@@ -1,0 +1,1 @@
+"""Photographs, captions, tags and labels on disk -> corpora -> batches."""

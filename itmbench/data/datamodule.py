@@ -1,0 +1,186 @@
+"""A corpus as loaders: pairs to train on; images and texts apart to evaluate."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from itmbench.data.corpus import Corpus, Rows, Stage, Strings
+from itmbench.errors import InputError
+
+Processor = Callable[[Sequence[Any], bool], dict[str, Tensor]]
+"""(raw items, training or not) -> a batch of tensors; an encoder's ``processor()``."""
+
+
+class CorpusDataModule(L.LightningDataModule):
+    """Base of all datasets: a subclass says how its corpus is read.
+
+    Training batches hold pairs: ``image`` and ``text`` (what the processors make), ``image_index`` and ``text_index``
+    `[B]` (corpus rows), and ``labels`` `[B, C]` where the corpus has them. Evaluation has two loaders, images first:
+    batches of ``image`` or ``text`` with their ``index`` `[B]`, so that no method can see which text belongs to which
+    image.
+
+    Args:
+        batch_size: pairs in a training batch, on each device.
+        eval_batch_size: items in an evaluation batch, on each device.
+        num_workers: loader processes; by default one less than the cores, at most eight.
+    """
+
+    def __init__(self, batch_size: int = 128, eval_batch_size: int = 256, num_workers: int | None = None) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
+        self._corpus: Corpus | None = None
+        self._processors: Callable[[], tuple[Processor, Processor]] | None = None
+
+    def read(self) -> Corpus:
+        """Read the dataset from disk; called once, on first use of ``corpus``."""
+        raise NotImplementedError
+
+    @property
+    def corpus(self) -> Corpus:
+        """The dataset, read on first use.
+
+        Raises:
+            InputError: something on disk is missing or wrong.
+        """
+        if self._corpus is None:
+            self._corpus = self.read()
+        return self._corpus
+
+    def setup(self, stage: str) -> None:
+        """Read the corpus, so that what is wrong with it is said before any model runs."""
+        if self.corpus.images is None:
+            raise InputError(
+                f"{self.corpus.name}: this copy has no images, so there is nothing to encode; add its image folder"
+            )
+
+    def attach(self, processors: Callable[[], tuple[Processor, Processor]]) -> None:
+        """Take the processors of a model's image and text encoder, asked for when a loader is made."""
+        self._processors = processors
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Pairs of the training images with each of their texts, in random order; a last partial batch is dropped."""
+        pairs = self.corpus.texts_of(self.corpus.train)
+        if len(pairs) < self.batch_size:
+            raise InputError(
+                f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch; set batch_size below that"
+            )
+        image, text = self._processor_pair()
+        collate = PairCollate(image, text, self.corpus.labels)
+        return self._loader(Pairs(self.corpus, pairs), collate, self.batch_size, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Images, then texts, of the validation stage."""
+        return self.eval_dataloaders("val")
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Images, then texts, of the test stage."""
+        return self.eval_dataloaders("test")
+
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """Images, then texts, of the test stage."""
+        return self.eval_dataloaders("test")
+
+    def stage(self, name: str) -> Stage:
+        """Queries and gallery of "val" or "test"."""
+        return self.corpus.stages[name]
+
+    def eval_dataloaders(self, name: str) -> list[DataLoader[Any]]:
+        """Images, then texts, of a stage. Texts come short ones first, which spares padding."""
+        images = self.stage(name).images
+        texts = self.corpus.texts_of(images)
+        if isinstance(self.corpus.texts, Strings):
+            texts = texts[np.argsort([len(self.corpus.texts[row]) for row in texts], kind="stable")]
+        image, text = self._processor_pair()
+        return [
+            self._loader(Items(self.corpus.images, images), ItemCollate("image", image), self.eval_batch_size),
+            self._loader(Items(self.corpus.texts, texts), ItemCollate("text", text), self.eval_batch_size),
+        ]
+
+    def _processor_pair(self) -> tuple[Processor, Processor]:
+        if self._processors is None:
+            raise RuntimeError(
+                "no processors: run this datamodule through a Trainer with a Matcher, or call attach() first"
+            )
+        return self._processors()
+
+    def _loader(self, dataset: Dataset[Any], collate: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+
+class Pairs(Dataset[Any]):
+    """(image row, text row, image, text) of every training pair."""
+
+    def __init__(self, corpus: Corpus, texts: Rows) -> None:
+        self.corpus, self.texts = corpus, texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, at: int) -> tuple[int, int, Any, Any]:
+        text = int(self.texts[at])
+        image = int(self.corpus.text_to_image[text])
+        assert self.corpus.images is not None
+        return image, text, self.corpus.images[image], self.corpus.texts[text]
+
+
+class Items(Dataset[Any]):
+    """(row, item) of the given rows of one modality."""
+
+    def __init__(self, source: Any, rows: Rows) -> None:
+        self.source, self.rows = source, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: int) -> tuple[int, Any]:
+        row = int(self.rows[at])
+        return row, self.source[row]
+
+
+@dataclass(frozen=True)
+class PairCollate:
+    """Training pairs -> a batch."""
+
+    image: Processor
+    text: Processor
+    labels: Any
+
+    def __call__(self, pairs: Sequence[tuple[int, int, Any, Any]]) -> dict[str, Any]:
+        image_rows, text_rows, images, texts = zip(*pairs, strict=True)
+        batch = {
+            "image": self.image(images, True),
+            "text": self.text(texts, True),
+            "image_index": torch.tensor(image_rows),
+            "text_index": torch.tensor(text_rows),
+        }
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[list(image_rows)])
+        return batch
+
+
+@dataclass(frozen=True)
+class ItemCollate:
+    """Items of one modality -> a batch."""
+
+    modality: str
+    processor: Processor
+
+    def __call__(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+        rows, values = zip(*items, strict=True)
+        return {self.modality: self.processor(values, False), "index": torch.tensor(rows)}

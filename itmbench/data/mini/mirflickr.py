@@ -1,0 +1,89 @@
+"""mirflickr-mini: tagged scenes with multi-labels in the layout of MirFlickr-25K and its annotation archive."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from itmbench.data.mini.albums import Upload, overlook, sample_upload
+from itmbench.data.mini.paint import save_all
+from itmbench.data.mini.scene import COLOURS, SHAPES, TEXTURES, Scene
+
+# As in the genuine archive, the vocabulary is the tags used at least 20 times, and 24 potential labels come with 14
+# stricter ones.
+COMMON = 20
+ARRANGEMENTS = ("crowd", "giants", "night", "side_by_side", "stacked")
+
+README = """Labels of mirflickr-mini. <label>.txt holds the numbers of the images that a label may apply to, one a line;
+<label>_r1.txt those to which it clearly applies.
+"""
+
+
+def render_mirflickr(root: Path, seed: int = 0, *, images: int = 2400, pixels: int = 64) -> None:
+    """Write the corpus below ``root``.
+
+    Args:
+        root: a folder; made if it is not there.
+        seed: same seed, same bytes.
+        images: number of images.
+        pixels: side of the images.
+    """
+    rng = random.Random(f"mirflickr-mini {seed}")
+    uploads = [sample_upload(rng, (1, 1, 1, 1, 1, 2, 2, 3), loyalty=0.4) for _ in range(images)]
+    photographs, tags, doc = (root / "mirflickr" / part for part in ("", "meta/tags", "doc"))
+    tags.mkdir(parents=True)
+    doc.mkdir()
+    paths = [photographs / f"im{number}.jpg" for number in range(1, images + 1)]
+    save_all([upload.scene for upload in uploads], [upload.seed for upload in uploads], paths, pixels)
+    for number, upload in enumerate(uploads, 1):
+        (tags / f"tags{number}.txt").write_bytes("".join(f"{tag}\n" for tag in upload.tags).encode())
+    _write_common_tags(doc / "common_tags.txt", uploads)
+    _write_annotations(root / "mirflickr25k_annotations_v080", [overlook(upload.scene, rng) for upload in uploads])
+
+
+def labels(scene: Scene) -> dict[str, bool]:
+    """The labels of a scene: those that may apply, and true for those that clearly apply.
+
+    A shape applies wherever it is seen, clearly if large. A colour applies if something large has it, clearly if
+    nothing else is large. Textures, night and arrangements have no stricter form.
+    """
+    large = [thing for thing in scene.things if thing.size == "large"]
+    found = {thing.shape: thing.size == "large" for thing in scene.things}
+    found |= {thing.colour: len(large) == 1 for thing in large}
+    rows, columns = {thing.row for thing in scene.things}, {thing.column for thing in scene.things}
+    two = len(scene.things) == 2
+    others = {
+        scene.texture: scene.texture != "plain",
+        "night": scene.light == "night",
+        "crowd": len(scene.things) == 3,
+        "giants": len(large) == len(scene.things) > 1,
+        "side_by_side": two and len(rows) == 1,
+        "stacked": two and len(columns) == 1,
+    }
+    return found | {label: False for label, applies in others.items() if applies}
+
+
+def _write_common_tags(path: Path, uploads: Sequence[Upload]) -> None:
+    """Tags used often enough, the most frequent first, each with its count."""
+    counts = Counter(tag for upload in uploads for tag in upload.tags)
+    common = sorted((-count, tag) for tag, count in counts.items() if count >= COMMON)
+    path.write_bytes("".join(f"{tag} {-count}\n" for count, tag in common).encode())
+
+
+def _write_annotations(folder: Path, scenes: Sequence[Scene]) -> None:
+    """One file of image numbers a label, and one a stricter label."""
+    folder.mkdir()
+    (folder / "README.txt").write_bytes(README.encode())
+    stricter = (*SHAPES, *COLOURS)
+    names = (*stricter, *(texture for texture in TEXTURES if texture != "plain"), *ARRANGEMENTS)
+    found = [labels(scene) for scene in scenes]
+    for name in names:
+        may = [number for number, each in enumerate(found, 1) if name in each]
+        clearly = [number for number in may if found[number - 1][name]]
+        _write_numbers(folder / f"{name}.txt", may)
+        if name in stricter:
+            _write_numbers(folder / f"{name}_r1.txt", clearly)
+
+
+def _write_numbers(path: Path, numbers: Sequence[int]) -> None:
+    path.write_bytes("".join(f"{number}\n" for number in numbers).encode())

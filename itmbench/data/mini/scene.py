@@ -1,0 +1,121 @@
+"""What a rendered photograph shows: the facts of a scene, how scenes are drawn by lot, and their near twins."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal
+
+SHAPES = ("circle", "ring", "square", "triangle", "star", "cross")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
+SIZES = ("small", "large")
+TEXTURES = ("plain", "striped", "checked", "dotted", "speckled", "wavy")
+LIGHTS = ("day", "night")
+
+# Two rows of two places. Things in different columns are far apart, so that "left of" is never a matter of opinion.
+CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+MOST_THINGS = 3
+
+Axis = Literal["row", "column"]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One coloured shape. ``row`` 0 is the top and ``column`` 0 the left."""
+
+    shape: str
+    colour: str
+    size: str
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One to three things, no two of one shape or one colour, before a textured background by day or by night."""
+
+    things: tuple[Thing, ...]
+    texture: str
+    light: str
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What photographs of one subject usually show, so that labels and tags occur together as they do in albums.
+
+    Args:
+        name: the subject.
+        favourites: (colour, shape) of the things usually seen.
+        texture: the usual background.
+        night: share of photographs taken at night.
+        tags: words that users add because of the subject, whatever is seen.
+    """
+
+    name: str
+    favourites: tuple[tuple[str, str], ...]
+    texture: str
+    night: float
+    tags: tuple[str, ...]
+
+
+def sample_scene(rng: random.Random, count: int, topic: Topic | None = None, loyalty: float = 0.0) -> Scene:
+    """A scene of ``count`` things; each fact follows the topic with probability ``loyalty``, else anything goes."""
+    things: list[Thing] = []
+    for row, column in rng.sample(CELLS, count):
+        while True:
+            if topic is not None and rng.random() < loyalty:
+                colour, shape = rng.choice(topic.favourites)
+            else:
+                colour, shape = rng.choice(COLOURS), rng.choice(SHAPES)
+            if all(colour != other.colour and shape != other.shape for other in things):
+                break
+        things.append(Thing(shape, colour, rng.choice(SIZES), row, column))
+    texture = topic.texture if topic is not None and rng.random() < loyalty else rng.choice(TEXTURES)
+    night = 0.3 if topic is None else topic.night
+    return Scene(tuple(things), texture, "night" if rng.random() < night else "day")
+
+
+def sample_twins(scene: Scene, rng: random.Random) -> tuple[Scene, Scene, Scene]:
+    """Three scenes that differ from this one in one fact: colours of two swapped, places swapped, one shape changed."""
+    first, second = rng.sample(range(len(scene.things)), 2)
+    return (
+        swap_colours(scene, first, second),
+        swap_places(scene, *rng.choice(place_swaps(scene))),
+        change_shape(scene, first, rng.choice([s for s in SHAPES if all(s != t.shape for t in scene.things)])),
+    )
+
+
+def swap_colours(scene: Scene, first: int, second: int) -> Scene:
+    """The scene with the colours of two things exchanged."""
+    one, other = scene.things[first], scene.things[second]
+    return _with(scene, {first: replace(one, colour=other.colour), second: replace(other, colour=one.colour)})
+
+
+def swap_places(scene: Scene, first: int, second: int, axis: Axis) -> Scene:
+    """The scene with the columns (left and right) or the rows (above and below) of two things exchanged."""
+    one, other = scene.things[first], scene.things[second]
+    if axis == "row":
+        return _with(scene, {first: replace(one, row=other.row), second: replace(other, row=one.row)})
+    return _with(scene, {first: replace(one, column=other.column), second: replace(other, column=one.column)})
+
+
+def change_shape(scene: Scene, index: int, shape: str) -> Scene:
+    """The scene with another shape in place of one thing's own."""
+    return _with(scene, {index: replace(scene.things[index], shape=shape)})
+
+
+def place_swaps(scene: Scene) -> list[tuple[int, int, Axis]]:
+    """Pairs of things, and the axis, whose exchange leaves every other place free of collisions."""
+    swaps: list[tuple[int, int, Axis]] = []
+    for second in range(len(scene.things)):
+        for first in range(second):
+            one, other = scene.things[first], scene.things[second]
+            alone = len(scene.things) == 2
+            if one.column != other.column and (one.row == other.row or alone):
+                swaps.append((first, second, "column"))
+            if one.row != other.row and (one.column == other.column or alone):
+                swaps.append((first, second, "row"))
+    return swaps
+
+
+def _with(scene: Scene, changed: dict[int, Thing]) -> Scene:
+    return replace(scene, things=tuple(changed.get(i, thing) for i, thing in enumerate(scene.things)))

@@ -1,0 +1,70 @@
+"""A dataset small enough to train on in seconds: squares of one colour in one corner, and captions that say so."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from itmbench.data.corpus import Corpus, ImageFiles, Stage, Strings
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220), "yellow": (230, 220, 30)}
+CORNERS = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "bottom right": (1, 1)}
+KINDS = [(colour, corner) for colour in COLOURS for corner in CORNERS]
+
+
+class ToyData(CorpusDataModule):
+    """16 kinds of picture; every split holds some of each, with two captions a picture.
+
+    Args:
+        root: folder that the pictures are written into.
+        labels: give the kinds' colours and corners as labels, which makes it a label corpus.
+        copies: pictures of each kind to train on.
+    """
+
+    def __init__(
+        self, root: str, labels: bool = False, copies: int = 6, batch_size: int = 16, num_workers: int = 0
+    ) -> None:
+        super().__init__(batch_size=batch_size, eval_batch_size=8, num_workers=num_workers)
+        self.root, self.labels, self.copies = Path(root), labels, copies
+
+    def read(self) -> Corpus:
+        return toy_corpus(self.root, self.labels, self.copies)
+
+
+def toy_corpus(root: Path, labels: bool = False, copies: int = 6) -> Corpus:
+    """The corpus of ``ToyData``; pictures are 32 x 32 PNG files."""
+    generator = np.random.default_rng(0)
+    root.mkdir(parents=True, exist_ok=True)
+    kinds = [kind for _ in range(copies + 2) for kind in KINDS]
+    names, texts, hot = [], [], np.zeros((len(kinds), len(COLOURS) + len(CORNERS)), np.uint8)
+    for row, (colour, corner) in enumerate(kinds):
+        pixels = generator.integers(90, 130, (32, 32, 3), dtype=np.uint8)
+        top, left = (16 * at for at in CORNERS[corner])
+        pixels[top : top + 16, left : left + 16] = COLOURS[colour]
+        names.append(f"{row}.png")
+        Image.fromarray(pixels).save(root / names[-1])
+        texts += [f"a {colour} square at the {corner}", f"the {corner} is {colour}"]
+        hot[row, list(COLOURS).index(colour)] = hot[row, len(COLOURS) + list(CORNERS).index(corner)] = 1
+    train, val, test = np.split(np.arange(len(kinds)), [copies * len(KINDS), (copies + 1) * len(KINDS)])
+    stages = {"val": Stage(val, train if labels else val), "test": Stage(test, np.r_[train, val] if labels else test)}
+    return Corpus(
+        name="toy",
+        image_ids=names,
+        images=ImageFiles(root, names, np.array([(root / name).stat().st_size for name in names])),
+        text_ids=[f"t{row}" for row in range(len(texts))],
+        texts=Strings(texts),
+        text_to_image=np.repeat(np.arange(len(kinds)), 2),
+        train=train,
+        stages=stages,
+        labels=hot if labels else None,
+        label_names=[*COLOURS, *CORNERS] if labels else (),
+    )
+
+
+def toy_encoders() -> dict[str, TimmImageEncoder | ScratchTextEncoder]:
+    """The smallest encoders that learn the toy: keyword arguments of a method."""
+    tiny = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    image = TimmImageEncoder(image_size=32, train_crop=1.0, model_args=tiny)
+    return {"image": image, "text": ScratchTextEncoder(width=32, depth=1, heads=2, vocab_size=100, dropout=0.0)}
