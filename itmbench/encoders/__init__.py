@@ -1,0 +1,18 @@
+"""Encoders: pixels, words or ready-made features -> pooled vectors and tokens."""
+
+from itmbench.encoders.base import Encoder, masked_mean
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.features import FeatureEncoder
+from itmbench.encoders.image import TimmImageEncoder
+from itmbench.encoders.text import PretrainedTextEncoder, ScratchTextEncoder, TextEncoder
+
+__all__ = [
+    "Embeddings",
+    "Encoder",
+    "FeatureEncoder",
+    "PretrainedTextEncoder",
+    "ScratchTextEncoder",
+    "TextEncoder",
+    "TimmImageEncoder",
+    "masked_mean",
+]

@@ -1,0 +1,63 @@
+"""What encoders and methods return: one pooled vector and, where a scorer needs them, tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Embeddings:
+    """Encoded items of one modality.
+
+    Args:
+        pooled: one vector an item `[B, D]`.
+        tokens: its parts (patches, regions, words) `[B, N, D]`; None where the scorer needs only ``pooled``.
+        mask: true where a token is real `[B, N]`, bool; None together with ``tokens``.
+    """
+
+    pooled: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Embeddings":
+        return Embeddings(
+            self.pooled[rows],
+            None if self.tokens is None else self.tokens[rows],
+            None if self.mask is None else self.mask[rows],
+        )
+
+    def to(self, device: torch.device | str) -> "Embeddings":
+        return Embeddings(
+            self.pooled.to(device),
+            None if self.tokens is None else self.tokens.to(device),
+            None if self.mask is None else self.mask.to(device),
+        )
+
+    def pad(self, length: int) -> "Embeddings":
+        """The same with token lists of the given length, filled up with masked zeros."""
+        if self.tokens is None or self.mask is None or self.tokens.shape[1] == length:
+            return self
+        missing = length - self.tokens.shape[1]
+        return Embeddings(
+            self.pooled,
+            torch.cat([self.tokens, self.tokens.new_zeros(len(self), missing, self.tokens.shape[2])], dim=1),
+            torch.cat([self.mask, self.mask.new_zeros(len(self), missing)], dim=1),
+        )
+
+    @staticmethod
+    def cat(parts: Sequence["Embeddings"]) -> "Embeddings":
+        """One table of all the parts, in order; shorter token lists are padded to the longest."""
+        longest = max((part.tokens.shape[1] for part in parts if part.tokens is not None), default=0)
+        padded = [part.pad(longest) for part in parts]
+        tokens = [part.tokens for part in padded if part.tokens is not None]
+        masks = [part.mask for part in padded if part.mask is not None]
+        return Embeddings(
+            torch.cat([part.pooled for part in parts]),
+            torch.cat(tokens) if tokens else None,
+            torch.cat(masks) if masks else None,
+        )

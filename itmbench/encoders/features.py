@@ -1,0 +1,78 @@
+"""Ready-made features -> tokens: regions, bags of words, anything that another model has computed."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
+from itmbench.encoders.base import Encoder, Inputs, masked_mean
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+
+
+class FeatureEncoder(Encoder):
+    """A linear layer, or an MLP, on ready-made features; for images and for texts.
+
+    Pooled is the mean of the real tokens. A feature vector without tokens `[D]` counts as one token.
+
+    Args:
+        input_dim: size of the features on disk.
+        width: size of the vectors returned.
+        hidden: widths of hidden layers (ReLU) in between; none by default.
+        dropout: probability, in training, of dropping a hidden unit.
+        lr_multiplier: factor on the learning rate of these weights.
+        pretraining: what the model that computed the features had been trained on; "scratch" for plain counts
+            such as bags of words.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        width: int = 1024,
+        hidden: Sequence[int] = (),
+        dropout: float = 0.0,
+        lr_multiplier: float = 1.0,
+        pretraining: Literal["scratch", "unimodal", "image-text"] = "unimodal",
+    ) -> None:
+        super().__init__(width, lr_multiplier=lr_multiplier)
+        self.pretraining = pretraining
+        self.input_dim = input_dim
+        layers: list[nn.Module] = []
+        for size in hidden:
+            layers += [nn.Linear(input_dim, size), nn.ReLU(), nn.Dropout(dropout)]
+            input_dim = size
+        self.layers = nn.Sequential(*layers, nn.Linear(input_dim, width))
+
+    def processor(self) -> "FeatureProcessor":
+        return FeatureProcessor()
+
+    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
+        if not isinstance(source, Features):
+            raise InputError(
+                "FeatureEncoder reads ready-made features, and this dataset holds photographs or words: use "
+                "TimmImageEncoder for images, PretrainedTextEncoder or ScratchTextEncoder for texts"
+            )
+        if source.array.shape[-1] != self.input_dim:
+            raise InputError(
+                f"FeatureEncoder: the features are {source.array.shape[-1]} wide; set input_dim to that, "
+                f"not {self.input_dim}"
+            )
+
+    def embed(self, inputs: Inputs) -> Embeddings:
+        """Embeddings of ``features`` float32 `[B, T, D]` with ``mask`` bool `[B, T]`."""
+        tokens = self.layers(inputs["features"])
+        return Embeddings(masked_mean(tokens, inputs["mask"]), tokens, inputs["mask"])
+
+
+class FeatureProcessor:
+    """Features and masks of items -> ``{"features": [B, T, D], "mask": [B, T]}``."""
+
+    def __call__(self, items: Sequence[tuple[Any, Any]], train: bool) -> Inputs:
+        features = torch.from_numpy(np.stack([array for array, _ in items]))
+        features = features.unsqueeze(1) if features.ndim == 2 else features
+        if items[0][1] is None:
+            return {"features": features, "mask": torch.ones(features.shape[:2], dtype=torch.bool)}
+        return {"features": features, "mask": torch.from_numpy(np.stack([mask for _, mask in items]))}

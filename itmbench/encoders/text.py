@@ -1,0 +1,193 @@
+"""Words -> tokens, by BERT-like models of transformers: pretrained, or small and trained from scratch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
+from itmbench.encoders.base import Encoder, Inputs, masked_mean
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+class TextEncoder(Encoder):
+    """Base of the text encoders: a transformers model and the tokenizer that goes with it.
+
+    Pooled is the mean of the real tokens' last states, as sentence encoders do
+    (Reimers and Gurevych, "Sentence-BERT", 2019, found it the best pooling).
+    """
+
+    model: Any
+    tokenizer: Any
+    max_length: int
+
+    def processor(self) -> "TokenProcessor":
+        return TokenProcessor(self.tokenizer, self.max_length)
+
+    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
+        if not isinstance(source, Strings):
+            raise InputError(
+                f"{type(self).__name__} reads words, and this dataset holds ready-made features: use FeatureEncoder"
+            )
+
+    def embed(self, inputs: Inputs) -> Embeddings:
+        """Embeddings of ``input_ids`` and ``attention_mask``, int64 `[B, L]`."""
+        tokens = self.model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].bool()
+        return Embeddings(masked_mean(tokens, mask), tokens, mask)
+
+
+class PretrainedTextEncoder(TextEncoder):
+    """Any BERT-like model of transformers, with its own tokenizer.
+
+    Args:
+        name: a hub name such as ``bert-base-uncased``, or a local folder with the model and its tokenizer.
+        max_length: longer texts are cut to this many tokens, special ones included.
+        freeze: keep the weights through training.
+        lr_multiplier: factor on the learning rate of these weights.
+
+    Raises:
+        InputError: there is no such model, or it cannot be downloaded.
+    """
+
+    def __init__(
+        self, name: str = "bert-base-uncased", max_length: int = 64, freeze: bool = False, lr_multiplier: float = 0.1
+    ) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModel.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"text encoder {name}: cannot be loaded ({str(error).splitlines()[0][:200]}); give a hub name that can "
+                "be reached, or a local folder with config.json, the weights and the tokenizer"
+            ) from error
+        super().__init__(model.config.hidden_size, freeze, lr_multiplier)
+        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
+        self.freeze_if_asked()
+
+
+class ScratchTextEncoder(TextEncoder):
+    """A small BERT with random weights and a WordPiece vocabulary learned from the training texts.
+
+    The vocabulary is part of the checkpoint, so that a trained model reads other datasets with its own words.
+
+    Args:
+        width: size of the hidden states.
+        depth: number of layers.
+        heads: number of attention heads.
+        vocab_size: most pieces that the vocabulary may hold.
+        max_length: longer texts are cut to this many tokens, special ones included.
+        dropout: probability, in training, of dropping a hidden unit or an attention weight.
+        lr_multiplier: factor on the learning rate of these weights.
+    """
+
+    def __init__(
+        self,
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        vocab_size: int = 5000,
+        max_length: int = 40,
+        dropout: float = 0.1,
+        lr_multiplier: float = 1.0,
+    ) -> None:
+        from transformers import BertConfig, BertModel
+
+        super().__init__(width, lr_multiplier=lr_multiplier)
+        config = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            max_position_embeddings=max_length,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+        self.model = BertModel(config, add_pooling_layer=False)
+        self.vocab_size, self.max_length = vocab_size, max_length
+        self.tokenizer = None
+
+    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
+        """Learn the vocabulary from the training texts, once."""
+        super().fit(source, rows)
+        if self.tokenizer is None:
+            self.tokenizer = _wrap(_learn_wordpiece([str(source[row]) for row in rows], self.vocab_size))
+
+    def get_extra_state(self) -> Tensor:
+        """The tokenizer as bytes (uint8), so that checkpoints need no unpickling."""
+        text = "" if self.tokenizer is None else self.tokenizer.backend_tokenizer.to_str()
+        return (
+            torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
+        )
+
+    def set_extra_state(self, state: Tensor) -> None:
+        from tokenizers import Tokenizer
+
+        if len(state):
+            self.tokenizer = _wrap(Tokenizer.from_str(bytes(state.cpu().numpy()).decode()))
+
+
+@dataclass(frozen=True)
+class TokenProcessor:
+    """Texts -> ``{"input_ids", "attention_mask"}``, int64 `[B, L]`, padded to the longest of the batch."""
+
+    tokenizer: Any
+    max_length: int
+
+    def __call__(self, items: Sequence[str], train: bool) -> Inputs:
+        encoded = self.tokenizer(
+            list(items),
+            padding=True,
+            truncation=True,
+            max_length=self.max_length,
+            return_token_type_ids=False,
+            return_tensors="pt",
+        )
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def _learn_wordpiece(texts: Sequence[str], vocab_size: int) -> Any:
+    """A WordPiece tokenizer (BERT's lower-casing and splitting) learned from texts.
+
+    The same texts give the same vocabulary. That takes care: the trainer numbers a letter inside a word when it first
+    meets it, in an order that changes from run to run, and breaks ties by number. So it is given these pieces,
+    sorted, to begin with; a fresh tokenizer then takes the vocabulary alone.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    def tokenizer(vocabulary: dict[str, int] | None) -> Any:
+        made = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
+        made.normalizer = normalizers.BertNormalizer(lowercase=True)
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return made
+
+    learner = tokenizer(None)
+    letters = sorted({letter for text in texts for letter in learner.normalizer.normalize_str(text)} - {" "})
+    first = [*SPECIAL.values(), *(f"##{letter}" for letter in letters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+    learner.train_from_iterator(texts, trainer)
+    learned = tokenizer(learner.get_vocab())
+    ends = [(token, learned.token_to_id(token)) for token in (SPECIAL["cls_token"], SPECIAL["sep_token"])]
+    learned.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return learned
+
+
+def _wrap(tokenizer: Any) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)

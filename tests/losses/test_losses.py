@@ -1,0 +1,99 @@
+"""Losses against loops written from their equations."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from itmbench.losses import InfoNCE, TripletLoss, positives
+
+
+def random_case(seed: int, size: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, size, (size,), generator=generator)
+    return torch.rand(size, size, generator=generator) * 2 - 1, positives(images)
+
+
+def test_siblings_and_shared_labels_are_positives() -> None:
+    images, labels = torch.tensor([7, 8, 7]), torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 0]], dtype=torch.uint8)
+    assert positives(images).tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+    labels[2, 2] = 1
+    assert positives(torch.arange(3), labels).tolist() == [
+        [True, False, False],
+        [False, True, True],
+        [False, True, True],
+    ]
+
+
+def test_an_unlabelled_pair_is_still_its_own_positive() -> None:
+    assert torch.equal(positives(torch.arange(2), torch.zeros(2, 3)), torch.eye(2, dtype=torch.bool))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 7))
+def test_infonce_is_the_mean_log_probability_of_the_positives(seed: int, size: int) -> None:
+    scores, own = random_case(seed, size)
+
+    def one_way(scores: Tensor, own: Tensor) -> float:
+        total = 0.0
+        for row, mine in zip(scores.tolist(), own.tolist(), strict=True):
+            logs = [s / 0.1 - math.log(sum(math.exp(other / 0.1) for other in row)) for s in row]
+            kept = [log for log, positive in zip(logs, mine, strict=True) if positive]
+            total -= sum(kept) / len(kept)
+        return total / len(scores)
+
+    expected = (one_way(scores, own) + one_way(scores.T, own.T)) / 2
+    assert InfoNCE(temperature=0.1)(scores, own).item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_infonce_of_pairs_is_cross_entropy() -> None:
+    scores = random_case(0, 6)[0]
+    expected = torch.nn.functional.cross_entropy(scores / 0.07, torch.arange(6))
+    transposed = torch.nn.functional.cross_entropy(scores.T / 0.07, torch.arange(6))
+    torch.testing.assert_close(InfoNCE()(scores, torch.eye(6, dtype=torch.bool)), (expected + transposed) / 2)
+
+
+def test_temperature_is_learned_only_if_asked() -> None:
+    for learn in (True, False):
+        loss = InfoNCE(learn_temperature=learn)
+        assert [p.requires_grad for p in loss.parameters()] == [learn]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 7), st.sampled_from(["hardest", "all"]))
+def test_triplet_is_the_hinge_of_the_equations(seed: int, size: int, negatives: str) -> None:
+    scores, own = random_case(seed, size)
+
+    def one_way(scores: Tensor, own: Tensor) -> float:
+        terms = []
+        for row, mine in zip(scores.tolist(), own.tolist(), strict=True):
+            wrong = [s for s, positive in zip(row, mine, strict=True) if not positive]
+            for s in (s for s, positive in zip(row, mine, strict=True) if positive):
+                hinges = [max(0.0, 0.2 + other - s) for other in wrong] or [0.0]
+                terms.append(max(hinges) if negatives == "hardest" else sum(hinges) / len(hinges))
+        return sum(terms) / len(terms)
+
+    loss = TripletLoss(margin=0.2, negatives=negatives)(scores, own)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(one_way(scores, own) + one_way(scores.T, own.T), rel=1e-5, abs=1e-6)
+
+
+def test_warm_up_counts_all_negatives_first_and_survives_a_checkpoint() -> None:
+    scores, own = random_case(3, 6)
+    hardest, every = TripletLoss(), TripletLoss(negatives="all")
+    loss = TripletLoss(warmup_steps=2).train()
+    values = [loss(scores, own).item() for _ in range(3)]
+    assert values == [every(scores, own).item()] * 2 + [hardest(scores, own).item()]
+    resumed = TripletLoss(warmup_steps=2)
+    resumed.load_state_dict(loss.state_dict())
+    assert resumed(scores, own).item() == values[2]
+
+
+def test_a_batch_without_negatives_costs_nothing() -> None:
+    scores = torch.rand(3, 3, requires_grad=True)
+    for negatives in ("hardest", "all"):
+        loss = TripletLoss(negatives=negatives)(scores, torch.ones(3, 3, dtype=torch.bool))
+        loss.backward()
+        assert loss.item() == 0 and torch.isfinite(scores.grad).all()  # type: ignore[arg-type]
