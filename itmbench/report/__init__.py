@@ -1,0 +1,1 @@
+"""Results as tables, plots, one HTML page, and the helpers of the notebooks."""

@@ -1,0 +1,114 @@
+"""What the tables show of a result: which values, under which heading, in which unit."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+def percent(value: float) -> str:
+    """A share of 1 as percent."""
+    return f"{100 * value:.1f}"
+
+
+def tenths(value: float) -> str:
+    """A number with one decimal."""
+    return f"{value:.1f}"
+
+
+def thousandths(value: float) -> str:
+    """A number with three decimals."""
+    return f"{value:.3f}"
+
+
+def whole(value: float) -> str:
+    """A number without decimals."""
+    return f"{value:,.0f}"
+
+
+def amount(value: float) -> str:
+    """A large number with three digits and k, M, G or T.
+
+    >>> [amount(value) for value in (0, 950, 86_567_656, 17_600_000_000)]
+    ['0', '950', '86.6 M', '17.6 G']
+    """
+    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}" if value < 999.5 * factor else f"{value / factor:.0f}{prefix}"
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
+def gigabytes(value: float) -> str:
+    """Bytes as GB of 10^9 bytes."""
+    return f"{value / 1e9:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as s, min or h.
+
+    >>> [duration(value) for value in (8.25, 82, 850, 11_900)]
+    ['8.2 s', '82 s', '14 min', '3.3 h']
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A kind of column.
+
+    Args:
+        pattern: regular expression of the names, in the results, of what it shows.
+        heading: what stands above it; ``\\1`` is the first group of the pattern.
+        show: a value -> what is printed.
+        better: 1 where more is better, -1 where less is; 0 for costs, which are shown without spread and not ranked.
+        detail: shown on the page only, where there is room.
+    """
+
+    pattern: str
+    heading: str
+    show: Callable[[float], str]
+    better: int = 0
+    detail: bool = False
+
+
+COLUMNS = (
+    Column(r"(i2t|t2i)/R@(1|5|10)", r"\1 R@\2", percent, better=1),
+    Column(r"rSum", "rSum", tenths, better=1),
+    Column(r"(i2t|t2i)/mAP", r"\1 mAP", thousandths, better=1),
+    Column(r"mAP", "mAP", thousandths, better=1),
+    Column(r"(i2t|t2i)/(mAP@\d+)", r"\1 \2", thousandths, better=1),
+    Column(r"hard_negative_accuracy", "hard neg.", percent, better=1),
+    Column(r"truth/rSum", "true rSum", tenths, better=1),
+    Column(r"truth/(i2t|t2i)/(R@\d+)", r"true \1 \2", percent, better=1, detail=True),
+    Column(r"(i2t|t2i)/(R@\d+)", r"\1 \2", percent, better=1, detail=True),
+    Column(r"(i2t|t2i)/((P|NDCG)@\d+)", r"\1 \2", thousandths, better=1, detail=True),
+    Column(r"(i2t|t2i)/(MedR|MeanR)", r"\1 \2", tenths, better=-1, detail=True),
+    Column(r"parameters", "weights", amount),
+    Column(r"trained_parameters", "trained", amount, detail=True),
+    Column(r"image_flops", "FLOPs/image", amount, detail=True),
+    Column(r"text_flops", "FLOPs/text", amount, detail=True),
+    Column(r"train_pairs_per_second", "pairs/s", amount),
+    Column(r"images_per_second", "images/s", amount),
+    Column(r"texts_per_second", "texts/s", amount, detail=True),
+    Column(r"peak_memory", "memory", gigabytes),
+    Column(r"seconds", "time", duration),
+    Column(r"epochs", "epochs", whole, detail=True),
+)
+
+
+def find(keys: Iterable[str]) -> dict[str, tuple[str, Column]]:
+    """Heading -> name in the results and kind of column, in the order of ``COLUMNS``; other names are left out.
+
+    >>> list(find(["seconds", "i2t/R@5", "folder", "i2t/R@1"]))
+    ['i2t R@5', 'i2t R@1', 'time']
+    """
+    found: dict[str, tuple[str, Column]] = {}
+    left = list(keys)
+    for column in COLUMNS:
+        matches = [match for key in left if (match := re.fullmatch(column.pattern, key))]
+        found |= {match.expand(column.heading): (match.string, column) for match in matches}
+        left = [key for key in left if key not in {match.string for match in matches}]
+    return found

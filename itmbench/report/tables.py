@@ -1,0 +1,221 @@
+"""Results -> tables, one for each set of rows that may be ranked together."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from itmbench.report.columns import Column, find
+
+GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive")
+"""Rows that differ in one of these are never ranked together."""
+PRETRAINING = {
+    "scratch": "trained from scratch",
+    "unimodal": "encoders pre-trained on images or on text",
+    "image-text": "pre-trained on image-text pairs",
+}
+SCREEN = 120
+GAP = 2
+"""Blanks between columns."""
+LEGEND = "mean ± standard deviation over the seeds; * best of the column"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Methods that may be compared, best first.
+
+    Args:
+        title: dataset, protocol, and what the encoders had seen before.
+        reason: why these rows are not in another table of the same dataset; empty if it has only this one.
+        protocol: what measured them.
+        objective: name, in the results, of the metric that orders them.
+        cells: what to print, a row a method.
+        best: which cells hold the best mean of their column; shaped as ``cells``.
+        columns: heading -> what the column shows.
+        rows: the results behind it, a row a cell of the benchmark, with the method's name here as ``label``.
+    """
+
+    title: str
+    reason: str
+    protocol: dict[str, Any]
+    objective: str
+    cells: pd.DataFrame
+    best: pd.DataFrame
+    columns: dict[str, Column]
+    rows: pd.DataFrame
+
+    @property
+    def main_columns(self) -> list[str]:
+        """Headings of the columns that every format shows."""
+        return ["seeds", *(heading for heading, column in self.columns.items() if not column.detail)]
+
+    @property
+    def quality_columns(self) -> list[str]:
+        """Headings of the number of seeds and the main metrics."""
+        return [heading for heading in self.main_columns if heading not in self.cost_columns]
+
+    @property
+    def detail_columns(self) -> list[str]:
+        """Headings of the other metrics."""
+        return [heading for heading, column in self.columns.items() if column.better and column.detail]
+
+    @property
+    def cost_columns(self) -> list[str]:
+        """Headings of what a run costs."""
+        return [heading for heading, column in self.columns.items() if not column.better]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the main columns, the best in bold."""
+        caption = " ".join(filter(None, (f"<b>{self.title}</b>", self.reason)))
+        cells, best = self.cells[self.main_columns], self.best[self.main_columns]
+        styled = cells.style.apply(lambda _: np.where(best, "font-weight: bold", ""), axis=None)
+        return styled.set_caption(caption).to_html()
+
+
+def tables(frame: pd.DataFrame) -> list[Table]:
+    """Tables of the results, dataset by dataset.
+
+    Args:
+        frame: what ``load_results`` gives, or a part of it.
+    """
+    if frame.empty:
+        return []
+    found = []
+    for _, dataset in frame.groupby("dataset", sort=False):
+        groups = [(dict(zip(GROUP, key, strict=True)), rows) for key, rows in dataset.groupby(list(GROUP), sort=False)]
+        found += [_table(own, rows, [of for of, _ in groups]) for own, rows in groups]
+    return found
+
+
+def print_tables(frame: pd.DataFrame, file: TextIO | None = None) -> None:
+    """Print the tables, wrapped by columns to the width of the screen; plain text where the output is not a screen.
+
+    Args:
+        frame: what ``load_results`` gives, or a part of it.
+        file: where to; the standard output by default.
+    """
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    width = console.width if console.is_terminal else SCREEN
+    for table in tables(frame):
+        console.print(table.title, style="bold", soft_wrap=True)
+        if table.reason:
+            console.print(table.reason, soft_wrap=True)
+        for part, needed in _parts(table, width):
+            # Rich shortens what does not fit, and a number must never be shortened.
+            console.width = max(width, needed)
+            console.print(part)
+            console.print()
+    console.print(LEGEND, soft_wrap=True)
+
+
+def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any]]) -> Table:
+    protocol = json.loads(own["protocol"])
+    objective = protocol["objective"]
+    rows = rows.assign(label=_labels(rows))
+    columns = find(str(key) for key in rows if rows[key].notna().any())
+    methods = rows.groupby("label")
+    numbers = methods[[key for key, _ in columns.values()]]
+    means = numbers.mean().sort_values(objective, ascending=False, kind="stable")
+    deviations = numbers.std().loc[means.index]
+    cells = pd.DataFrame({"seeds": methods.size().astype(str)}, index=means.index.rename("method"))
+    best = pd.DataFrame(False, index=cells.index, columns=["seeds", *columns])
+    for heading, (key, column) in columns.items():
+        cells[heading] = [_cell(column, mean, std) for mean, std in zip(means[key], deviations[key], strict=True)]
+        if own["inductive"]:
+            best[heading] = _best(column, means[key])
+    return Table(
+        title=f"{own['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[own['pretraining']]}",
+        reason=_reason(own, siblings),
+        protocol=protocol,
+        objective=objective,
+        cells=cells,
+        best=best,
+        columns={heading: column for heading, (_, column) in columns.items()},
+        rows=rows.sort_values("label", key=lambda labels: labels.map(means.index.get_loc), kind="stable"),
+    )
+
+
+def _labels(rows: pd.DataFrame) -> pd.Series:
+    """The method of each row; with its folder where two benchmarks have one of that name."""
+    folders = rows["folder"].map(lambda folder: str(Path(folder).parent))
+    clash = folders.groupby(rows["method"]).transform("nunique") > 1
+    if not clash.any():
+        return rows["method"]
+    common = os.path.commonpath(folders.unique())
+    return rows["method"].where(~clash, folders.map(lambda folder: Path(folder).relative_to(common).as_posix()))
+
+
+def _cell(column: Column, mean: float, std: float) -> str:
+    if np.isnan(mean):
+        return "–"
+    return column.show(mean) if np.isnan(std) or not column.better else f"{column.show(mean)} ± {column.show(std)}"
+
+
+def _best(column: Column, means: pd.Series) -> list[bool]:
+    """Which means are the best of the column, as far as the digits that are printed tell; none if all are."""
+    best = column.show((column.better * means).max() * column.better)
+    marks = [bool(column.better) and column.show(mean) == best for mean in means]
+    return [mark and not all(marks) for mark in marks]
+
+
+def _reason(own: dict[str, Any], siblings: list[dict[str, Any]]) -> str:
+    """What sets these rows apart from the other tables of the same dataset, in one line."""
+
+    def differ(values: list[Any]) -> bool:
+        return any(value != values[0] for value in values)
+
+    protocols = [json.loads(of["protocol"]) for of in siblings]
+    mine = json.loads(own["protocol"])
+    fields = sorted({key for of in protocols for key in of})
+    here = [f"protocol {key} = {mine.get(key, 'none')}" for key in fields if differ([of.get(key) for of in protocols])]
+    here += [f"{key} = {own[key]}" for key in ("fingerprint", "pretraining") if differ([of[key] for of in siblings])]
+    apart = f"Not ranked with the other tables of {own['dataset']}: here {', '.join(here)}." if here else ""
+    together = "" if own["inductive"] else "Test items were encoded together (transductive): a diagnostic, not ranked."
+    return " ".join(filter(None, (apart, together)))
+
+
+def _parts(table: Table, width: int) -> Iterator[tuple[RichTable, int]]:
+    """The main columns in as many tables as the width asks for, each with the methods' names, and the width of each.
+
+    Costs stay together.
+    """
+    columns = {heading: [heading, *column] for heading, column in _starred(table).items()}
+    costs = [heading for heading in table.main_columns if heading in table.cost_columns]
+    blocks = [*([heading] for heading in table.quality_columns), costs]
+    names = ["method", *map(str, table.cells.index)]
+    lines: list[list[list[str]]] = []
+    for block in blocks:
+        wanted = [columns[heading] for heading in block]
+        if not lines or _width([names, *lines[-1], *wanted]) > width:
+            lines.append([])
+        lines[-1] += wanted
+    for line in lines:
+        part = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for column in (names, *line):
+            part.add_column(column[0], justify="left" if column is names else "right", no_wrap=True)
+        for row in zip(*(column[1:] for column in (names, *line)), strict=True):
+            part.add_row(*row)
+        yield part, _width([names, *line])
+
+
+def _width(columns: list[list[str]]) -> int:
+    return sum(max(map(len, column)) + GAP for column in columns)
+
+
+def _starred(table: Table) -> dict[str, list[str]]:
+    """The main columns as text, with a star behind the best and a blank behind the others."""
+    return {
+        heading: [
+            text + ("*" if best else " " if table.best[heading].any() else "")
+            for text, best in zip(table.cells[heading], table.best[heading], strict=True)
+        ]
+        for heading in table.main_columns
+    }

@@ -1,0 +1,162 @@
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from results_store import CAPTION
+
+from itmbench.report.tables import GROUP, print_tables, tables
+
+More = Callable[..., pd.DataFrame]
+
+
+def with_more(frame: pd.DataFrame, more: More, **changes: object) -> pd.DataFrame:
+    return pd.concat([frame, more(**changes)], ignore_index=True)
+
+
+def test_one_table_a_dataset_where_nothing_sets_rows_apart(frame: pd.DataFrame) -> None:
+    flickr, mirflickr = tables(frame)
+    assert (flickr.objective, mirflickr.objective) == ("rSum", "mAP")
+    assert flickr.title == "flickr30k-mini: caption, version 1; trained from scratch"
+    assert not flickr.reason
+    recalls = [f"{direction} R@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
+    assert list(flickr.quality_columns) == ["seeds", *recalls, "rSum", "hard neg.", "true rSum"]
+    assert list(mirflickr.quality_columns) == ["seeds", "i2t mAP", "t2i mAP", "mAP", "i2t mAP@50", "t2i mAP@50"]
+    assert mirflickr.detail_columns == ["i2t P@50", "t2i P@50"]
+    assert "i2t R@1" not in mirflickr.cells
+
+
+def test_cells_are_mean_and_sample_deviation_over_the_seeds(frame: pd.DataFrame) -> None:
+    for table, key, scale, digits in zip(tables(frame), ("t2i/R@5", "mAP"), (100, 1), (1, 3), strict=True):
+        heading = key.replace("/", " ")
+        for method in ("dual_infonce", "dual_triplet"):
+            rows = frame[(frame["dataset"] == table.title.partition(":")[0]) & (frame["method"] == method)]
+            values = [scale * value for value in rows[key]]
+            expected = f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+            assert table.cells.at[method, heading] == expected
+            assert table.cells.at[method, "seeds"] == "2"
+
+
+def test_one_seed_has_no_deviation_and_costs_have_none(frame: pd.DataFrame) -> None:
+    one = tables(frame[frame["seed"] == 0])[0].cells
+    assert not one.map(lambda text: "±" in text).to_numpy().any()
+    two = tables(frame)[0]
+    assert not two.cells[two.cost_columns].map(lambda text: "±" in text).to_numpy().any()
+    assert list(two.cells["time"]) == ["66 s", "86 s"]
+    assert list(two.cells["weights"]) == ["1.23 M", "1.23 M"]
+
+
+def test_the_best_by_the_objective_comes_first(frame: pd.DataFrame) -> None:
+    means = frame.groupby(["dataset", "method"])["rSum"].mean()["flickr30k-mini"].sort_values(ascending=False)
+    assert list(tables(frame)[0].cells.index) == list(means.index) == ["dual_infonce", "dual_triplet"]
+    turned = frame.assign(rSum=600 - frame["rSum"])
+    assert list(tables(turned)[0].cells.index) == ["dual_triplet", "dual_infonce"]
+
+
+def test_the_best_mean_of_each_metric_is_marked(frame: pd.DataFrame) -> None:
+    table = tables(frame.assign(**{"i2t/MedR": frame["seed"] + 1.0 + 5 * (frame["method"] == "dual_infonce")}))[0]
+    for heading, key in (("rSum", "rSum"), ("t2i R@1", "t2i/R@1"), ("true rSum", "truth/rSum")):
+        means = table.rows.groupby("label")[key].mean()
+        assert list(table.cells.index[table.best[heading]]) == [means.idxmax()]
+    assert list(table.cells.index[table.best["i2t MedR"]]) == ["dual_triplet"]  # a rank: less is better
+    assert not table.best[["seeds", *table.cost_columns]].to_numpy().any()
+
+
+def test_a_column_where_all_are_equal_marks_none(frame: pd.DataFrame) -> None:
+    assert not tables(frame.assign(rSum=300.04 + frame["seed"] / 1000))[0].best["rSum"].any()
+    assert not tables(frame[frame["method"] == "dual_infonce"])[0].best.to_numpy().any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"pretraining": "unimodal"}, "here pretraining = unimodal."),
+        ({"data": {"name": "flickr30k-mini", "fingerprint": "beef", "counts": []}}, "here fingerprint = beef."),
+        (
+            {"protocol": {**CAPTION, "version": 2, "ties": "optimistic", "gallery": "seen"}},
+            "here protocol gallery = seen, protocol ties = optimistic, protocol version = 2.",
+        ),
+    ],
+)
+def test_rows_that_may_not_be_ranked_together_are_apart_and_say_why(
+    frame: pd.DataFrame, more: More, changes: dict[str, object], reason: str
+) -> None:
+    found = tables(with_more(frame, more, method="other", **changes))
+    assert [len(table.cells) for table in found] == [2, 1, 2]
+    assert found[1].reason == f"Not ranked with the other tables of flickr30k-mini: {reason}"
+    assert found[0].reason.startswith("Not ranked")
+    assert not found[2].reason  # the other dataset has one table only
+
+
+def test_every_field_of_a_group_separates(frame: pd.DataFrame) -> None:
+    for field in GROUP:
+        other = frame.copy()
+        first = (other["dataset"] == "flickr30k-mini") & (other["method"] == "dual_infonce")
+        changed: dict[str, str | bool] = {
+            "inductive": False,
+            "pretraining": "image-text",
+            "protocol": json.dumps({**json.loads(frame["protocol"][0]), "version": 9}),
+        }
+        other.loc[first, field] = changed.get(field, "other")
+        assert len(tables(other)) > 2, field
+
+
+def test_transductive_rows_are_a_diagnostic_without_ranks(frame: pd.DataFrame) -> None:
+    table = tables(frame.assign(inductive=False))[0]
+    assert table.reason == "Test items were encoded together (transductive): a diagnostic, not ranked."
+    assert not table.best.to_numpy().any()
+
+
+def test_methods_of_one_name_in_two_benchmarks_are_two_rows(frame: pd.DataFrame, more: More) -> None:
+    table = tables(with_more(frame, more, benchmark="ablations"))[0]
+    assert len(table.cells) == 3
+    assert table.cells.loc["dual_infonce", "seeds"] == "2"
+    seeds = table.cells["seeds"]
+    (other,) = (name for name in seeds.index if name.endswith("ablations/flickr30k-mini/dual_triplet"))
+    (mini,) = set(seeds.index) - {other, "dual_infonce"}
+    assert mini.endswith("mini/flickr30k-mini/dual_triplet")
+    assert (seeds[mini], seeds[other]) == ("2", "1")
+
+
+def test_a_metric_that_a_method_lacks_is_a_dash(frame: pd.DataFrame) -> None:
+    lacking = frame.copy()
+    lacking.loc[frame["method"] == "dual_infonce", "hard_negative_accuracy"] = None
+    table = tables(lacking)[0]
+    assert table.cells.at["dual_infonce", "hard neg."] == "–"
+    assert list(table.cells.index[table.best["hard neg."]]) == ["dual_triplet"]
+
+
+def test_no_results_no_tables() -> None:
+    assert tables(pd.DataFrame()) == []
+
+
+def test_printed_tables_hold_every_number_in_120_columns(
+    frame: pd.DataFrame, more: More, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "a [bold] method with a name that is by far too long for any table " * 2
+    print_tables(frame)
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 120
+    for table in tables(frame):
+        for heading in table.main_columns:
+            assert heading in text
+            for method in table.cells.index:
+                mark = "*" if table.best.at[method, heading] else ""
+                assert str(table.cells.at[method, heading]) + mark in text
+    print_tables(with_more(frame, more, method=long))
+    assert long in capsys.readouterr().out
+
+
+def test_a_notebook_shows_the_best_in_bold(frame: pd.DataFrame) -> None:
+    (page,) = [table._repr_html_() for table in tables(frame)][:1]
+    assert "font-weight: bold" in page
+    assert str(tables(frame)[0].cells.at["dual_infonce", "rSum"]) in page
+
+
+def test_labels_do_not_depend_on_where_the_results_lie(frame: pd.DataFrame) -> None:
+    moved = frame.assign(folder=[str(Path("elsewhere") / Path(folder).relative_to("/")) for folder in frame["folder"]])
+    assert tables(moved)[0].cells.equals(tables(frame)[0].cells)
