@@ -24,7 +24,7 @@ lint: $(VENV)/dev.stamp  ## check style and types
 	$(BIN)/mypy
 
 notebooks: $(VENV)/dev.stamp  ## run the notebooks on the results of `make bench`
-	ITMBENCH_RESULTS=$(abspath $(RESULTS)) $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	ITMBENCH_RESULTS=$(abspath $(RESULTS)) $(BIN)/jupyter execute notebooks/results.ipynb --output $(abspath $(RESULTS))/results.ipynb
 
 report: $(VENV)/runtime.stamp  ## print the tables of all results and write them as a page
 	$(BIN)/itmbench report --results $(RESULTS)

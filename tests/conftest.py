@@ -1,4 +1,4 @@
-"""Nothing that a test does reaches a hub, a tracker, or the user's own cache."""
+"""Nothing that a test does reaches a hub, a tracker, or the user's own cache. This file comes before torch."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one a core
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["WANDB_MODE"] = "offline"
 
 

@@ -1,4 +1,4 @@
-"""A dataset small enough to train on in seconds: squares of one colour in one corner, and captions that say so."""
+"""A dataset small enough to train on in seconds: a square of one colour on a ground of another, and captions of it."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220), "yellow": (230, 220, 30)}
-CORNERS = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "bottom right": (1, 1)}
-KINDS = [(colour, corner) for colour in COLOURS for corner in CORNERS]
+GROUNDS = {"black": (10, 10, 10), "white": (245, 245, 245), "pink": (250, 150, 190), "cyan": (60, 220, 220)}
+KINDS = [(colour, ground) for colour in COLOURS for ground in GROUNDS]
 
 
 class ToyData(CorpusDataModule):
@@ -19,7 +19,7 @@ class ToyData(CorpusDataModule):
 
     Args:
         root: folder that the pictures are written into.
-        labels: give the kinds' colours and corners as labels, which makes it a label corpus.
+        labels: give the colours of square and ground as labels, which makes it a label corpus.
         copies: pictures of each kind to train on.
     """
 
@@ -38,15 +38,16 @@ def toy_corpus(root: Path, labels: bool = False, copies: int = 6) -> Corpus:
     generator = np.random.default_rng(0)
     root.mkdir(parents=True, exist_ok=True)
     kinds = [kind for _ in range(copies + 2) for kind in KINDS]
-    names, texts, hot = [], [], np.zeros((len(kinds), len(COLOURS) + len(CORNERS)), np.uint8)
-    for row, (colour, corner) in enumerate(kinds):
-        pixels = generator.integers(90, 130, (32, 32, 3), dtype=np.uint8)
-        top, left = (16 * at for at in CORNERS[corner])
+    names, texts, hot = [], [], np.zeros((len(kinds), len(COLOURS) + len(GROUNDS)), np.uint8)
+    for row, (colour, ground) in enumerate(kinds):
+        top, left = generator.integers(0, 17, 2)
+        pixels = np.tile(np.array(GROUNDS[ground]), (32, 32, 1))
         pixels[top : top + 16, left : left + 16] = COLOURS[colour]
+        noisy = (pixels + generator.integers(-10, 11, pixels.shape)).clip(0, 255).astype(np.uint8)
         names.append(f"{row}.png")
-        Image.fromarray(pixels).save(root / names[-1])
-        texts += [f"a {colour} square at the {corner}", f"the {corner} is {colour}"]
-        hot[row, list(COLOURS).index(colour)] = hot[row, len(COLOURS) + list(CORNERS).index(corner)] = 1
+        Image.fromarray(noisy).save(root / names[-1])
+        texts += [f"a {colour} square on a {ground} ground", f"{ground} behind, {colour} in front"]
+        hot[row, list(COLOURS).index(colour)] = hot[row, len(COLOURS) + list(GROUNDS).index(ground)] = 1
     train, val, test = np.split(np.arange(len(kinds)), [copies * len(KINDS), (copies + 1) * len(KINDS)])
     stages = {"val": Stage(val, train if labels else val), "test": Stage(test, np.r_[train, val] if labels else test)}
     return Corpus(
@@ -59,7 +60,7 @@ def toy_corpus(root: Path, labels: bool = False, copies: int = 6) -> Corpus:
         train=train,
         stages=stages,
         labels=hot if labels else None,
-        label_names=[*COLOURS, *CORNERS] if labels else (),
+        label_names=[*COLOURS, *GROUNDS] if labels else (),
     )
 
 
@@ -67,4 +68,4 @@ def toy_encoders() -> dict[str, TimmImageEncoder | ScratchTextEncoder]:
     """The smallest encoders that learn the toy: keyword arguments of a method."""
     tiny = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
     image = TimmImageEncoder(image_size=32, train_crop=1.0, model_args=tiny)
-    return {"image": image, "text": ScratchTextEncoder(width=32, depth=1, heads=2, vocab_size=100, dropout=0.0)}
+    return {"image": image, "text": ScratchTextEncoder(width=32, depth=1, heads=2, vocab_size=100)}

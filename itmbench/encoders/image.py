@@ -15,7 +15,7 @@ from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 
-TINY = {"patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 4}
+TINY = {"patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4}
 """A vision transformer small enough to train from scratch on a CPU."""
 
 

@@ -102,7 +102,7 @@ class ScratchTextEncoder(TextEncoder):
         heads: int = 4,
         vocab_size: int = 5000,
         max_length: int = 40,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         lr_multiplier: float = 1.0,
     ) -> None:
         from transformers import BertConfig, BertModel

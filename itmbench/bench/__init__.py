@@ -1,0 +1,1 @@
+"""Methods x datasets x seeds: planned, run, stored."""

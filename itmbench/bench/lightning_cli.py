@@ -1,0 +1,115 @@
+"""LightningCLI for matchers: what ``itmbench fit|validate|test|predict`` runs, and what makes a benchmark cell."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from itmbench.bench import registry
+from itmbench.bench.embedding_writer import EmbeddingWriter
+from itmbench.bench.progress import ignore_noise
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.errors import InputError
+from itmbench.methods.base import Matcher
+
+TRAINER_DEFAULTS = {
+    # Validation needs the whole gallery: a sanity check of two batches could only fail.
+    "num_sanity_val_steps": 0,
+    "gradient_clip_val": 1.0,
+    "max_epochs": 20,
+}
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved config in the log folder and hands it to the loggers as hyperparameters."""
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config.as_dict())
+
+
+class MatcherCLI(LightningCLI):
+    """LightningCLI in subclass mode: any ``Matcher`` with any ``CorpusDataModule``, registered ones by class name."""
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        registry.load_all()
+        ignore_noise()
+        try:
+            super().__init__(
+                Matcher,
+                CorpusDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveConfig if run else None,
+                # Some loggers write a config.yaml of their own into the same folder.
+                save_config_kwargs={"overwrite": True},
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                trainer_defaults=TRAINER_DEFAULTS,
+                parser_kwargs={"exit_on_error": False},
+                args=args,
+                run=run,
+            )
+        except ArgumentError as error:
+            raise InputError(" ".join(str(error).split())) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Two checkpoints are always kept: the best on validation, and the last to go on from.
+
+        The last has a callback of its own: with ``save_last``, Lightning (2.6) writes it only when the best changes.
+        """
+        parser.add_lightning_class_args(ModelCheckpoint, "best")
+        parser.add_lightning_class_args(ModelCheckpoint, "last")
+        parser.add_lightning_class_args(EmbeddingWriter, "embeddings")
+        parser.set_defaults(
+            {
+                "best.monitor": "val/objective",
+                "best.mode": "max",
+                "best.filename": "best",
+                "best.enable_version_counter": False,
+                "last.filename": "last",
+                "last.enable_version_counter": False,
+            }
+        )
+
+    def after_fit(self) -> None:
+        """Say where the best checkpoint is and how to test it."""
+        best = self.trainer.checkpoint_callback
+        if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_path:
+            config = Path(self.trainer.log_dir or ".", "config.yaml")
+            print(f"best val/objective {float(best.best_model_score or 0):.4f}; test it with")  # 0: never unset here
+            print(f"  itmbench test --config {config} --ckpt_path {best.best_model_path}")
+
+
+class CellCLI(MatcherCLI):
+    """The parsed config of a benchmark cell; ``make`` builds what it names.
+
+    Args:
+        config: keys as in a config file of ``itmbench fit``.
+
+    Raises:
+        InputError: the config names a class or an option that does not exist, or a value of the wrong type.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(args=config, run=False)
+        self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
+
+    def instantiate_classes(self) -> None:
+        """Nothing yet: all cells of a benchmark are parsed before the first is made."""
+
+    def dump(self) -> str:
+        """The config with all its defaults, as YAML that ``itmbench fit --config`` takes."""
+        return self.parser.dump(self.config, skip_validation=True)
+
+    def make(self, folder: Path, callbacks: list[L.Callback]) -> tuple[L.Trainer, Matcher]:
+        """Seed everything, then build trainer and model; checkpoints and logs go into the folder."""
+        L.seed_everything(self.config.seed_everything, workers=True, verbose=False)
+        self.config.trainer.default_root_dir = str(folder)
+        self.config.best.dirpath = self.config.last.dirpath = str(folder)
+        super().instantiate_classes()
+        self.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+        return self.trainer, self.model

@@ -1,0 +1,60 @@
+"""What a benchmark prints while it runs: a line an epoch."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lightning as L
+
+
+class EpochLines(L.Callback):
+    """Prints loss and validation objective of every epoch."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+        print(flush=True)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_rank == 0:
+            logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+            shown = " ".join(f"{key} {logged[key]:.3f}" for key in ("train/loss", "val/objective") if key in logged)
+            seconds = time.perf_counter() - self._started
+            print(f"    epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  {seconds:.0f} s", flush=True)
+
+
+NOISE = (
+    # what Lightning's CLI says of how it is called here, and of jsonargparse's coming version
+    "LightningCLI's args parameter",
+    r"\s*.*(was|were) deprecated in v4",
+    r"\s*.*parameter was deprecated in v4",
+    ".*LeafSpec.*is deprecated",
+    # advice that does not fit a corpus of minutes
+    ".*does not have many workers",
+    ".*number of training batches .* is smaller than the logging interval",
+    ".*`tensorboardX` has been removed",
+    # a cell goes on in its own folder; a test leaves the best checkpoint where it is
+    ".*Checkpoint directory .* exists and is not empty",
+    ".*The dirpath has changed",
+)
+
+
+def ignore_noise() -> None:
+    """Hide warnings of the libraries to each other, so that those to the user are seen."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's banners."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

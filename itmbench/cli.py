@@ -1,0 +1,132 @@
+"""The command line: the one way in."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from itmbench import __version__
+from itmbench.errors import InputError
+
+LIGHTNING = {
+    "fit": "train a method on a dataset (LightningCLI: any option of trainer, model and data)",
+    "validate": "evaluate a checkpoint on the validation split",
+    "test": "evaluate a checkpoint on the test split",
+    "predict": "write the embeddings of the test split",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0 all done, 1 something failed, 2 bad usage or bad input (one line on stderr).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are forked after tokenizers were used
+    # By default torch's threads spin while they wait, on cores that the loader processes need: on two cores that made
+    # training three times slower. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        if arguments and arguments[0] in LIGHTNING:
+            return _lightning(arguments)
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+    except InputError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("\nitmbench: interrupted; the same command goes on from the last epoch", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="itmbench", description="Benchmark suite for image-text matching and cross-modal retrieval."
+    )
+    parser.add_argument("--version", action="version", version=f"itmbench {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, text in LIGHTNING.items():
+        commands.add_parser(name, help=text, add_help=False)
+
+    bench = commands.add_parser("bench", help="run methods x datasets x seeds and print the table")
+    bench.add_argument("spec", help="a YAML file such as benchmarks/mini.yaml")
+    bench.add_argument("--results", default="results", help="folder of the results (default: %(default)s)")
+    bench.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
+    bench.add_argument(
+        "--only", default="", metavar="KEY=NAME,…", help="such as dataset=flickr30k-mini,method=dual_infonce,seed=0"
+    )
+    bench.set_defaults(run=_bench)
+
+    report = commands.add_parser("report", help="tables of the results")
+    report.add_argument("--results", default="results", help="folder of the results (default: %(default)s)")
+    report.add_argument("--format", default="table", choices=["table", "csv", "markdown", "latex", "html"])
+    report.add_argument("--out", help="file to write (default: the screen)")
+    report.set_defaults(run=_report)
+
+    listing = commands.add_parser("list", help="methods and datasets, installed plug-ins included")
+    listing.set_defaults(run=_list)
+
+    data = commands.add_parser("data", help="prepare or verify a dataset: itmbench data verify flickr30k --root DIR")
+    data.add_argument("action", choices=["prepare", "verify"])
+    data.add_argument("name", help="a dataset of `itmbench list`")
+    data.add_argument(
+        "options", nargs=argparse.REMAINDER, help="its own options, such as --root DIR; --help lists them"
+    )
+    data.set_defaults(run=_data)
+    return parser
+
+
+def _lightning(arguments: list[str]) -> int:
+    from itmbench.bench.lightning_cli import MatcherCLI
+
+    MatcherCLI(args=arguments)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from itmbench.bench.runner import run
+
+    failed = run(options.spec, options.results, only=options.only, dry_run=options.dry_run)
+    if not options.dry_run:
+        from itmbench.bench.store import load_results
+        from itmbench.report.html import write_html
+        from itmbench.report.tables import print_tables
+
+        frame = load_results(options.results)
+        print_tables(frame)
+        print(f"As a page: {write_html(frame, Path(options.results, 'index.html'))}")
+    return 1 if failed else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from itmbench.report.command import report
+
+    return report(options.results, options.format, options.out)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from itmbench.bench import registry
+
+    for group in registry.GROUPS:
+        print(f"{group}:")
+        for entry in registry.entries(group):
+            print(f"  {entry.name:<20} {entry.summary()}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from itmbench.bench.data_command import data
+
+    return data(options.action, options.name, options.options)
+
+
+def _refuse(error: InputError) -> int:
+    """Print the one line that an input error is; that of a loader process arrives at the end of a traceback."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    print(f"itmbench: {lines[-1].removeprefix('itmbench.errors.InputError: ')}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Matcher: what every method is."""
+
+import math
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.optim.lr_scheduler import LambdaLR
+
+from itmbench.data.corpus import Corpus, Rows
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
+from itmbench.encoders.base import PRETRAINING, Inputs
+from itmbench.errors import InputError
+from itmbench.losses import positives
+from itmbench.methods.distributed import gather_embeddings, gather_rows
+from itmbench.retrieval.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
+
+Batch = dict[str, Any]
+
+
+class Matcher(L.LightningModule):
+    """Base of all methods: two encoders, a score and a training loss.
+
+    A method overrides ``encode_image``, ``encode_text`` and ``training_loss``, and ``score`` where it is not the
+    cosine of the pooled vectors. Encoding an item must not depend on what else is in its batch.
+
+    Args:
+        image: the image encoder; by default a tiny vision transformer trained from scratch.
+        text: the text encoder; by default a small BERT trained from scratch.
+        lr: highest learning rate; each encoder multiplies it by its own ``lr_multiplier``.
+        weight_decay: AdamW's decay of matrices; vectors (biases, norms) are not decayed.
+        warmup: share of all steps in which the rate rises from 0, before it falls to 0 along a cosine.
+        protocol: how to evaluate; by default the protocol of the data (labels or captions).
+    """
+
+    def __init__(
+        self,
+        image: Encoder | None = None,
+        text: Encoder | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup: float = 0.1,
+        protocol: CaptionProtocol | LabelProtocol | None = None,
+    ) -> None:
+        super().__init__()
+        self.image = TimmImageEncoder() if image is None else image
+        self.text = ScratchTextEncoder() if text is None else text
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.protocol = protocol
+        self.evaluation: Evaluation | None = None
+        self._encoded: dict[str, list[tuple[Tensor, Embeddings]]] = {"image": [], "text": []}
+
+    # --- what a method is -------------------------------------------------------------------------------------------
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        """Embeddings `[B, ...]` of a batch that the image encoder's processor has made."""
+        raise NotImplementedError
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        """Embeddings `[B, ...]` of a batch that the text encoder's processor has made."""
+        raise NotImplementedError
+
+    def score(self, image: Embeddings, text: Embeddings) -> Tensor:
+        """Scores `[Ni, Nt]` of every image with every text: the cosine of the pooled vectors."""
+        return normalize(image.pooled, dim=-1) @ normalize(text.pooled, dim=-1).T
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """The loss, a scalar, of a batch of pairs."""
+        raise NotImplementedError
+
+    # --- what methods share -----------------------------------------------------------------------------------------
+
+    def encode_pairs(self, batch: Batch) -> tuple[Embeddings, Embeddings, Tensor]:
+        """Image embeddings, text embeddings and positives, bool `[B, B]`, of a training batch.
+
+        On several devices B is the batch of all of them, so that a loss sees the same negatives on one or on many.
+        """
+        image = gather_embeddings(self, self.encode_image(batch["image"]))
+        text = gather_embeddings(self, self.encode_text(batch["text"]))
+        labels = gather_rows(self, batch["labels"]) if "labels" in batch else None
+        return image, text, positives(gather_rows(self, batch["image_index"]), labels)
+
+    @property
+    def pretraining(self) -> str:
+        """What its encoders had seen before training: the most that one of them had."""
+        return max((self.image.pretraining, self.text.pretraining), key=PRETRAINING.index)
+
+    @property
+    def evaluated_by(self) -> CaptionProtocol | LabelProtocol:
+        """The protocol given, or that of the data."""
+        return self.protocol or protocol_for(self.data.corpus)
+
+    @property
+    def data(self) -> CorpusDataModule:
+        """The datamodule that the trainer runs with."""
+        return cast(CorpusDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    # --- Lightning --------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Fit the encoders to the training part of the data, and give their processors to the loaders."""
+        corpus: Corpus = self.data.corpus
+        if corpus.images is None:
+            raise InputError(f"{corpus.name}: this copy has no images, so there is nothing to match")
+        self.image.fit(corpus.images, corpus.train)
+        self.text.fit(corpus.texts, corpus.texts_of(corpus.train))
+        self.data.attach(lambda: (self.image.processor(), self.text.processor()))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.training_loss(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image_index"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._encode(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._encode(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Embeddings]:
+        """Corpus rows `[B]` and embeddings of a batch of images (loader 0) or texts (loader 1)."""
+        if "image" in batch:
+            return batch["index"], self.encode_image(batch["image"])
+        return batch["index"], self.encode_text(batch["text"])
+
+    def on_validation_epoch_end(self) -> None:
+        self._evaluate("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._evaluate("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with warm-up and cosine decay, stepped every batch."""
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise InputError(
+                "the learning rate falls to 0 at the end of training: set trainer.max_epochs or trainer.max_steps"
+            )
+        # The fused kernel is several times faster on a CPU; it cannot be clipped under a gradient scaler.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=self.lr, fused=fused)
+        warmup = max(1, round(self.warmup * steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    # --- details ----------------------------------------------------------------------------------------------------
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Trained weights by learning rate and decay."""
+        multiplier = {id(p): e.lr_multiplier for e in (self.image, self.text) for p in e.parameters()}
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                key = (self.lr * multiplier.get(id(parameter), 1.0), self.weight_decay if parameter.ndim > 1 else 0.0)
+                groups.setdefault(key, []).append(parameter)
+        return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+
+    def _encode(self, batch: Batch) -> None:
+        index, embeddings = self.predict_step(batch, 0)
+        self._encoded["image" if "image" in batch else "text"].append((index, embeddings))
+
+    def _evaluate(self, stage: str) -> None:
+        """Evaluate all that was encoded, log it as ``{stage}/...`` and keep it as ``evaluation``."""
+        encoded, self._encoded = self._encoded, {"image": [], "text": []}
+        if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        images = self.data.stage(stage).images
+        tables = [
+            self.table(encoded[modality], rows, stage)
+            for modality, rows in (("image", images), ("text", self.data.corpus.texts_of(images)))
+        ]
+        protocol = self.evaluated_by
+        cosine = type(self).score is Matcher.score
+        self.evaluation = protocol.evaluate(self.data.corpus, stage, *tables, scorer=None if cosine else self.score)
+        metrics = self.evaluation.metrics
+        self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
+        self.log(f"{stage}/objective", metrics[protocol.objective], prog_bar=True)
+
+    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
+        """One embedding for each of the corpus rows, in their order, from batches in any order and of any device.
+
+        Args:
+            parts: what ``predict_step`` returned for every batch of this process.
+            rows: corpus rows of one modality.
+            stage: "val", "test" or "predict".
+
+        Raises:
+            InputError: some rows were not encoded.
+        """
+        index = gather_rows(self, torch.cat([part for part, _ in parts]))
+        embeddings = gather_embeddings(self, Embeddings.cat([part for _, part in parts]))
+        position = torch.full((int(max(rows.max(), index.max())) + 1,), -1, device=index.device)
+        position[index] = torch.arange(len(index), device=index.device)
+        found = position[torch.from_numpy(rows).to(index.device)]
+        if bool((found < 0).any()):
+            raise InputError(
+                f"{stage}: {int((found < 0).sum())} of {len(rows)} items were not encoded; all are needed, "
+                f"so leave trainer.limit_{stage}_batches unset"
+            )
+        return embeddings[found]

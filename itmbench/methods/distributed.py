@@ -1,0 +1,27 @@
+"""Batches of all devices as one."""
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from itmbench.encoders import Embeddings
+
+
+def gather_rows(module: LightningModule, rows: Tensor) -> Tensor:
+    """Rows `[B, ...]` of every device, one after another, with their gradients; themselves on one device."""
+    if module.trainer.world_size == 1:
+        return rows
+    return module.all_gather(rows, sync_grads=rows.requires_grad).flatten(0, 1)  # type: ignore[union-attr]
+
+
+def gather_embeddings(module: LightningModule, embeddings: Embeddings) -> Embeddings:
+    """Embeddings of every device, one after another, with their gradients; token lists are padded to the longest."""
+    if module.trainer.world_size == 1:
+        return embeddings
+    pooled = gather_rows(module, embeddings.pooled)
+    if embeddings.tokens is None or embeddings.mask is None:
+        return Embeddings(pooled)
+    lengths = gather_rows(module, torch.tensor([embeddings.tokens.shape[1]], device=module.device))
+    padded = embeddings.pad(int(lengths.max()))
+    assert padded.tokens is not None and padded.mask is not None
+    return Embeddings(pooled, gather_rows(module, padded.tokens), gather_rows(module, padded.mask))

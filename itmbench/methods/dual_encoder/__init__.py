@@ -1,0 +1,1 @@
+"""Dual encoder: see README.md beside this file."""

@@ -1,0 +1,154 @@
+"""A benchmark from its file to its table: what is stored, what is not run again, what a failure leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import itmbench
+from itmbench.bench import store
+from itmbench.cli import main
+
+MODEL = {
+    "class_path": "DualEncoder",
+    "init_args": {
+        "dim": 32,
+        "lr": 0.003,
+        "image": {
+            "class_path": "TimmImageEncoder",
+            "init_args": {
+                "image_size": 32,
+                "train_crop": 1.0,
+                "model_args": {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
+            },
+        },
+        "text": {
+            "class_path": "ScratchTextEncoder",
+            "init_args": {"width": 32, "depth": 1, "heads": 2, "vocab_size": 100},
+        },
+    },
+}
+
+
+def write_spec(folder: Path, datasets: dict[str, Any] | None = None, **losses: dict[str, Any]) -> Path:
+    """A benchmark file on the toy dataset, with a method for each loss."""
+    datasets = datasets or {
+        "toy": {"class_path": "toy.ToyData", "init_args": {"root": str(folder / "toy"), "copies": 2}}
+    }
+    for name, data in datasets.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"data": data}))
+    for name, loss in losses.items():
+        model = {"class_path": "DualEncoder", "init_args": MODEL["init_args"] | {"loss": loss}}  # type: ignore[operator]
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
+    spec = {
+        "name": "small",
+        "datasets": {name: f"{name}.yaml" for name in datasets},
+        "methods": {name: f"{name}.yaml" for name in losses},
+        "seeds": [0],
+        "config": {"trainer": {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write_spec(tmp_path, infonce={"class_path": "InfoNCE"}, triplet={"class_path": "TripletLoss"})
+    results = tmp_path / "results"
+    command = ["bench", str(spec), "--results", str(results)]
+    assert main([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("to run") == 2 and not results.exists()
+
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "epoch 2/2" in printed and "index.html" in printed
+    assert (results / "index.html").read_text().count("infonce") > 1
+    cell = results / "small" / "toy" / "infonce" / "seed0"
+    assert {path.name for path in cell.iterdir()} >= {"config.yaml", "result.json", "per_query.parquet", "best.ckpt"}
+    assert "last.ckpt" not in {path.name for path in cell.iterdir()}
+    assert not list((results / store.RUNNING).rglob("*.ckpt"))
+    result = json.loads((cell / "result.json").read_text())
+    queries = pd.read_parquet(cell / "per_query.parquet")
+    recall = (queries[queries.direction == "i2t"]["rank"] <= 1).mean()
+    assert result["metrics"]["i2t/R@1"] == pytest.approx(recall)
+    assert result["parameters"]["all"] == result["parameters"]["trained"] > 10_000
+    assert min(result["flops"]["image"], result["flops"]["text"]) > 1_000
+    assert min(result["throughput"].values()) > 0 and result["peak_memory"] > 1e8
+    assert result["protocol"]["objective"] == "rSum" and result["pretraining"] == "scratch"
+    torch.load(cell / "best.ckpt", weights_only=True)
+
+    frame = itmbench.load_results(results)
+    assert list(frame["method"]) == ["infonce", "triplet"]
+    assert frame["rSum"].notna().all() and frame["fingerprint"].nunique() == 1
+
+    written = (cell / "result.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("done before") == 2
+    assert (cell / "result.json").stat().st_mtime_ns == written
+
+
+def test_a_changed_config_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = str(tmp_path / "results")
+    assert main(["bench", str(write_spec(tmp_path, m={"class_path": "InfoNCE"})), "--results", results]) == 0
+    changed = write_spec(tmp_path, m={"class_path": "InfoNCE", "init_args": {"temperature": 0.5}})
+    capsys.readouterr()
+    assert main(["bench", str(changed), "--results", results, "--dry-run"]) == 0
+    assert "to run" in capsys.readouterr().out
+
+
+def test_a_cell_runs_alone_from_its_config_to_the_same_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
+    cell = tmp_path / "results" / "small" / "toy" / "m" / "seed0"
+    alone = tmp_path / "alone"
+    assert main(["fit", "--config", str(cell / "config.yaml"), "--trainer.default_root_dir", str(alone)]) == 0
+    again = torch.load(next(alone.rglob("best.ckpt")), weights_only=True)["state_dict"]
+    for name, weight in torch.load(cell / "best.ckpt", weights_only=True)["state_dict"].items():
+        assert torch.equal(again[name], weight), name
+
+
+def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"class_path": "toy.ToyData", "init_args": {"root": str(tmp_path / "toy"), "copies": 2}}
+    bad = {"class_path": "toy_broken.BrokenToyData", "init_args": {"root": str(tmp_path / "broken"), "copies": 2}}
+    spec = write_spec(tmp_path, {"broken": bad, "toy": good}, m={"class_path": "InfoNCE"})
+    results = tmp_path / "results"
+    assert main(["bench", str(spec), "--results", str(results)]) == 1
+    captured = capsys.readouterr()
+    assert "0.png: not a readable image" in captured.out
+    assert "FAILED m on broken, seed 0" in captured.err
+    assert "0.png" in (results / store.RUNNING / "small" / "broken" / "m" / "seed0" / "error.txt").read_text()
+    assert list(itmbench.load_results(results)["dataset"]) == ["toy"]
+
+
+def test_wrong_configs_are_told_together_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = {"good": {"class_path": "InfoNCE"}, "bad": {"class_path": "NoLoss"}, "worse": {"class_path": "NoOther"}}
+    assert main(["bench", str(write_spec(tmp_path, **losses)), "--results", str(tmp_path / "results")]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "bad on toy" in last and "NoLoss" in last and "worse on toy" in last and "NoOther" in last
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_interrupted_cell_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from itmbench.bench.progress import EpochLines
+
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    command = ["bench", str(spec), "--results", str(tmp_path / "results")]
+    epochs = []
+
+    def stop_after_first(self: EpochLines, trainer: Any, model: Any) -> None:
+        epochs.append(trainer.current_epoch)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochLines, "on_validation_end", stop_after_first)
+    assert main(command) == 1
+    assert main(command) == 0
+    assert epochs == [0, 1, 1]

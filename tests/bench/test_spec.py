@@ -1,0 +1,88 @@
+"""Benchmark files: how configs come together, and what is said of a wrong one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from itmbench.bench.spec import load_yaml, merge, plan
+from itmbench.errors import InputError
+
+DATA = {"data": {"class_path": "D", "init_args": {"root": "x", "batch_size": 8}}, "trainer": {"max_epochs": 1}}
+METHOD = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    (folder / "data.yaml").write_text(yaml.safe_dump(DATA))
+    (folder / "method.yaml").write_text(yaml.safe_dump(METHOD))
+    spec = {
+        "name": "b",
+        "datasets": {"d1": "data.yaml", "d2": "data.yaml"},
+        "methods": {"m": "method.yaml"},
+        "seeds": [0, 1],
+        "config": {"trainer": {"max_epochs": 3}},
+    }
+    path = folder / "bench.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in (spec | changes).items() if value is not None}))
+    return path
+
+
+def test_cells_are_datasets_times_methods_times_seeds(tmp_path: Path) -> None:
+    cells = plan(write(tmp_path))
+    assert [(cell.dataset, cell.method, cell.seed) for cell in cells] == [
+        ("d1", "m", 0),
+        ("d1", "m", 1),
+        ("d2", "m", 0),
+        ("d2", "m", 1),
+    ]
+    assert cells[1].config == DATA | METHOD | {"trainer": {"max_epochs": 3}, "seed_everything": 1}
+    assert cells[1].folder == Path("b/d1/m/seed1")
+
+
+def test_overrides_apply_where_they_match_and_later_ones_win(tmp_path: Path) -> None:
+    overrides = [
+        {"dataset": "d2", "config": {"data": {"init_args": {"batch_size": 16}}, "trainer": {"max_epochs": 5}}},
+        {"dataset": "d2", "method": "m", "config": {"trainer": {"max_epochs": 7}}},
+    ]
+    first, second = plan(write(tmp_path, overrides=overrides, seeds=[0]))
+    assert first.config["data"]["init_args"] == {"root": "x", "batch_size": 8}
+    assert second.config["data"]["init_args"] == {"root": "x", "batch_size": 16}
+    assert [cell.config["trainer"]["max_epochs"] for cell in (first, second)] == [3, 7]
+
+
+def test_a_changed_class_does_not_inherit_arguments() -> None:
+    changed = merge(METHOD, {"model": {"class_path": "Other", "init_args": {"k": 1}}})
+    assert changed == {"model": {"class_path": "Other", "init_args": {"k": 1}}}
+    assert merge(METHOD, {"model": {"init_args": {"k": 1}}})["model"]["init_args"] == {"dim": 4, "k": 1}
+    assert METHOD["model"]["init_args"] == {"dim": 4}
+
+
+def test_only_keeps_matching_cells(tmp_path: Path) -> None:
+    assert [str(cell) for cell in plan(write(tmp_path), "dataset=d2,seed=1")] == ["m on d2, seed 1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "only", "message"),
+    [
+        ({"colour": 1}, "", "bench.yaml: unknown key colour; a benchmark has the keys"),
+        ({"methods": None}, "", "bench.yaml: no methods"),
+        ({"methods": {}}, "", "a mapping with at least one entry is needed"),
+        ({"methods": {"m": "nowhere.yaml"}}, "", "nowhere.yaml: no such file"),
+        ({"overrides": [{"dataset": "d3", "config": {}}]}, "", "an override does not know dataset: d3"),
+        ({"overrides": [{"dataset": "d1"}]}, "", "an override has no config"),
+        ({}, "dataset=d3", "--only dataset=d3: this benchmark has no such dataset; choose of d1, d2"),
+        ({}, "colour=red", "colour is not dataset, method or seed"),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path: Path, changes: dict[str, Any], only: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        plan(write(tmp_path, **changes), only)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: b\ndatasets: [1, 2\nmethods: {}\n")
+    with pytest.raises(InputError, match=r"broken\.yaml:3: not YAML"):
+        load_yaml(path)

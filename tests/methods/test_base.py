@@ -1,0 +1,117 @@
+"""What all methods share: optimiser, schedule, evaluation tables, one embedding whatever the batch."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import pytest
+import torch
+from toy import ToyData, toy_encoders
+
+from itmbench.encoders import Embeddings, TimmImageEncoder
+from itmbench.errors import InputError
+from itmbench.losses import InfoNCE, TripletLoss
+from itmbench.methods.base import Batch
+from itmbench.methods.dual_encoder.module import DualEncoder
+
+
+def trainer(folder: Path, **options: object) -> L.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return L.Trainer(default_root_dir=folder, accelerator="cpu", **(quiet | {"enable_checkpointing": False} | options))  # type: ignore[arg-type]
+
+
+def matcher(**options: object) -> DualEncoder:
+    torch.manual_seed(0)
+    return DualEncoder(dim=32, lr=3e-3, **toy_encoders(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loss", [InfoNCE(), TripletLoss(warmup_steps=40)])
+def test_learns_to_match_unseen_pictures(tmp_path: Path, loss: InfoNCE | TripletLoss) -> None:
+    data, model = ToyData(str(tmp_path)), matcher(loss=loss)
+    fit = trainer(tmp_path, max_epochs=20)
+    fit.fit(model, data)
+    metrics = fit.test(model, data, verbose=False)[0]
+    # 16 pictures, each with its own kind: chance is 1/16.
+    assert metrics["test/i2t/R@1"] > 0.7
+    assert metrics["test/t2i/R@1"] > 0.7
+    assert metrics["test/objective"] == metrics["test/rSum"]
+
+
+def test_learns_labels(tmp_path: Path) -> None:
+    data, model = ToyData(str(tmp_path), labels=True), matcher()
+    fit = trainer(tmp_path, max_epochs=12)
+    before = fit.test(model, data, verbose=False)[0]["test/mAP"]
+    fit.fit(model, data)
+    after = fit.test(model, data, verbose=False)[0]
+    assert after["test/mAP"] > before + 0.2
+    assert after["test/objective"] == after["test/mAP"]
+
+
+def test_an_item_alone_and_in_a_batch_get_the_same_embedding(tmp_path: Path) -> None:
+    data, model = ToyData(str(tmp_path)), matcher()
+    trainer(tmp_path, max_steps=2, limit_val_batches=0).fit(model, data)
+    model.eval()
+    corpus = data.corpus
+    image, text = model.image.processor(), model.text.processor()
+    assert corpus.images is not None
+    pictures, words = [corpus.images[row] for row in range(6)], [corpus.texts[row] for row in range(6)]
+    with torch.no_grad():
+        images, texts = model.encode_image(image(pictures, False)), model.encode_text(text(words, False))
+        for row in (0, 5):
+            alone = model.encode_image(image(pictures[row : row + 1], False)).pooled[0]
+            torch.testing.assert_close(alone, images.pooled[row], atol=1e-5, rtol=0)
+            alone = model.encode_text(text(words[row : row + 1], False)).pooled[0]
+            torch.testing.assert_close(alone, texts.pooled[row], atol=1e-5, rtol=0)
+
+
+def test_learning_rates_by_encoder_and_no_decay_of_vectors(tmp_path: Path) -> None:
+    tiny = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    encoders = toy_encoders() | {"image": TimmImageEncoder(image_size=32, model_args=tiny, lr_multiplier=0.1)}
+    model = DualEncoder(dim=32, lr=1e-2, weight_decay=0.3, warmup=0.5, **encoders)  # type: ignore[arg-type]
+    rates: list[float] = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *args: object) -> None:
+            rates.append(max(group["lr"] for group in trainer.optimizers[0].param_groups))
+
+    fit = trainer(tmp_path, max_steps=10, limit_val_batches=0, callbacks=[Watch()])
+    fit.fit(model, ToyData(str(tmp_path)))
+    of_weight = {id(p): g for g in fit.optimizers[0].param_groups for p in g["params"]}
+    patch, word = cast(Any, model).image.model.patch_embed.proj, cast(Any, model).text.model.embeddings.word_embeddings
+    assert of_weight[id(word.weight)]["initial_lr"] == pytest.approx(1e-2)
+    assert of_weight[id(patch.weight)]["initial_lr"] == pytest.approx(1e-3)
+    assert of_weight[id(patch.weight)]["weight_decay"] == 0.3
+    assert of_weight[id(patch.bias)]["weight_decay"] == 0
+    assert {id(p) for p in model.parameters() if p.requires_grad} == set(of_weight)
+    assert rates[:5] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
+    assert rates[5:] == sorted(rates[5:], reverse=True) and rates[-1] < 0.002
+
+
+def test_endless_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"set trainer\.max_epochs"):
+        trainer(tmp_path, max_epochs=-1).fit(matcher(), ToyData(str(tmp_path)))
+
+
+def test_part_of_the_gallery_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"leave trainer\.limit_test_batches unset"):
+        trainer(tmp_path, limit_test_batches=1).test(matcher(), ToyData(str(tmp_path)), verbose=False)
+
+
+def test_fast_dev_run_goes_through(tmp_path: Path) -> None:
+    trainer(tmp_path, fast_dev_run=True).fit(matcher(), ToyData(str(tmp_path)))
+
+
+def test_metrics_follow_the_corpus_not_the_order_of_batches(tmp_path: Path) -> None:
+    """An embedding that knows its own row gives a perfect score only if tables are put in order."""
+
+    class Oracle(DualEncoder):
+        def predict_step(
+            self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        ) -> tuple[torch.Tensor, Embeddings]:
+            index = batch["index"]
+            rows = index if "image" in batch else torch.from_numpy(self.data.corpus.text_to_image)[index]
+            return index, Embeddings(torch.nn.functional.one_hot(rows, len(self.data.corpus.image_ids)).float())
+
+    model = Oracle(dim=32, **toy_encoders())  # type: ignore[arg-type]
+    metrics = trainer(tmp_path).test(model, ToyData(str(tmp_path)), verbose=False)[0]
+    assert metrics["test/rSum"] == pytest.approx(600)

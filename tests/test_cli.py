@@ -1,0 +1,120 @@
+"""The command line as its users meet it: the journeys, and one line for what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from itmbench.cli import main
+
+TINY_IMAGE = (
+    "{class_path: TimmImageEncoder, init_args: {image_size: 32, train_crop: 1.0, "
+    "model_args: {patch_size: 16, embed_dim: 32, depth: 1, num_heads: 2}}}"
+)
+TINY_TEXT = "{class_path: ScratchTextEncoder, init_args: {width: 32, depth: 1, heads: 2, vocab_size: 100}}"
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    """Options of a run on the toy dataset that writes below the folder."""
+    trainer = ["accelerator=cpu", "max_epochs=20", "enable_progress_bar=false", "enable_model_summary=false"]
+    return [
+        *("--data=toy.ToyData", f"--data.root={folder / 'toy'}"),
+        *("--model=DualEncoder", "--model.dim=32", "--model.lr=0.003"),
+        *(f"--model.image={TINY_IMAGE}", f"--model.text={TINY_TEXT}"),
+        *(f"--trainer.{option}" for option in trainer),
+        f"--trainer.default_root_dir={folder}",
+        *more,
+    ]
+
+
+def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *arguments(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    hint = next(line for line in said.splitlines() if "itmbench test --config" in line).split()
+    config, checkpoint = Path(hint[3]), Path(hint[5])
+    assert config.exists() and checkpoint.name == "best.ckpt"
+    torch.load(checkpoint, weights_only=True)
+
+    assert main(hint[1:]) == 0
+    table = capsys.readouterr().out
+    assert "test/rSum" in table
+    assert float(table.split("test/rSum")[1].split("│")[1]) > 400  # 16 pictures of 16 kinds; chance is about 190
+
+    assert main(["predict", *hint[2:], "--embeddings.folder=vectors"]) == 0
+    images, texts, owner = (np.load(tmp_path / "vectors" / f"{n}.npy") for n in ("images", "texts", "text_to_image"))
+    assert images.shape == (16, 32) and texts.shape == (32, 32)
+    assert ((images @ texts.T).argmax(0) == owner).mean() > 0.5
+    assert (tmp_path / "vectors" / "text_ids.txt").read_text().split()[:2] == ["t224", "t225"]
+
+
+def test_an_offline_tracker_takes_the_curves(tmp_path: Path) -> None:
+    logger = "{class_path: WandbLogger, init_args: {offline: true, save_dir: " + str(tmp_path) + "}}"
+    options = arguments(tmp_path, "--trainer.max_epochs=1", f"--trainer.logger={logger}")
+    # A process of its own: the tracker writes when its process ends.
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "itmbench.cli", "fit", *options],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    run = next((tmp_path / "wandb").glob("offline-run-*"))
+    assert next(run.glob("*.wandb")).stat().st_size > 1000
+    assert "val/objective" in done.stderr and f"wandb sync {run}" in done.stderr
+
+
+def test_resume_goes_on_from_the_last_epoch(tmp_path: Path) -> None:
+    kept = [f"--{which}.dirpath={tmp_path / 'kept'}" for which in ("best", "last")]
+    last = tmp_path / "kept" / "last.ckpt"
+    # A rate of 0 never improves, so the best stays the first; the last must still move on.
+    command = ["fit", *arguments(tmp_path, *kept, "--model.lr=0")]
+    assert main([*command, "--trainer.max_epochs=2"]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 24
+    assert main([*command, "--trainer.max_epochs=3", f"--ckpt_path={last}"]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 36
+
+
+WRONG = {
+    "no such method": (["fit", "--model=NoSuch", "--data=Flickr30KMini"], "NoSuch"),
+    "no such option": (["fit", "--model=DualEncoder", "--model.colour=1", "--data=Flickr30KMini"], "colour"),
+    "no such dataset folder": (
+        ["fit", "--model=DualEncoder", "--data=KarpathyCaptions", "--data.root=nowhere", "--trainer.accelerator=cpu"],
+        "nowhere",
+    ),
+    "no such benchmark": (["bench", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    "no results": (["report", "--results", "nowhere"], "nowhere: no such results folder"),
+    "no such corpus": (
+        ["data", "verify", "nothing"],
+        "nothing: no such name among the datasets; choose one of captions",
+    ),
+    "no root": (["data", "verify", "captions"], "root"),
+    "wrong root": (["data", "verify", "mirflickr25k", "--root", "nowhere"], "nowhere"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_input_is_one_line_and_exit_code_2(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command, message = WRONG[kind]
+    assert main(command) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    said = [line for line in lines if line.startswith("itmbench: ")]
+    assert len(said) == 1 and said[0] == lines[-1]
+    assert message in said[0]
+    assert "Traceback" not in "".join(lines)
+
+
+def test_an_unreadable_image_in_a_loader_process_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *arguments(tmp_path, "--trainer.max_epochs=1")]) == 0
+    broken = "toy_broken.BrokenToyData"
+    command = ["fit", *arguments(tmp_path, "--trainer.max_epochs=1", "--data.num_workers=1")]
+    command[command.index("--data=toy.ToyData")] = f"--data={broken}"
+    assert main(command) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("itmbench: ") and "0.png: not a readable image" in last and "replace the file" in last
