@@ -56,16 +56,14 @@ def test_an_offline_tracker_takes_the_curves(tmp_path: Path) -> None:
     options = arguments(tmp_path, "--trainer.max_epochs=1", f"--trainer.logger={logger}")
     # A process of its own: the tracker writes when its process ends.
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
+    subprocess.run(
         [sys.executable, "-m", "itmbench.cli", "fit", *options],
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
-        text=True,
         check=True,
     )
     run = next((tmp_path / "wandb").glob("offline-run-*"))
     assert next(run.glob("*.wandb")).stat().st_size > 1000
-    assert "val/objective" in done.stderr and f"wandb sync {run}" in done.stderr
 
 
 def test_resume_goes_on_from_the_last_epoch(tmp_path: Path) -> None:

@@ -135,13 +135,15 @@ def cell_key(cli: "CellCLI") -> str:
 def _resolve(cells: list[Cell]) -> list["CellCLI"]:
     """The config of every cell, with all defaults; wrong ones are told all at once, before anything runs."""
     from itmbench.bench.lightning_cli import CellCLI
+    from itmbench.bench.progress import quiet
 
     resolved, wrong = [], []
-    for cell in cells:
-        try:
-            resolved.append(CellCLI(cell.config))
-        except InputError as error:
-            wrong.append(f"{cell}: {error}")
+    with quiet():
+        for cell in cells:
+            try:
+                resolved.append(CellCLI(cell.config))
+            except InputError as error:
+                wrong.append(f"{cell}: {error}")
     if wrong:
         raise InputError(" | ".join(wrong))
     return resolved

@@ -9,6 +9,7 @@ import torch
 from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings, TimmImageEncoder
+from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.losses import InfoNCE, TripletLoss
 from itmbench.methods.base import Batch
@@ -115,3 +116,45 @@ def test_metrics_follow_the_corpus_not_the_order_of_batches(tmp_path: Path) -> N
     model = Oracle(dim=32, **toy_encoders())  # type: ignore[arg-type]
     metrics = trainer(tmp_path).test(model, ToyData(str(tmp_path)), verbose=False)[0]
     assert metrics["test/rSum"] == pytest.approx(600)
+
+
+class Given(DualEncoder):
+    """Embeddings that do not come from the item: the same, or random, or not a number."""
+
+    what = "same"
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return self.vectors(len(images["pixels"]))
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        return self.vectors(len(tokens["input_ids"]))
+
+    def vectors(self, count: int) -> Embeddings:
+        if self.what == "random":
+            return Embeddings(torch.randn(count, 32))
+        return Embeddings(torch.full((count, 32), torch.nan if self.what == "nan" else 0.3))
+
+
+def given(folder: Path, what: str, **options: object) -> dict[str, float]:
+    torch.manual_seed(0)
+    model = Given(dim=32, **toy_encoders())  # type: ignore[arg-type]
+    model.what = what
+    return dict(trainer(folder).test(model, ToyData(str(folder), **options), verbose=False)[0])  # type: ignore[arg-type]
+
+
+def test_a_collapsed_model_retrieves_nothing(tmp_path: Path) -> None:
+    metrics = given(tmp_path, "same")
+    assert metrics["test/i2t/R@1"] == metrics["test/t2i/R@1"] == metrics["test/i2t/R@10"] == 0
+    # With labels, the relevant items come last: far below the .46 of random scores.
+    assert given(tmp_path, "same", labels=True)["test/mAP"] < 0.35
+
+
+def test_random_features_score_at_chance(tmp_path: Path) -> None:
+    recalls = [given(tmp_path / str(run), "random")["test/t2i/R@5"] for run in range(3)]
+    assert abs(sum(recalls) / 3 - 5 / 16) < 0.15  # about three standard deviations of the mean of 96 queries
+    assert abs(given(tmp_path, "random", labels=True)["test/mAP"] - 0.46) < 0.05
+
+
+def test_not_a_number_is_an_error_that_names_the_item(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"image 208\.png: NaN"):
+        given(tmp_path, "nan", copies=12)
