@@ -174,13 +174,11 @@ class Matcher(L.LightningModule):
         if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         images = self.data.stage(stage).images
-        tables = [
-            self.table(encoded[modality], rows, stage)
-            for modality, rows in (("image", images), ("text", self.data.corpus.texts_of(images)))
-        ]
+        image = self.table(encoded["image"], images, stage)
+        text = self.table(encoded["text"], self.data.corpus.texts_of(images), stage)
         protocol = self.evaluated_by
         cosine = type(self).score is Matcher.score
-        self.evaluation = protocol.evaluate(self.data.corpus, stage, *tables, scorer=None if cosine else self.score)
+        self.evaluation = protocol.evaluate(self.data.corpus, stage, image, text, scorer=None if cosine else self.score)
         metrics = self.evaluation.metrics
         self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
         self.log(f"{stage}/objective", metrics[protocol.objective], prog_bar=True)

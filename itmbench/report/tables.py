@@ -33,7 +33,7 @@ class Table:
     """Methods that may be compared, best first.
 
     Args:
-        title: dataset, protocol, and what the encoders had seen before.
+        title: dataset, protocol, what the encoders had seen before, and what a random order scores.
         reason: why these rows are not in another table of the same dataset; empty if it has only this one.
         protocol: what measured them.
         objective: name, in the results, of the metric that orders them.
@@ -132,7 +132,8 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
         if own["inductive"]:
             best[heading] = _best(column, means[key])
     return Table(
-        title=f"{own['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[own['pretraining']]}",
+        title=f"{own['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[own['pretraining']]}"
+        + _chance(rows, objective, columns),
         reason=_reason(own, siblings),
         protocol=protocol,
         objective=objective,
@@ -141,6 +142,13 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
         columns={heading: column for heading, (_, column) in columns.items()},
         rows=rows.sort_values("label", key=lambda labels: labels.map(means.index.get_loc), kind="stable"),
     )
+
+
+def _chance(rows: pd.DataFrame, objective: str, columns: dict[str, tuple[str, Column]]) -> str:
+    """What a random order scores, where the results hold it."""
+    key = f"chance/{objective}"
+    shown = [column.show(rows[key].mean()) for name, column in columns.values() if name == objective and key in rows]
+    return f"; a random order has {objective} {shown[0]}" if shown else ""
 
 
 def _labels(rows: pd.DataFrame) -> pd.Series:

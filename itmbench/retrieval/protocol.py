@@ -11,6 +11,7 @@ from torch import Tensor
 from itmbench.data.corpus import Corpus
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
+from itmbench.retrieval import chance
 from itmbench.retrieval.caption import caption_summary
 from itmbench.retrieval.grid import Grid
 from itmbench.retrieval.label import label_queries, label_summary
@@ -39,6 +40,7 @@ class CaptionProtocol:
 
     Beside the keys of `itmbench.retrieval.caption_retrieval`:
 
+    - "chance/i2t/R@1" ... "chance/rSum": what a random order scores on average.
     - "truth/i2t/R@1" ... "truth/t2i/R@10" and "truth/rSum", where the corpus knows which texts are true of which
       images: the rank of the first true match within the stage. Queries are the texts whose truth is listed and the
       images that own one; any other text counts as true of its own image only. After ECCV Caption (Chun et al., ECCV
@@ -92,7 +94,7 @@ class CaptionProtocol:
         )
         grid = Grid(here.images, here.texts, scorer, lambda row: f"image {here.image_ids[row]}")
         [(i2t, t2i), *truth] = grid.ranks([own, true] if here.listed.any() else [own], self.ties)
-        metrics = caption_summary(i2t, t2i, self.ks)
+        metrics = caption_summary(i2t, t2i, self.ks) | self._chance(here)
         for true_i2t, true_t2i in truth:
             owners, listed = np.unique(here.owner[here.listed]), np.flatnonzero(here.listed)
             summary = caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)
@@ -102,12 +104,22 @@ class CaptionProtocol:
             metrics["hard_negative_accuracy"] = float((matched > twin).double().mean())
         return Evaluation(metrics, _per_query("rank", (here.image_ids, i2t), (here.text_ids, t2i)))
 
+    def _chance(self, here: EvaluatedStage) -> dict[str, float]:
+        """Recalls of a random order."""
+        texts_of_image = np.bincount(here.owner, minlength=len(here.image_ids))
+        recalls = {}
+        for k in self.ks:
+            recalls[f"chance/i2t/R@{k}"] = chance.hit_rate(texts_of_image, len(here.owner), k)
+            recalls[f"chance/t2i/R@{k}"] = chance.hit_rate(np.ones_like(here.owner), len(here.image_ids), k)
+        return recalls | {"chance/rSum": 100 * sum(recalls.values())}
+
 
 @dataclass(frozen=True)
 class LabelProtocol:
     """Label retrieval: query images against the texts of the gallery, query texts against its images.
 
-    Keys are those of `itmbench.retrieval.label_retrieval` after "i2t/" and "t2i/", and "mAP", the mean of both.
+    Keys are those of `itmbench.retrieval.label_retrieval` after "i2t/" and "t2i/", "mAP", the mean of both, and
+    "chance/i2t/mAP", "chance/t2i/mAP" and "chance/mAP": what a random order scores on average.
 
     Args:
         cutoffs: the K of the metrics at K.
@@ -185,7 +197,11 @@ class LabelProtocol:
         )
         metrics = {f"i2t/{key}": value for key, value in label_summary(i2t).items()}
         metrics |= {f"t2i/{key}": value for key, value in label_summary(t2i).items()}
-        metrics["mAP"] = (metrics["i2t/mAP"] + metrics["t2i/mAP"]) / 2
+        for direction, found, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
+            metrics[f"chance/{direction}/mAP"] = chance.average_precision(found["relevant"].cpu().numpy(), items)
+        for key in ("mAP", "chance/mAP"):
+            of = key.removesuffix("mAP")
+            metrics[key] = (metrics[f"{of}i2t/mAP"] + metrics[f"{of}t2i/mAP"]) / 2
         asked = (here.image_ids[query_images], i2t["AP"]), (here.text_ids[query_texts], t2i["AP"])
         return Evaluation(metrics, _per_query("ap", *asked))
 

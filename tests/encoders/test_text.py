@@ -78,11 +78,13 @@ def test_long_texts_are_cut() -> None:
 def test_dropout_acts_in_training_only() -> None:
     batch = ["a dog", "a dog"]
     for dropout, equal in ((0.5, False), (0.0, True)):
-        encoder = scratch(dropout=dropout).train()
+        encoder = scratch(dropout=dropout)
+        encoder.train()
         torch.manual_seed(0)
         vectors = encode(encoder, batch)
         assert torch.equal(vectors[0], vectors[1]) == equal
-        vectors = encode(encoder.eval(), batch)
+        encoder.eval()
+        vectors = encode(encoder, batch)
         assert torch.equal(vectors[0], vectors[1])
 
 

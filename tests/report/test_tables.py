@@ -19,7 +19,7 @@ def with_more(frame: pd.DataFrame, more: More, **changes: object) -> pd.DataFram
 def test_one_table_a_dataset_where_nothing_sets_rows_apart(frame: pd.DataFrame) -> None:
     flickr, mirflickr = tables(frame)
     assert (flickr.objective, mirflickr.objective) == ("rSum", "mAP")
-    assert flickr.title == "flickr30k-mini: caption, version 1; trained from scratch"
+    assert flickr.title == "flickr30k-mini: caption, version 1; trained from scratch; a random order has rSum 12.3"
     assert not flickr.reason
     recalls = [f"{direction} R@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
     assert list(flickr.quality_columns) == ["seeds", *recalls, "rSum", "hard neg.", "true rSum"]
@@ -160,3 +160,11 @@ def test_a_notebook_shows_the_best_in_bold(frame: pd.DataFrame) -> None:
 def test_labels_do_not_depend_on_where_the_results_lie(frame: pd.DataFrame) -> None:
     moved = frame.assign(folder=[str(Path("elsewhere") / Path(folder).relative_to("/")) for folder in frame["folder"]])
     assert tables(moved)[0].cells.equals(tables(frame)[0].cells)
+
+
+def test_the_title_says_what_a_random_order_scores(frame: pd.DataFrame) -> None:
+    titles = [table.title for table in tables(frame)]
+    assert "a random order has rSum 12.3" in titles[0]
+    assert "a random order has mAP 0.456" in titles[1]
+    old = frame[[column for column in frame.columns if not str(column).startswith("chance/")]]
+    assert not any("random" in table.title for table in tables(old))

@@ -1,0 +1,40 @@
+"""What a random order scores: the number that every result is to be read against."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def hit_rate(relevant: NDArray[Any], items: int, k: int) -> float:
+    """Expected R@K of random rankings, the mean over queries of ``1 - C(N - R, K) / C(N, K)``.
+
+    Args:
+        relevant: relevant items of every query, R `[Q]`.
+        items: N, what is ranked.
+        k: the cutoff.
+
+    >>> round(hit_rate(np.array([5]), items=1000, k=1), 6)
+    0.005
+    """
+    drawn = np.arange(min(k, items))
+    missed = (items - relevant[:, None] - drawn) / (items - drawn)
+    return float(1 - missed.clip(min=0).prod(axis=1).mean())
+
+
+def average_precision(relevant: NDArray[Any], items: int) -> float:
+    """Expected mAP of random rankings; a query without a relevant item counts 0.
+
+    Rank k holds a relevant item with probability R / N, and then ``1 + (k - 1) (R - 1) / (N - 1)`` of the first k are
+    relevant on average; so E[AP] = (H_N + (N - H_N) (R - 1) / (N - 1)) / N, H_N the N-th harmonic number.
+
+    Args:
+        relevant: relevant items of every query, R `[Q]`.
+        items: N, what is ranked.
+
+    >>> average_precision(np.array([0, 3]), items=3)
+    0.5
+    """
+    harmonic = float((1 / np.arange(1, items + 1)).sum())
+    expected = (harmonic + (items - harmonic) * (relevant - 1) / max(1, items - 1)) / items
+    return float(np.where(relevant > 0, expected, 0.0).mean())
