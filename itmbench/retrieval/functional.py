@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from itmbench.errors import InputError
-from itmbench.retrieval.ranking import Normaliser, Ranking, Ties, check_options, not_finite, rankings, row_blocks
+from itmbench.retrieval.ranking import Normaliser, Ranking, Ties, check_options, measure, not_finite, row_blocks
 
 
 def best_ranks(scores: Tensor, relevance: Tensor, ties: Ties = "pessimistic") -> Tensor:
@@ -179,7 +179,7 @@ def interpolated_precision(scores: Tensor, relevance: Tensor, ties: Ties = "pess
 
 def _of_ranking(metric: Callable[[Ranking], Tensor], scores: Tensor, gains: Tensor, ties: Ties) -> Tensor:
     scores, gains = _checked(scores, gains)
-    return torch.cat([metric(ranking) for ranking in rankings(scores, gains, ties, lambda row: f"query {row}")])
+    return measure(metric, scores, gains, ties, lambda row: f"query {row}")
 
 
 def _checked(scores: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:

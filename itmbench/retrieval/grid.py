@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from itmbench.encoders.embeddings import Embeddings
+from itmbench.retrieval.parallel import tile_map
 from itmbench.retrieval.ranking import Ties
-from itmbench.retrieval.scoring import Name, Scorer, comparable, distinct, score
+from itmbench.retrieval.scoring import Name, Scorer, comparable, distinct, full_precision, score
 
 # Scores kept between the two looks at the tiles that hold pairs (128 MiB); texts sorted by image have few such tiles.
 _KEPT = 1 << 25
@@ -66,14 +67,22 @@ class Grid:
             for subset, scores in zip(pair_sets, values.split([len(p) for p in pair_sets]), strict=True)
         ]
         cells = self._by_cell(pairs)
-        for cell in range(len(self._images_of) * len(self._texts_of)):
+
+        def ahead(cell: int) -> list[tuple[_Count, Tensor, Tensor, Tensor, Tensor]]:
             tile = kept.pop(cell) if cell in kept else self._tile(cell)
             if cell in cells:
                 # The pairs' scores that the rest is compared with: a scorer may not repeat itself to the last bit.
                 tile = tile.index_put(self._within(pairs[cells[cell]]), values[cells[cell]])
-            for images, texts, block in self._blocks(cell, tile):
-                for count in counts:
-                    count.add(images, texts, block)
+            return [
+                (count, images, texts, *count.ahead(images, texts, block))
+                for images, texts, block in self._blocks(cell, tile)
+                for count in counts
+            ]
+
+        with full_precision(pairs.device):  # set once: it is one setting for all threads
+            for tile_counts in tile_map(ahead, range(len(self._images_of) * len(self._texts_of)), pairs.device):
+                for count, images, texts, of_images, of_texts in tile_counts:
+                    count.add(images, texts, of_images, of_texts)
         return [count.ranks() for count in counts]
 
     def _scores(self, pairs: Tensor, keep: int) -> tuple[Tensor, dict[int, Tensor]]:
@@ -128,13 +137,18 @@ class _Count:
         self._image_best, self._image_ahead = self._start(pairs[:, 0], values, images)
         self._text_best, self._text_ahead = self._start(pairs[:, 1], values, texts)
 
-    def add(self, images: Tensor, texts: Tensor, block: Tensor) -> None:
-        """Count the scores `[images, texts]` of a block."""
+    def ahead(self, images: Tensor, texts: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+        """How many of the scores `[images, texts]` of a block reach each image's and each text's best."""
         reached = torch.empty_like(block)  # 0.0 or 1.0: floats are added several times faster than bools
         self._reach(block, self._image_best[images, None], out=reached)
-        self._image_ahead[images] += reached.sum(dim=1).long()
+        of_images = reached.sum(dim=1).long()
         self._reach(block, self._text_best[texts], out=reached)
-        self._text_ahead[texts] += reached.sum(dim=0).long()
+        return of_images, reached.sum(dim=0).long()
+
+    def add(self, images: Tensor, texts: Tensor, of_images: Tensor, of_texts: Tensor) -> None:
+        """Add what `ahead` found in a block."""
+        self._image_ahead[images] += of_images
+        self._text_ahead[texts] += of_texts
 
     def ranks(self) -> tuple[Tensor, Tensor]:
         """Ranks from 1 of images' best texts and texts' best images."""

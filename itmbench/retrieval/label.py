@@ -9,6 +9,7 @@ from torch import Tensor
 
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
+from itmbench.retrieval.parallel import tile_map
 from itmbench.retrieval.ranking import RECALL_LEVELS, Normaliser, Ranking, Ties, check_options, row_blocks
 from itmbench.retrieval.scoring import Name, Scorer, as_embeddings, comparable, distinct, full_precision, score
 
@@ -89,13 +90,18 @@ def label_queries(
     gallery_hot = _multi_hot(gallery_labels, sizes[1], "gallery_labels", device)
     if query_hot.shape[1] != gallery_hot.shape[1]:
         raise InputError(f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}")
-    parts = []
+    parts: list[dict[str, Tensor]] = []
     for start, scores, place in _score_rows(queries, gallery, scorer, name):
-        for rows in row_blocks(len(scores), sizes[1], device):
+
+        def measure(
+            rows: slice, start: int = start, scores: Tensor = scores, place: Tensor | None = place
+        ) -> dict[str, Tensor]:
             block = scores[rows] if place is None else scores[rows][:, place]
-            with full_precision(device):
-                gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
-            parts.append(_metrics(Ranking(block, gains, ties), cutoffs, normaliser))
+            gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
+            return _metrics(Ranking(block, gains, ties), cutoffs, normaliser)
+
+        with full_precision(device):
+            parts += tile_map(measure, row_blocks(len(scores), sizes[1], device), device)
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -1,16 +1,15 @@
 """A gallery in the order a query ranks it, and what can be read from it. Everything label-based is computed here."""
 
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from itmbench.errors import InputError
+from itmbench.retrieval.parallel import tile_map
 
 Ties = Literal["pessimistic", "optimistic"]
 Normaliser = Literal["retrieved", "min", "all", "dcmh"]
@@ -156,9 +155,7 @@ def _sort_rows(keys: Tensor) -> Tensor:
     """Every row of int64 `[Q, N]` ascending. On CPU in place by NumPy, whose integer sort uses vector instructions."""
     if keys.device.type != "cpu":
         return keys.sort(dim=1).values
-    parts = np.array_split(keys.numpy(), min(torch.get_num_threads(), len(keys)))
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), parts))
+    keys.numpy().sort(axis=1)
     return keys
 
 
@@ -167,10 +164,13 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator > 0, numerator / denominator.clamp(min=1e-300), 0.0)
 
 
-def rankings(scores: Tensor, gains: Tensor, ties: Ties, name: Callable[[int], str]) -> Iterator[Ranking]:
-    """The rankings of all queries in order, a block of queries at a time, so that temporary tables stay small.
+def measure(
+    metric: Callable[[Ranking], Tensor], scores: Tensor, gains: Tensor, ties: Ties, name: Callable[[int], str]
+) -> Tensor:
+    """A metric of all queries in order; they are ranked a block at a time, so that temporary tables stay small.
 
     Args:
+        metric: of the rankings of some queries, a row a query.
         scores: float32 `[Q, N]`.
         gains: `[Q, N]`.
         ties: "pessimistic" or "optimistic".
@@ -179,11 +179,14 @@ def rankings(scores: Tensor, gains: Tensor, ties: Ties, name: Callable[[int], st
     Raises:
         InputError: a query has a NaN or infinite score.
     """
-    for rows in row_blocks(len(scores), scores.shape[1], scores.device):
+
+    def of_block(rows: slice) -> Tensor:
         ranking = Ranking(scores[rows], gains[rows], ties)
         if not bool(ranking.finite.all()):
             raise not_finite(name(rows.start + int(ranking.finite.int().argmin())))
-        yield ranking
+        return metric(ranking)
+
+    return torch.cat(list(tile_map(of_block, row_blocks(*scores.shape, scores.device), scores.device)))
 
 
 def row_blocks(queries: int, gallery: int, device: torch.device) -> list[slice]:
