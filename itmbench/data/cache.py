@@ -22,6 +22,8 @@ from itmbench.data.formats.reader import Reader
 VERSION = 1
 # A file changed so recently may change again within the same tick of its clock: its hash is not remembered.
 SETTLED_NS = 2_000_000_000
+# What the index remembers of a file or folder.
+INDEX_KEYS = {"stamp", "digest", "sample"}
 # How many files of a remembered folder are looked at one by one.
 SAMPLE = 500
 
@@ -119,11 +121,13 @@ def _sample_holds(folder: Path, sample: dict[str, int]) -> bool:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
+    """What files and folders hashed to; without the entries that are damaged or of another version."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {key: each for key, each in entries if isinstance(each, dict) and each.keys() == INDEX_KEYS}
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:

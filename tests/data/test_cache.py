@@ -219,6 +219,17 @@ def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: bytes) -> None:
     assert_same(cached(read_karpathy, root, tmp_path / "cache"), first)
 
 
+@pytest.mark.parametrize("entry", [[3, 4, "digest"], {"stamp": 1}, None])
+def test_an_index_of_another_form_is_rebuilt(tmp_path: Path, entry: Any) -> None:
+    root = write_karpathy(tmp_path / "data", karpathy_entries())
+    for path in root.rglob("*"):
+        os.utime(path, (0, 0))
+    first = cached(read_karpathy, root, tmp_path / "cache")
+    (index,) = (tmp_path / "cache").glob("*.json")
+    index.write_text(json.dumps({key: entry for key in json.loads(index.read_text())}))
+    assert_same(cached(read_karpathy, root, tmp_path / "cache"), first)
+
+
 def test_a_truncated_or_flipped_entry_is_rebuilt(tmp_path: Path) -> None:
     root = write_karpathy(tmp_path / "data", karpathy_entries())
     first = cached(read_karpathy, root, tmp_path / "cache")
