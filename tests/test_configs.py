@@ -1,0 +1,53 @@
+"""Every config that is shipped names classes and options that exist, alone and on top of the others."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from itmbench.bench.lightning_cli import CellCLI
+from itmbench.bench.spec import Config, load_yaml, merge, plan
+from itmbench.cli import main
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+CONFIGS = BENCHMARKS / "configs"
+METHOD = CONFIGS / "methods" / "dual_infonce.yaml"
+DATA = CONFIGS / "data" / "flickr8k.yaml"
+
+
+def parsed(*paths: Path) -> Config:
+    config: Config = {}
+    for path in paths:
+        config = merge(config, load_yaml(path))
+    return dict(yaml.safe_load(CellCLI(config).dump()))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_valid(path: Path) -> None:
+    config = parsed(DATA, METHOD, path)
+    asked = load_yaml(path)
+    for part in ("data", "model"):
+        for key, value in asked.get(part, {}).get("init_args", {}).items():
+            found = config[part]["init_args"][key]
+            assert (found["class_path"].endswith(value["class_path"])) if isinstance(value, dict) else found == value
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_benchmark_is_valid(path: Path) -> None:
+    cells = plan(path)
+    assert cells
+    for cell in cells[:: max(1, len(cells) // 6)]:
+        assert CellCLI(cell.config).config.seed_everything == cell.seed
+
+
+def test_the_command_line_puts_an_encoder_preset_on_top_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:
+    configs = [f"--config={path}" for path in (DATA, METHOD, CONFIGS / "encoders" / "base.yaml")]
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *configs, "--trainer.devices=2", "--print_config"])
+    assert ended.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    arguments = config["model"]["init_args"]
+    assert arguments["loss"]["class_path"] == "itmbench.losses.InfoNCE"
+    assert arguments["text"]["init_args"]["name"] == "bert-base-uncased"
+    assert arguments["image"]["init_args"]["image_size"] == 224
+    assert str(config["trainer"]["devices"]) == "2"
