@@ -41,8 +41,10 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
 
     assert main(hint[1:]) == 0
     table = capsys.readouterr().out
-    assert "test/rSum" in table
-    assert float(table.split("test/rSum")[1].split("│")[1]) > 400  # 16 pictures of 16 kinds; chance is about 190
+    lines = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.startswith("  ")}
+    assert table.startswith("toy, test: caption-retrieval, version 1")
+    assert lines["i2t/R@1"][1:] == ["random", "order", "0.0625"]
+    assert float(lines["rSum"][0]) > 400  # 16 pictures of 16 kinds; chance is about 190
 
     assert main(["predict", *hint[2:], "--embeddings.folder=vectors"]) == 0
     images, texts, owner = (np.load(tmp_path / "vectors" / f"{n}.npy") for n in ("images", "texts", "text_to_image"))

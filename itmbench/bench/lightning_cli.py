@@ -75,6 +75,31 @@ class MatcherCLI(LightningCLI):
             }
         )
 
+    def before_instantiate_classes(self) -> None:
+        """Leave out Lightning's table of metrics, which has a column a loader; ``after_test`` prints one of its own."""
+        if self.subcommand in ("validate", "test"):
+            self.config[self.subcommand].verbose = False
+
+    def after_validate(self) -> None:
+        """Print the metrics of the validation stage."""
+        self._print_metrics("val")
+
+    def after_test(self) -> None:
+        """Print the metrics of the test stage."""
+        self._print_metrics("test")
+
+    def _print_metrics(self, stage: str) -> None:
+        """One line a metric, beside what a random order scores where that is known."""
+        evaluation = self.model.evaluation
+        if not self.trainer.is_global_zero or evaluation is None:
+            return
+        protocol = self.model.evaluated_by
+        print(f"{self.datamodule.corpus.name}, {stage}: {protocol.name}, version {protocol.version}")
+        for key, value in evaluation.metrics.items():
+            chance = evaluation.metrics.get(f"chance/{key}")
+            if not key.startswith("chance/"):
+                print(f"  {key:<24} {value:>9.4f}" + ("" if chance is None else f"   random order {chance:.4f}"))
+
     def after_fit(self) -> None:
         """Say where the best checkpoint is and how to test it."""
         best = self.trainer.checkpoint_callback
