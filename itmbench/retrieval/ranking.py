@@ -186,7 +186,7 @@ def measure(
             raise not_finite(name(rows.start + int(ranking.finite.int().argmin())))
         return metric(ranking)
 
-    return torch.cat(list(tile_map(of_block, row_blocks(*scores.shape, scores.device), scores.device)))
+    return torch.cat(list(tile_map(of_block, row_blocks(len(scores), scores.shape[1], scores.device), scores.device)))
 
 
 def row_blocks(queries: int, gallery: int, device: torch.device) -> list[slice]:
