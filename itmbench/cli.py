@@ -14,6 +14,7 @@ LIGHTNING = {
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
     "predict": "write the embeddings of the test split",
+    "audit": "prove that test numbers hold nothing of other test items (options of test, and --images)",
 }
 
 
@@ -78,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _lightning(arguments: list[str]) -> int:
+    if arguments[0] == "audit":
+        from itmbench.bench.audit_command import audit_command
+
+        return audit_command(arguments[1:])
     from itmbench.bench.lightning_cli import MatcherCLI
 
     MatcherCLI(args=arguments)

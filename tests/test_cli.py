@@ -79,12 +79,41 @@ def test_resume_goes_on_from_the_last_epoch(tmp_path: Path) -> None:
     assert torch.load(last, weights_only=True)["global_step"] == 36
 
 
+def test_audit_prints_a_line_a_check_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["audit", *arguments(tmp_path)]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()[-6:]
+    assert title == "toy, audit of DualEncoder: 16 images, 32 texts"
+    assert [line.split()[:2] for line in lines] == [
+        [check, "pass"] for check in ("alone", "pairs", "frozen", "random", "constant")
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_audit_of_a_leaky_checkpoint_ends_with_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = arguments(tmp_path)
+    leaky = [option.replace("=DualEncoder", "=toy_leaks.Counting") for option in options]
+    best = f"--best.dirpath={tmp_path}"
+    assert main(["fit", *leaky, best, "--trainer.max_epochs=1", "--data.copies=1"]) == 0
+    capsys.readouterr()
+    assert main(["audit", *leaky, f"--ckpt_path={tmp_path / 'best.ckpt'}", "--images=8"]) == 1
+    title, *lines = capsys.readouterr().out.splitlines()[-6:]
+    assert title == "toy, audit of Counting: 8 images, 16 texts"
+    assert [line.split()[0] for line in lines if "FAIL" in line] == ["frozen"]
+
+
 WRONG = {
     "no such method": (["fit", "--model=NoSuch", "--data=Flickr30KMini"], "NoSuch"),
     "no such option": (["fit", "--model=DualEncoder", "--model.colour=1", "--data=Flickr30KMini"], "colour"),
     "no such dataset folder": (
         ["fit", "--model=DualEncoder", "--data=KarpathyCaptions", "--data.root=nowhere", "--trainer.accelerator=cpu"],
         "nowhere",
+    ),
+    "no such checkpoint": (
+        ["audit", "--model=DualEncoder", "--data=Flickr30KMini", "--ckpt_path=nowhere.ckpt"],
+        "nowhere.ckpt: no such checkpoint",
     ),
     "no such benchmark": (["bench", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "no results": (["report", "--results", "nowhere"], "nowhere: no such results folder"),

@@ -32,12 +32,23 @@ def test_every_config_is_valid(path: Path) -> None:
             assert (found["class_path"].endswith(value["class_path"])) if isinstance(value, dict) else found == value
 
 
-@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(set(BENCHMARKS.rglob("*.yaml")) - set(CONFIGS.rglob("*.yaml"))), ids=lambda path: path.stem
+)
 def test_every_benchmark_is_valid(path: Path) -> None:
     cells = plan(path)
     assert cells
     for cell in cells[:: max(1, len(cells) // 6)]:
         assert CellCLI(cell.config).config.seed_everything == cell.seed
+
+
+def test_the_noise_benchmark_differs_in_noise_alone() -> None:
+    shares = {}
+    for cell in plan(BENCHMARKS / "noise" / "captions.yaml", "method=scan,seed=1"):
+        data = yaml.safe_load(CellCLI(cell.config).dump())["data"]["init_args"]
+        shares[cell.dataset.rpartition("-")[2]] = data.pop("shuffled_captions")
+        assert data == {"render_seed": 0, "batch_size": 32, "eval_batch_size": 256, "num_workers": 1}
+    assert shares == {"noise0": 0, "noise20": 0.2, "noise40": 0.4}
 
 
 def test_the_command_line_puts_an_encoder_preset_on_top_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:

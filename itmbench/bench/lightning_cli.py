@@ -75,10 +75,29 @@ class MatcherCLI(LightningCLI):
             }
         )
 
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data; what a constructor says of its input is not buried in jsonargparse's words."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from cause.__cause__
+
     def before_instantiate_classes(self) -> None:
-        """Leave out Lightning's table of metrics, which has a column a loader; ``after_test`` prints one of its own."""
+        """Leave out Lightning's table of metrics, which has a column a loader; ``after_test`` prints one of its own.
+
+        Raises:
+            InputError: there is no such checkpoint.
+        """
         if self.subcommand in ("validate", "test"):
             self.config[self.subcommand].verbose = False
+        checkpoint = self.config[self.subcommand].ckpt_path if self.subcommand else None
+        if checkpoint and checkpoint.endswith(".ckpt") and "://" not in checkpoint and not Path(checkpoint).exists():
+            raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
 
     def after_validate(self) -> None:
         """Print the metrics of the validation stage."""

@@ -17,7 +17,7 @@ from itmbench.methods.base import Matcher
 
 
 class Meter(L.Callback):
-    """Counts and times training pairs, encoded images and encoded texts, loading included."""
+    """Counts and times training pairs, encoded images and encoded texts, loading included; probes do not count."""
 
     def __init__(self) -> None:
         self.items = {"train": 0, "image": 0, "text": 0}
@@ -53,7 +53,8 @@ class Meter(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._count("image" if "image" in batch else "text", len(batch["index"]) * trainer.world_size)
+        if "probe" not in batch:
+            self._count("image" if "image" in batch else "text", len(batch["index"]) * trainer.world_size)
 
     def throughput(self) -> dict[str, float]:
         """Training pairs, images and texts a second, over all devices; 0 for what did not run."""

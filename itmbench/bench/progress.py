@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 class EpochLines(L.Callback):
@@ -21,7 +22,8 @@ class EpochLines(L.Callback):
             logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
             shown = " ".join(f"{key} {logged[key]:.3f}" for key in ("train/loss", "val/objective") if key in logged)
             seconds = time.perf_counter() - self._started
-            print(f"    epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  {seconds:.0f} s", flush=True)
+            epoch = trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING)  # 0 where nothing is trained
+            print(f"    epoch {epoch}/{trainer.max_epochs}  {shown}  {seconds:.0f} s", flush=True)
 
 
 NOISE = (

@@ -66,7 +66,7 @@ def run_cell(cell: Cell, cli: "CellCLI", root: Path, key: str) -> None:
     """Train and test one cell and commit its folder; goes on from the last checkpoint of an interrupted run."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from itmbench.bench import measure
+    from itmbench.bench import audit, measure
     from itmbench.bench.progress import EpochLines, quiet
 
     folder = root / store.RUNNING / cell.folder
@@ -74,19 +74,24 @@ def run_cell(cell: Cell, cli: "CellCLI", root: Path, key: str) -> None:
     (folder / store.CONFIG).write_text(cli.dump(), encoding="utf-8")
     started = time.perf_counter()
     measure.reset_peak_memory()
-    meter = measure.Meter()
+    meter, watch = measure.Meter(), audit.StateWatch()
     with quiet():
-        trainer, model = cli.make(folder, [meter, EpochLines()])
+        trainer, model = cli.make(folder, [meter, EpochLines(), watch])
         data = cli.data
         last = folder / "last.ckpt"
         trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
         chosen = trainer.checkpoint_callback
         assert isinstance(chosen, ModelCheckpoint)
-        trainer.test(model, data, ckpt_path=chosen.best_model_path, verbose=False, weights_only=True)
+        best, validation = chosen.best_model_path, chosen.best_model_score
+        if not best:  # no epoch was trained (max_epochs 0): the model is measured as it comes
+            trainer.validate(model, data, verbose=False)
+            validation = trainer.callback_metrics["val/objective"]
+        trainer.test(model, data, ckpt_path=best or None, verbose=False, weights_only=True)
         trainer.save_checkpoint(folder / store.CHECKPOINT, weights_only=True)
+    findings = [*audit.audit_few(model, data), watch.finding()]
     last.unlink(missing_ok=True)
     evaluation = model.evaluation
-    assert evaluation is not None and chosen.best_model_score is not None
+    assert evaluation is not None and validation is not None
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
     corpus = data.corpus
     store.Result(
@@ -96,7 +101,7 @@ def run_cell(cell: Cell, cli: "CellCLI", root: Path, key: str) -> None:
         method=cell.method,
         seed=cell.seed,
         metrics=evaluation.metrics,
-        validation=float(chosen.best_model_score),
+        validation=float(validation),
         protocol=model.evaluated_by.as_dict(),
         data={
             "name": corpus.name,
@@ -115,6 +120,7 @@ def run_cell(cell: Cell, cli: "CellCLI", root: Path, key: str) -> None:
         versions=measure.versions(),
         git=measure.git_state(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        audit={finding.name: finding.as_dict() for finding in findings},
     ).save(folder)
     (folder / KEY).unlink()
     store.commit(folder, root / cell.folder)

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from itmbench.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of ``result.json``; 2 added ``audit``. Results of 1 are read as well."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
 RUNNING = ".running"
 """Folder, below the results, of cells that are not complete."""
@@ -39,6 +40,7 @@ class Result:
         throughput: items a second.
         peak_memory: bytes.
         seconds: wall time of the cell, training and test.
+        audit: check of the leak audit -> passed, found and bound; empty in results of before there was one.
     """
 
     key: str
@@ -63,6 +65,7 @@ class Result:
     git: dict[str, Any] | None
     finished: str
     schema: int = SCHEMA
+    audit: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` into a folder."""
@@ -112,7 +115,8 @@ def load_results(root: str | Path = "results") -> "pd.DataFrame":
     """All results below a folder as a table, one row a cell.
 
     Columns: benchmark, dataset, method, seed; every metric by its own name; and what a comparison needs beside them
-    (validation, protocol and data fingerprint, pretraining, parameters, FLOPs, throughput, memory, seconds, folder).
+    (validation, protocol and data fingerprint, pretraining, failed checks of the leak audit, parameters,
+    FLOPs, throughput, memory, seconds, folder).
 
     Raises:
         InputError: there is no such folder, or a file in it is not a result.
@@ -136,6 +140,7 @@ def _row(folder: Path, result: Result) -> dict[str, Any]:
         "fingerprint": result.data["fingerprint"],
         "pretraining": result.pretraining,
         "inductive": result.inductive,
+        "audit_failed": ", ".join(name for name, finding in result.audit.items() if not finding["passed"]),
         "parameters": result.parameters["all"],
         "trained_parameters": result.parameters["trained"],
         "image_flops": result.flops["image"],

@@ -197,6 +197,7 @@ class Corpus:
         true_images: per text, rows of all the images it is true of, its own included; None where only the
             pairing is known. An empty row means that this text's truth is not listed.
         hard_negatives: pairs (image, near twin that differs in one fact) as rows `[M, 2]`.
+        wrong_pairs: (text, image) rows of training texts that are trained with another image than their own `[M, 2]`.
         counts: what was found beside what was published.
     """
 
@@ -212,6 +213,7 @@ class Corpus:
     label_names: Sequence[str] = ()
     true_images: Sequence[Rows] | None = None
     hard_negatives: Rows | None = None
+    wrong_pairs: Rows | None = None
     counts: Sequence[Count] = field(default=())
 
     def __post_init__(self) -> None:
@@ -248,8 +250,16 @@ class Corpus:
         return np.concatenate([self.texts_of_image[i] for i in images]) if len(images) else np.empty(0, np.int64)
 
     @cached_property
+    def image_trained_with(self) -> Rows:
+        """Row of the image that each text is trained with: its own, but for the wrong pairs `[Nt]`."""
+        images = self.text_to_image.copy()
+        if self.wrong_pairs is not None:
+            images[self.wrong_pairs[:, 0]] = self.wrong_pairs[:, 1]
+        return images
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that can change a result: ids, contents, map, labels, splits, truth."""
+        """A hash of all that can change a result: ids, contents, map, labels, splits, truth, wrong pairs."""
         stages = [rows for key in sorted(self.stages) for rows in (self.stages[key].queries, self.stages[key].gallery)]
         truth = None if self.true_images is None else np.concatenate([np.append(rows, -1) for rows in self.true_images])
         return _digest(
@@ -264,6 +274,7 @@ class Corpus:
             self.labels,
             truth,
             self.hard_negatives,
+            *([] if self.wrong_pairs is None else [self.wrong_pairs]),  # data without any keep their fingerprint
         )
 
 

@@ -1,8 +1,9 @@
 """A corpus as loaders: pairs to train on; images and texts apart to evaluate."""
 
+import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from itmbench.data.corpus import Corpus, Rows, Stage, Strings
+from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
+from itmbench.data.noise import shuffled_pairs
+from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
 
 Processor = Callable[[Sequence[Any], bool], dict[str, Tensor]]
@@ -24,17 +27,31 @@ class CorpusDataModule(L.LightningDataModule):
     Training batches hold pairs: ``image`` and ``text`` (what the processors make), ``image_index`` and ``text_index``
     `[B]` (corpus rows), and ``labels`` `[B, C]` where the corpus has them. Evaluation has two loaders, images first:
     batches of ``image`` or ``text`` with their ``index`` `[B]`, so that no method can see which text belongs to which
-    image.
+    image. A test of captions has a third, of captions made wrong by rules: ``text``, the ``index`` of the true caption,
+    and the number of the rule as ``probe`` `[B]`.
 
     Args:
         batch_size: pairs in a training batch, on each device.
         eval_batch_size: items in an evaluation batch, on each device.
         num_workers: loader processes; by default one less than the cores, at most eight.
+        shuffled_captions: share of the training texts that are trained with a wrong image; always the same ones.
+
+    Raises:
+        InputError: ``shuffled_captions`` is not a share.
     """
 
-    def __init__(self, batch_size: int = 128, eval_batch_size: int = 256, num_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        batch_size: int = 128,
+        eval_batch_size: int = 256,
+        num_workers: int | None = None,
+        shuffled_captions: float = 0.0,
+    ) -> None:
         super().__init__()
+        if not 0 <= shuffled_captions <= 1:
+            raise InputError(f"shuffled_captions: {shuffled_captions} is no share; give a number from 0 to 1")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.shuffled_captions = shuffled_captions
         self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
         self._corpus: Corpus | None = None
         self._processors: Callable[[], tuple[Processor, Processor]] | None = None
@@ -51,8 +68,14 @@ class CorpusDataModule(L.LightningDataModule):
             InputError: something on disk is missing or wrong.
         """
         if self._corpus is None:
-            self._corpus = self.read()
+            self._corpus = self._with_noise(self.read())
         return self._corpus
+
+    def with_corpus(self, corpus: Corpus) -> "CorpusDataModule":
+        """The same loaders over another corpus."""
+        other = copy.copy(self)
+        other._corpus = corpus
+        return other
 
     def setup(self, stage: str) -> None:
         """Read the corpus, so that what is wrong with it is said before any model runs."""
@@ -81,8 +104,9 @@ class CorpusDataModule(L.LightningDataModule):
         return self.eval_dataloaders("val")
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Images, then texts, of the test stage."""
-        return self.eval_dataloaders("test")
+        """Images, then texts, of the test stage, then perturbed captions where there are any."""
+        probes = caption_probes(self.corpus, self.stage("test").images)
+        return [*self.eval_dataloaders("test"), *([self._probe_dataloader(probes)] if len(probes) else [])]
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """Images, then texts, of the test stage."""
@@ -97,12 +121,25 @@ class CorpusDataModule(L.LightningDataModule):
         images = self.stage(name).images
         texts = self.corpus.texts_of(images)
         if isinstance(self.corpus.texts, Strings):
-            texts = texts[np.argsort([len(self.corpus.texts[row]) for row in texts], kind="stable")]
+            texts = texts[_short_first([self.corpus.texts[row] for row in texts])]
         image, text = self._processor_pair()
         return [
             self._loader(Items(self.corpus.images, images), ItemCollate("image", image), self.eval_batch_size),
             self._loader(Items(self.corpus.texts, texts), ItemCollate("text", text), self.eval_batch_size),
         ]
+
+    def _probe_dataloader(self, probes: Probes) -> DataLoader[Any]:
+        _, text = self._processor_pair()
+        order = _short_first(probes.strings.strings)
+        return self._loader(Items(probes.strings, order), ProbeCollate(text, probes), self.eval_batch_size)
+
+    def _with_noise(self, corpus: Corpus) -> Corpus:
+        """The corpus with wrong pairs, if they are asked for."""
+        if not self.shuffled_captions:
+            return corpus
+        wrong = shuffled_pairs(corpus, self.shuffled_captions)
+        counts = [*corpus.counts, Count("shuffled training captions", len(wrong))]
+        return replace(corpus, wrong_pairs=wrong, counts=counts)
 
     def _processor_pair(self) -> tuple[Processor, Processor]:
         if self._processors is None:
@@ -128,13 +165,14 @@ class Pairs(Dataset[Any]):
 
     def __init__(self, corpus: Corpus, texts: Rows) -> None:
         self.corpus, self.texts = corpus, texts
+        self.image_of = corpus.image_trained_with
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __getitem__(self, at: int) -> tuple[int, int, Any, Any]:
         text = int(self.texts[at])
-        image = int(self.corpus.text_to_image[text])
+        image = int(self.image_of[text])
         assert self.corpus.images is not None
         return image, text, self.corpus.images[image], self.corpus.texts[text]
 
@@ -184,3 +222,24 @@ class ItemCollate:
     def __call__(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
         rows, values = zip(*items, strict=True)
         return {self.modality: self.processor(values, False), "index": torch.tensor(rows)}
+
+
+@dataclass(frozen=True)
+class ProbeCollate:
+    """Perturbed captions -> a batch of texts, with the true caption of each and the rule."""
+
+    processor: Processor
+    probes: Probes
+
+    def __call__(self, items: Sequence[tuple[int, str]]) -> dict[str, Any]:
+        rows, strings = zip(*items, strict=True)
+        return {
+            "text": self.processor(strings, False),
+            "index": torch.from_numpy(self.probes.texts[list(rows)]),
+            "probe": torch.from_numpy(self.probes.rules[list(rows)]),
+        }
+
+
+def _short_first(texts: Sequence[str]) -> Rows:
+    """Places of texts by length."""
+    return np.argsort([len(text) for text in texts], kind="stable")

@@ -1,5 +1,6 @@
 """Words -> tokens, by BERT-like models of transformers: pretrained, or small and trained from scratch."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,13 +78,44 @@ class PretrainedTextEncoder(TextEncoder):
         super().__init__(model.config.hidden_size, freeze, lr_multiplier)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
+        self.model.train()  # transformers hands it over without dropout
         self.freeze_if_asked()
 
 
-class ScratchTextEncoder(TextEncoder):
-    """A small BERT with random weights and a WordPiece vocabulary learned from the training texts.
+class LearnedTextEncoder(TextEncoder):
+    """Base of the text encoders from scratch: their WordPiece vocabulary is learned from the training texts.
 
     The vocabulary is part of the checkpoint, so that a trained model reads other datasets with its own words.
+    """
+
+    tokenizer: Any = None
+    vocab_size: int
+
+    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
+        """Learn the vocabulary from the training texts, once."""
+        super().fit(source, rows)
+        if self.tokenizer is None:
+            self.tokenizer = _wrap(_learn_wordpiece([str(source[row]) for row in rows], self.vocab_size))
+
+    def get_extra_state(self) -> Tensor:
+        """The tokenizer as bytes (uint8), so that checkpoints need no unpickling."""
+        if self.tokenizer is None:
+            return torch.empty(0, dtype=torch.uint8)
+        tokenizer = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        # A call leaves its options in the tokenizer; they are no state of the model.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return torch.frombuffer(bytearray(tokenizer.to_str().encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        from tokenizers import Tokenizer
+
+        if len(state):
+            self.tokenizer = _wrap(Tokenizer.from_str(bytes(state.cpu().numpy()).decode()))
+
+
+class ScratchTextEncoder(LearnedTextEncoder):
+    """A small BERT with random weights and a WordPiece vocabulary learned from the training texts.
 
     Args:
         width: size of the hidden states.
@@ -120,26 +152,6 @@ class ScratchTextEncoder(TextEncoder):
         )
         self.model = BertModel(config, add_pooling_layer=False)
         self.vocab_size, self.max_length = vocab_size, max_length
-        self.tokenizer = None
-
-    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
-        """Learn the vocabulary from the training texts, once."""
-        super().fit(source, rows)
-        if self.tokenizer is None:
-            self.tokenizer = _wrap(_learn_wordpiece([str(source[row]) for row in rows], self.vocab_size))
-
-    def get_extra_state(self) -> Tensor:
-        """The tokenizer as bytes (uint8), so that checkpoints need no unpickling."""
-        text = "" if self.tokenizer is None else self.tokenizer.backend_tokenizer.to_str()
-        return (
-            torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
-        )
-
-    def set_extra_state(self, state: Tensor) -> None:
-        from tokenizers import Tokenizer
-
-        if len(state):
-            self.tokenizer = _wrap(Tokenizer.from_str(bytes(state.cpu().numpy()).decode()))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import math
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -12,11 +13,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.data.datamodule import CorpusDataModule
+from itmbench.data.perturb import RULES
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
 from itmbench.errors import InputError
 from itmbench.losses import positives
 from itmbench.methods.distributed import gather_embeddings, gather_rows
+from itmbench.retrieval.probe import probe_shares
 from itmbench.retrieval.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
 
 Batch = dict[str, Any]
@@ -52,7 +55,7 @@ class Matcher(L.LightningModule):
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.protocol = protocol
         self.evaluation: Evaluation | None = None
-        self._encoded: dict[str, list[tuple[Tensor, Embeddings]]] = {"image": [], "text": []}
+        self._encoded: dict[str, list[tuple[Tensor, Embeddings]]] = {"image": [], "text": [], "probe": []}
 
     # --- what a method is -------------------------------------------------------------------------------------------
 
@@ -166,20 +169,27 @@ class Matcher(L.LightningModule):
 
     def _encode(self, batch: Batch) -> None:
         index, embeddings = self.predict_step(batch, 0)
-        self._encoded["image" if "image" in batch else "text"].append((index, embeddings))
+        if "probe" in batch:
+            self._encoded["probe"].append((index * len(RULES) + batch["probe"], embeddings))
+        else:
+            self._encoded["image" if "image" in batch else "text"].append((index, embeddings))
 
     def _evaluate(self, stage: str) -> None:
         """Evaluate all that was encoded, log it as ``{stage}/...`` and keep it as ``evaluation``."""
-        encoded, self._encoded = self._encoded, {"image": [], "text": []}
+        encoded, self._encoded = self._encoded, {"image": [], "text": [], "probe": []}
         if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         images = self.data.stage(stage).images
         image = self.table(encoded["image"], images, stage)
         text = self.table(encoded["text"], self.data.corpus.texts_of(images), stage)
         protocol = self.evaluated_by
-        cosine = type(self).score is Matcher.score
-        self.evaluation = protocol.evaluate(self.data.corpus, stage, image, text, scorer=None if cosine else self.score)
-        metrics = self.evaluation.metrics
+        scorer = None if type(self).score is Matcher.score else self.score
+        evaluation = protocol.evaluate(self.data.corpus, stage, image, text, scorer)
+        if encoded["probe"]:
+            rules, true, probes = self._probes(encoded["probe"])
+            shares = probe_shares(self.data.corpus, stage, image, text, rules, true, probes, scorer)
+            evaluation = Evaluation(evaluation.metrics | shares, evaluation.per_query)
+        self.evaluation, metrics = evaluation, evaluation.metrics
         self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
         self.log(f"{stage}/objective", metrics[protocol.objective], prog_bar=True)
 
@@ -194,8 +204,7 @@ class Matcher(L.LightningModule):
         Raises:
             InputError: some rows were not encoded.
         """
-        index = gather_rows(self, torch.cat([part for part, _ in parts]))
-        embeddings = gather_embeddings(self, Embeddings.cat([part for _, part in parts]))
+        index, embeddings = self._gather(parts)
         position = torch.full((int(max(rows.max(), index.max())) + 1,), -1, device=index.device)
         position[index] = torch.arange(len(index), device=index.device)
         found = position[torch.from_numpy(rows).to(index.device)]
@@ -205,3 +214,17 @@ class Matcher(L.LightningModule):
                 f"so leave trainer.limit_{stage}_batches unset"
             )
         return embeddings[found]
+
+    def _probes(self, parts: list[tuple[Tensor, Embeddings]]) -> tuple[Rows, Rows, Embeddings]:
+        """Rule, true caption and embedding of every probe, once each: samplers of several devices repeat some."""
+        keys, embeddings = self._gather(parts)
+        found, first = np.unique(keys.cpu().numpy(), return_index=True)
+        true, rules = np.divmod(found, len(RULES))
+        return rules, true, embeddings[torch.from_numpy(first)]
+
+    def _gather(self, parts: list[tuple[Tensor, Embeddings]]) -> tuple[Tensor, Embeddings]:
+        """What all devices have encoded, as two tables of equal length."""
+        return (
+            gather_rows(self, torch.cat([part for part, _ in parts])),
+            gather_embeddings(self, Embeddings.cat([part for _, part in parts])),
+        )

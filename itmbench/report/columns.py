@@ -82,6 +82,8 @@ COLUMNS = (
     Column(r"(i2t|t2i)/(mAP@\d+)", r"\1 \2", thousandths, better=1),
     Column(r"hard_negative_accuracy", "hard neg.", percent, better=1),
     Column(r"truth/rSum", "true rSum", tenths, better=1),
+    Column(r"probe/word_order", "order probe", percent, better=1, detail=True),
+    Column(r"probe/(noun|attribute)s", r"\1 probe", percent, better=1, detail=True),
     Column(r"truth/(i2t|t2i)/(R@\d+)", r"true \1 \2", percent, better=1, detail=True),
     Column(r"(i2t|t2i)/(R@\d+)", r"\1 \2", percent, better=1, detail=True),
     Column(r"(i2t|t2i)/((P|NDCG)@\d+)", r"\1 \2", thousandths, better=1, detail=True),

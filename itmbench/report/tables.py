@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from itmbench.report.columns import Column, find
+from itmbench.report.published import Published, published
+from itmbench.report.words import MARK, audit_in_words
 
 GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive")
 """Rows that differ in one of these are never ranked together."""
@@ -35,22 +37,26 @@ class Table:
     Args:
         title: dataset, protocol, what the encoders had seen before, and what a random order scores.
         reason: why these rows are not in another table of the same dataset; empty if it has only this one.
+        warning: which methods failed the leak audit, to stand below the table; empty if none did.
         protocol: what measured them.
         objective: name, in the results, of the metric that orders them.
         cells: what to print, a row a method.
         best: which cells hold the best mean of their column; shaped as ``cells``.
         columns: heading -> what the column shows.
         rows: the results behind it, a row a cell of the benchmark, with the method's name here as ``label``.
+        published: what others published on the same data, to stand below the last table of a dataset.
     """
 
     title: str
     reason: str
+    warning: str
     protocol: dict[str, Any]
     objective: str
     cells: pd.DataFrame
     best: pd.DataFrame
     columns: dict[str, Column]
     rows: pd.DataFrame
+    published: tuple[Published, ...] = ()
 
     @property
     def main_columns(self) -> list[str]:
@@ -74,7 +80,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the main columns, the best in bold."""
-        caption = " ".join(filter(None, (f"<b>{self.title}</b>", self.reason)))
+        caption = " ".join(filter(None, (f"<b>{self.title}</b>", self.reason, self.warning)))
         cells, best = self.cells[self.main_columns], self.best[self.main_columns]
         styled = cells.style.apply(lambda _: np.where(best, "font-weight: bold", ""), axis=None)
         return styled.set_caption(caption).to_html()
@@ -91,7 +97,9 @@ def tables(frame: pd.DataFrame) -> list[Table]:
     found = []
     for _, dataset in frame.groupby("dataset", sort=False):
         groups = [(dict(zip(GROUP, key, strict=True)), rows) for key, rows in dataset.groupby(list(GROUP), sort=False)]
-        found += [_table(own, rows, [of for of, _ in groups]) for own, rows in groups]
+        *others, last = [_table(own, rows, [of for of, _ in groups]) for own, rows in groups]
+        figures = published(dataset["data"].unique(), last.protocol["name"])
+        found += [*others, replace(last, published=tuple(figures))]
     return found
 
 
@@ -113,6 +121,15 @@ def print_tables(frame: pd.DataFrame, file: TextIO | None = None) -> None:
             console.width = max(width, needed)
             console.print(part)
             console.print()
+        if table.warning:
+            console.print(f"{table.warning}\n", soft_wrap=True)
+        for figures in table.published:
+            columns = [[heading, *figures.cells[heading]] for heading in figures.cells]
+            columns.insert(0, ["method", *figures.cells.index])
+            console.print(figures.title, style="bold", soft_wrap=True)
+            console.width = max(width, _width(columns))
+            console.print(_grid(columns))
+            console.print()
     console.print(LEGEND, soft_wrap=True)
 
 
@@ -120,6 +137,8 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
     protocol = json.loads(own["protocol"])
     objective = protocol["objective"]
     rows = rows.assign(label=_labels(rows))
+    failed = _failed(rows)
+    rows["label"] += rows["label"].map(lambda label: f" {MARK}" if label in failed else "")
     columns = find(str(key) for key in rows if rows[key].notna().any())
     methods = rows.groupby("label")
     numbers = methods[[key for key, _ in columns.values()]]
@@ -135,6 +154,7 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
         title=f"{own['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[own['pretraining']]}"
         + _chance(rows, objective, columns),
         reason=_reason(own, siblings),
+        warning=audit_in_words(failed),
         protocol=protocol,
         objective=objective,
         cells=cells,
@@ -159,6 +179,12 @@ def _labels(rows: pd.DataFrame) -> pd.Series:
         return rows["method"]
     common = os.path.commonpath(folders.unique())
     return rows["method"].where(~clash, folders.map(lambda folder: Path(folder).relative_to(common).as_posix()))
+
+
+def _failed(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Label of each method that failed checks of the leak audit, with any seed -> their names."""
+    joined = rows[rows["audit_failed"] != ""].groupby("label")["audit_failed"]
+    return {str(label): sorted({name for names in checks for name in names.split(", ")}) for label, checks in joined}
 
 
 def _cell(column: Column, mean: float, std: float) -> str:
@@ -206,12 +232,17 @@ def _parts(table: Table, width: int) -> Iterator[tuple[RichTable, int]]:
             lines.append([])
         lines[-1] += wanted
     for line in lines:
-        part = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-        for column in (names, *line):
-            part.add_column(column[0], justify="left" if column is names else "right", no_wrap=True)
-        for row in zip(*(column[1:] for column in (names, *line)), strict=True):
-            part.add_row(*row)
-        yield part, _width([names, *line])
+        yield _grid([names, *line]), _width([names, *line])
+
+
+def _grid(columns: list[list[str]]) -> RichTable:
+    """Columns, each with its heading first, for the screen."""
+    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for place, column in enumerate(columns):
+        grid.add_column(column[0], justify="right" if place else "left", no_wrap=True)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        grid.add_row(*row)
+    return grid
 
 
 def _width(columns: list[list[str]]) -> int:

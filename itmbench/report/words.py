@@ -2,6 +2,8 @@
 
 from typing import Any
 
+MARK = "†"
+"""Behind the name of a method that failed the leak audit."""
 TIES = {
     "pessimistic": "Ties lose: a wrong item that scores the same as a right one ranks before it.",
     "optimistic": "Ties win: a wrong item that scores the same as a right one ranks after it, an upper bound.",
@@ -16,6 +18,12 @@ INDUCTIVE = {
     True: "Every test item was encoded alone (inductive).",
     False: "Test items were encoded together (transductive).",
 }
+AUDIT = {
+    "alone": "an item's embedding depends on the others of its batch",
+    "pairs": "a pair's score depends on the others of its tile",
+    "frozen": "testing changes the model",
+}
+"""What it means that a check of the leak audit failed; the checks that every run goes through."""
 GALLERY = {
     "all": "The gallery holds the training items too, as in most publications.",
     "unseen": "The gallery holds no training item.",
@@ -34,6 +42,18 @@ def in_words(protocol: dict[str, Any], inductive: bool) -> str:
     return " ".join(filter(None, sentences))
 
 
+def audit_in_words(failed: dict[str, list[str]]) -> str:
+    """Which methods failed the leak audit, and what that means; empty if none did.
+
+    Args:
+        failed: method -> names of the checks.
+    """
+    if not failed:
+        return ""
+    methods = (f"{method} ({', '.join(AUDIT.get(name, name) for name in names)})" for method, names in failed.items())
+    return f"{MARK} failed the leak audit, so its numbers may hold knowledge of other test items: {'; '.join(methods)}."
+
+
 def _caption(protocol: dict[str, Any]) -> tuple[str, ...]:
     return (
         "i2t: an image asks for captions among those of all images; its rank is that of its best-ranked own caption.",
@@ -42,6 +62,8 @@ def _caption(protocol: dict[str, Any]) -> tuple[str, ...]:
         "True rSum counts every caption that is true of an image as its own, where the data list them.",
         "Hard neg. is the share of near twins (other images that differ in one fact, which the caption states) that",
         "score below the caption's own image.",
+        "The probes are shares of images that score strictly higher with a caption of theirs than with that caption",
+        "after its words were shuffled (order), or two nouns or attributes exchanged; guessing gives a half.",
     )
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from toy_clip import save_toy_clip
 
 import itmbench
 from itmbench.bench import store
@@ -91,6 +92,28 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     assert (cell / "result.json").stat().st_mtime_ns == written
 
 
+def test_a_model_is_measured_as_it_comes_when_no_epoch_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "clip"
+    save_toy_clip(folder)
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    zero_shot = {"model": {"class_path": "CLIP", "init_args": {"name": str(folder)}}, "trainer": {"max_epochs": 0}}
+    changed = yaml.safe_load(spec.read_text()) | {"overrides": [{"method": "m", "config": zero_shot}]}
+    spec.write_text(yaml.safe_dump(changed))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
+    assert "epoch 0/0" in capsys.readouterr().out
+    cell = tmp_path / "results" / "small" / "toy" / "m" / "seed0"
+    result = json.loads((cell / "result.json").read_text())
+    assert (result["epochs"], result["pretraining"]) == (0, "image-text")
+    weights = torch.load(cell / "best.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(weights["text.projection.weight"], save_toy_clip(folder).text_projection.weight)
+    # The validation objective is that of the same weights.
+    assert main(["validate", "--config", str(cell / "config.yaml"), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  rSum"))
+    assert result["validation"] == pytest.approx(float(said.split()[1]), abs=1e-3)
+
+
 def test_a_changed_config_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = str(tmp_path / "results")
     assert main(["bench", str(write_spec(tmp_path, m={"class_path": "InfoNCE"})), "--results", results]) == 0
@@ -152,3 +175,20 @@ def test_an_interrupted_cell_goes_on_from_its_last_epoch(tmp_path: Path, monkeyp
     assert main(command) == 1
     assert main(command) == 0
     assert epochs == [0, 1, 1]
+
+
+def test_a_benchmark_keeps_the_quick_checks_and_its_tables_show_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec(tmp_path, honest={"class_path": "InfoNCE"}, leaky={"class_path": "InfoNCE"})
+    leaky = {"class_path": "toy_leaks.BatchMean", "init_args": MODEL["init_args"]}
+    (tmp_path / "leaky.yaml").write_text(yaml.safe_dump({"model": leaky}))
+    results = tmp_path / "results"
+    assert main(["bench", str(spec), "--results", str(results)]) == 0
+    table = capsys.readouterr().out
+    audits = {result.method: result.audit for _, result in store.results(results)}
+    assert list(audits["honest"]) == ["alone", "pairs", "frozen"]
+    assert all(check["passed"] and check["found"] <= check["bound"] < 1e-4 for check in audits["honest"].values())
+    assert [name for name, check in audits["leaky"].items() if not check["passed"]] == ["alone"]
+    assert list(itmbench.load_results(results)["audit_failed"]) == ["", "alone"]
+    assert "leaky †" in table and "honest †" not in table

@@ -60,6 +60,13 @@ def test_the_same_texts_give_the_same_vocabulary() -> None:
     assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
 
 
+def test_use_does_not_change_the_state() -> None:
+    encoder = scratch()
+    before = encoder.state_dict()["_extra_state"]
+    encode(encoder, TEXTS)
+    assert torch.equal(encoder.state_dict()["_extra_state"], before)
+
+
 def test_a_checkpoint_carries_the_vocabulary(tmp_path: Path) -> None:
     trained = scratch()
     torch.save(trained.state_dict(), tmp_path / "text.pt")

@@ -33,3 +33,9 @@ def test_columns_are_found_in_the_order_of_the_tables_and_each_name_once() -> No
 
 def test_less_is_better_for_ranks_only() -> None:
     assert [column.pattern for column in COLUMNS if column.better < 0] == [r"(i2t|t2i)/(MedR|MeanR)"]
+
+
+def test_probes_are_details_of_which_more_is_better() -> None:
+    found = find(["probe/word_order", "probe/nouns", "probe/attributes"])
+    assert list(found) == ["order probe", "noun probe", "attribute probe"]
+    assert all(column.detail and column.better == 1 and column.show(0.5) == "50.0" for _, column in found.values())

@@ -1,3 +1,4 @@
+import html
 import json
 import statistics
 from collections.abc import Callable
@@ -7,7 +8,9 @@ import pandas as pd
 import pytest
 from results_store import CAPTION
 
+from itmbench.report.html import page
 from itmbench.report.tables import GROUP, print_tables, tables
+from itmbench.report.text import latex, markdown
 
 More = Callable[..., pd.DataFrame]
 
@@ -168,3 +171,30 @@ def test_the_title_says_what_a_random_order_scores(frame: pd.DataFrame) -> None:
     assert "a random order has mAP 0.456" in titles[1]
     old = frame[[column for column in frame.columns if not str(column).startswith("chance/")]]
     assert not any("random" in table.title for table in tables(old))
+
+
+def test_a_failed_audit_is_marked_in_every_format(
+    frame: pd.DataFrame, more: More, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not any(table.warning for table in tables(frame))
+    bad, good = {"passed": False, "found": 0.1, "bound": 1e-5}, {"passed": True, "found": 0.0, "bound": 0}
+    both = with_more(frame, more, method="leaky", audit={"alone": bad, "pairs": good, "frozen": bad})
+    table, other = tables(both)
+    assert sorted(table.cells.index) == ["dual_infonce", "dual_triplet", "leaky †"]
+    assert set(table.rows["label"]) == set(table.cells.index)
+    assert table.warning.startswith("† failed the leak audit") and "leaky (an item's embedding" in table.warning
+    assert "testing changes the model" in table.warning and "score" not in table.warning
+    assert not other.warning
+    print_tables(both)
+    shown = {"table": capsys.readouterr().out, "markdown": markdown([table]), "notebook": table._repr_html_()}
+    for name, text in (shown | {"page": page(both, Path())}).items():
+        text = html.unescape(text)
+        assert "leaky †" in text and table.warning in text, name
+    assert r"leaky $\dagger$ &" in latex([table]) and r"$\dagger$ failed the leak audit" in latex([table])
+
+
+def test_one_seed_that_fails_the_audit_marks_the_method(frame: pd.DataFrame) -> None:
+    one = frame.assign(audit_failed=["pairs", *[""] * (len(frame) - 1)])
+    table = tables(one)[0]
+    assert list(table.cells.index) == ["dual_infonce †", "dual_triplet"]
+    assert table.cells.at["dual_infonce †", "seeds"] == "2"

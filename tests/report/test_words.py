@@ -20,3 +20,8 @@ def test_words_follow_the_fields() -> None:
 def test_words_say_how_test_items_were_encoded() -> None:
     assert "encoded alone (inductive)" in in_words(CAPTION, True)
     assert "encoded together (transductive)" in in_words(CAPTION, False)
+
+
+def test_words_say_what_probes_are() -> None:
+    assert "two nouns or attributes exchanged; guessing gives a half" in in_words(CAPTION, True)
+    assert "probe" not in in_words(LABEL, True)

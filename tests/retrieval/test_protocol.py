@@ -193,11 +193,28 @@ def test_every_option_changes_the_result() -> None:
     assert "i2t/mAP@7" in LabelProtocol(cutoffs=(7,)).evaluate(corpus, "test", images, texts).metrics
 
 
+def test_a_shortlist_changes_the_result_of_a_scorer_and_says_what_is_lost() -> None:
+    corpus = make_corpus()
+    images, texts = embed(corpus)
+    short, exact = (
+        CaptionProtocol(shortlist=k).evaluate(corpus, "test", images, texts, lopsided).metrics for k in (10, None)
+    )
+    assert short["rSum"] != exact["rSum"]
+    # 30 images and 120 texts: the sample holds all of them.
+    for direction in ("i2t", "t2i"):
+        for k in (1, 5, 10):
+            lost = exact[f"{direction}/R@{k}"] - short[f"{direction}/R@{k}"]
+            assert short[f"shortlist/{direction}/lost R@{k}"] == pytest.approx(lost)
+    cosines = [CaptionProtocol(shortlist=k).evaluate(corpus, "test", images, texts).metrics for k in (10, None)]
+    assert cosines[0] == cosines[1]
+
+
 def test_a_protocol_is_frozen_named_and_goes_whole_into_a_result() -> None:
     caption, label = CaptionProtocol(), LabelProtocol()
     assert (caption.objective, label.objective) == ("rSum", "mAP")
     assert caption.as_dict() == {
         "name": "caption-retrieval", "version": 1, "objective": "rSum", "ks": [1, 5, 10], "ties": "pessimistic",
+        "shortlist": None,
     }  # fmt: skip
     assert label.as_dict() == {
         "name": "label-retrieval", "version": 1, "objective": "mAP", "cutoffs": [50], "normaliser": "retrieved",
@@ -216,6 +233,7 @@ def test_bad_options_are_refused() -> None:
     for make in (
         lambda: CaptionProtocol(ks=(0,)),
         lambda: CaptionProtocol(ties="x"),  # type: ignore[arg-type]
+        lambda: CaptionProtocol(shortlist=9),
         lambda: LabelProtocol(normaliser="x"),  # type: ignore[arg-type]
         lambda: LabelProtocol(gallery="x"),  # type: ignore[arg-type]
     ):

@@ -1,0 +1,1 @@
+"""CLIP: see README.md beside this file."""

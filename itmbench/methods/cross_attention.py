@@ -1,0 +1,80 @@
+"""Cross attention of image and text tokens in Gram form: contexts are measured, never formed.
+
+An item's tokens v_i attend to a foreign token t with weights w: its context is x = sum_i w_i v_i / sum_i w_i. All that
+a score needs of x follows from the relations s_i = <t, v_i> and the item's Gram matrix G_ij = <v_i, v_j>:
+
+    <t, x> = sum_i w_i s_i / sum_i w_i        |x|^2 = w' G w / (sum_i w_i)^2
+
+so a pair costs one product of tokens with tokens, not the two that contexts take.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+EPSILON = 1e-12
+
+
+def relations(image: Tensor, text: Tensor) -> Tensor:
+    """Inner products of all tokens, float32 `[I, R, T, L]`, of image tokens `[I, R, D]` and text tokens `[T, L, D]`."""
+    products = image.flatten(0, 1) @ text.flatten(0, 1).T
+    return products.float().view(*image.shape[:2], *text.shape[:2])
+
+
+def gram(tokens: Tensor) -> Tensor:
+    """Gram matrices float32 `[B, N, N]` of tokens `[B, N, D]`."""
+    return (tokens @ tokens.transpose(1, 2)).float()
+
+
+@dataclass
+class Context:
+    """What is known of the context that each item gives to each foreign token.
+
+    Args:
+        weight: sum of the weights w.
+        product: <t, x> times that sum.
+        square: |x|^2 times its square, never negative.
+    """
+
+    weight: Tensor
+    product: Tensor
+    square: Tensor
+
+    def mean_product(self) -> Tensor:
+        """<t, x>; 0 where no token was attended to."""
+        return self.product / self.weight.clamp(min=EPSILON)
+
+    def norm(self) -> Tensor:
+        """|x|; next to 0 where no token was attended to."""
+        return safe_sqrt(self.square / self.weight.square().clamp(min=EPSILON))
+
+
+def regions_for_words(weights: Tensor, relations: Tensor, gram: Tensor) -> Context:
+    """The context of every word in every image, fields `[I, T, L]`.
+
+    Args:
+        weights: at least 0, of any sum `[I, R, T, L]`.
+        relations: `[I, R, T, L]`.
+        gram: of the images `[I, R, R]`.
+    """
+    mixed = (gram @ weights.flatten(2)).view(weights.shape)
+    return Context(weights.sum(1), (weights * relations).sum(1), (weights * mixed).sum(1).clamp(min=0))
+
+
+def words_for_regions(weights: Tensor, relations: Tensor, gram: Tensor) -> Context:
+    """The context of every region in every text, fields `[I, R, T]`.
+
+    Args:
+        weights: at least 0, of any sum `[I, R, T, L]`.
+        relations: `[I, R, T, L]`.
+        gram: of the texts `[T, L, L]`.
+    """
+    # A product with ones adds up a short last dimension faster than a sum does.
+    ones = weights.new_ones(weights.shape[3])
+    mixed = (weights.flatten(0, 1).transpose(0, 1) @ gram).transpose(0, 1).view(weights.shape)
+    return Context(weights @ ones, (weights * relations) @ ones, ((weights * mixed) @ ones).clamp(min=0))
+
+
+def safe_sqrt(squares: Tensor) -> Tensor:
+    """Square root, with gradient 0 instead of infinity where nothing is left."""
+    return squares.clamp(min=EPSILON).sqrt()

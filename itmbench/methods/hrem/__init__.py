@@ -1,0 +1,1 @@
+"""HREM: see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""SCAN: see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""SEDRA: see README.md beside this file."""

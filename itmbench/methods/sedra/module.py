@@ -1,0 +1,135 @@
+"""SEDRA: semantic enhancement and dynamic relation awareness; global and local alignment together (Fig. 1)."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from itmbench.encoders import Embeddings
+from itmbench.encoders.base import Inputs
+from itmbench.losses import InfoNCE, TripletLoss
+from itmbench.methods.base import Batch
+from itmbench.methods.cross_attention import regions_for_words, relations, words_for_regions
+from itmbench.methods.sedra.fusion import Fusion, RelationFusion
+from itmbench.methods.sedra.inter import Inter, InterModalRelations
+from itmbench.methods.sedra.intra import Intra, IntraModalRelations
+from itmbench.methods.token_matcher import TokenMatcher
+
+
+class SEDRA(TokenMatcher):
+    """Semantic enhancement and dynamic relation awareness, after its published description.
+
+    S = beta S_global + (1 - beta) S_local, with beta learned; S_local is the mean of words attending to the image and
+    regions attending to the text.
+
+    Args:
+        dim: D, size of the tokens and of the common space.
+        intra: relations within an item; see `itmbench.methods.sedra.intra.IntraModalRelations`.
+        intra_k: relations that each token keeps there.
+        inter: relations between image and text; see `itmbench.methods.sedra.inter.InterModalRelations`.
+        inter_m: relations that each token keeps there.
+        fusion: of a token and its context; see `itmbench.methods.sedra.fusion.RelationFusion`.
+        alignment: which score counts.
+        loss: of the in-batch scores; hardest-negative triplets after a warm-up by default.
+        global_loss: weight of an InfoNCE loss on the global path.
+        **kwargs: those of ``Matcher``.
+    """
+
+    def __init__(
+        self,
+        dim: int = 256,
+        intra: Intra = "topk",
+        intra_k: int = 8,
+        inter: Inter = "topk+neg",
+        inter_m: int = 8,
+        fusion: Fusion = "gate",
+        alignment: Literal["global", "local", "both"] = "both",
+        loss: InfoNCE | TripletLoss | None = None,
+        global_loss: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.alignment, self.global_loss = alignment, global_loss
+        self.image_tokens, self.text_tokens = (
+            Tokens(self.image.width, dim, intra, intra_k),
+            Tokens(self.text.width, dim, intra, intra_k),
+        )
+        self.inter = InterModalRelations(inter, inter_m)
+        self.word_fusion, self.region_fusion = RelationFusion(fusion), RelationFusion(fusion)
+        self.evidence = nn.Parameter(torch.tensor(0.0))
+        self.balance = nn.Parameter(torch.tensor(0.0))
+        self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
+        self.contrast = InfoNCE()
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return self.image_tokens(self.image(images))
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        return self.text_tokens(self.text(tokens))
+
+    def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
+        overall = normalize(image.pooled, dim=-1) @ normalize(text.pooled, dim=-1).T
+        if self.alignment == "global":
+            return overall
+        local = self._local(image, text, within_image, within_text)
+        if self.alignment == "local":
+            return local
+        beta = self.balance.sigmoid()
+        return beta * overall + (1 - beta) * local
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        image, text, positives = self.encode_pairs(batch)
+        loss = self.loss(self.score(image, text), positives)
+        if self.global_loss:
+            overall = normalize(image.pooled, dim=-1) @ normalize(text.pooled, dim=-1).T
+            loss = loss + self.global_loss * self.contrast(overall, positives)
+        return loss
+
+    def _local(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
+        """What words say of the image and regions of the text `[Ni, Nt]`, in float32."""
+        assert image.tokens is not None and text.tokens is not None
+        assert image.mask is not None and text.mask is not None
+        cosines = relations(image.tokens, text.tokens)  # [I, R, T, L]
+        with torch.autocast(cosines.device.type, enabled=False):
+            weights, evidence = self.inter(cosines, image.mask, text.mask)
+            words = self.word_fusion(regions_for_words(weights, cosines, within_image), text.mask, dim=2)
+            regions = self.region_fusion(
+                words_for_regions(weights, cosines, within_text), image.mask.unsqueeze(2), dim=1
+            )
+            against = evidence.sum(2) / text.mask.sum(1).clamp(min=1)
+            return (words + regions) / 2 + self.evidence.exp() * against
+
+
+class Tokens(nn.Module):
+    """An encoder's tokens -> unit vectors that are aware of each other, and one vector for the whole.
+
+    The whole is the sum of g, what the encoder pooled (its CLS token, or the mean), of the largest values over the
+    tokens, and of a guided attention pooling: softmax of w (tanh(A v_i) * tanh(B g)) over the tokens (SGRAF, Diao et
+    al. 2021).
+
+    Args:
+        width: of the encoder.
+        dim: D, of the result.
+        intra: relations within an item.
+        k: relations that each token keeps.
+    """
+
+    def __init__(self, width: int, dim: int, intra: Intra, k: int) -> None:
+        super().__init__()
+        self.project, self.project_guide = nn.Linear(width, dim), nn.Linear(width, dim)
+        self.intra = IntraModalRelations(dim, intra, k)
+        self.of_token, self.of_guide, self.attention = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 1)
+
+    def forward(self, items: Embeddings) -> Embeddings:
+        """Embeddings with tokens `[B, N, D]` and pooled `[B, D]`, all of length 1 (a padded token: 0)."""
+        assert items.tokens is not None and items.mask is not None
+        mask, guide = items.mask, self.project_guide(items.pooled)
+        tokens = self.intra(self.project(items.tokens), mask)
+        logits = self.attention(torch.tanh(self.of_token(tokens)) * torch.tanh(self.of_guide(guide)).unsqueeze(1))
+        empty = ~mask.any(1, keepdim=True)
+        weights = logits.squeeze(2).float().masked_fill(~mask, -torch.inf).masked_fill(empty, 0.0).softmax(1)
+        attended = (weights.to(tokens.dtype).unsqueeze(2) * tokens).sum(1)
+        largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(1).masked_fill(empty, 0.0)
+        pooled = guide + attended + largest
+        return Embeddings(normalize(pooled, dim=-1), normalize(tokens, dim=-1) * mask.unsqueeze(2), mask)

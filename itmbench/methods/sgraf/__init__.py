@@ -1,0 +1,1 @@
+"""SGRAF: see README.md beside this file."""

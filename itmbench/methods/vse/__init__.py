@@ -1,0 +1,1 @@
+"""VSE++: see README.md beside this file."""

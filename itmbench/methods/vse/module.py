@@ -1,0 +1,55 @@
+"""VSE++: tokens pooled by their mean or maximum, trained by the hardest negatives of the batch."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from itmbench.encoders import Embeddings, masked_mean
+from itmbench.encoders.base import Inputs
+from itmbench.losses import InfoNCE, TripletLoss
+from itmbench.methods.base import Batch, Matcher
+
+Pooling = Literal["mean", "max"]
+
+
+class VSE(Matcher):
+    """VSE++ (Faghri et al., BMVC 2018) on tokens: projected, pooled, compared by cosine.
+
+    Args:
+        dim: size of the common space.
+        pooling: of an item's projected tokens, by dimension.
+        loss: of the in-batch scores; hardest-negative triplets after a warm-up by default.
+        **kwargs: those of ``Matcher``.
+    """
+
+    def __init__(
+        self, dim: int = 256, pooling: Pooling = "mean", loss: InfoNCE | TripletLoss | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pooling = pooling
+        self.project_image = nn.Linear(self.image.width, dim)
+        self.project_text = nn.Linear(self.text.width, dim)
+        self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return self._embed(self.project_image, self.image(images))
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        return self._embed(self.project_text, self.text(tokens))
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        image, text, positives = self.encode_pairs(batch)
+        return self.loss(self.score(image, text), positives)
+
+    def _embed(self, project: nn.Linear, items: Embeddings) -> Embeddings:
+        assert items.tokens is not None and items.mask is not None
+        pool = masked_mean if self.pooling == "mean" else masked_max
+        return Embeddings(normalize(pool(project(items.tokens), items.mask), dim=-1))
+
+
+def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Maximum by dimension of the real tokens: `[B, N, D]`, bool `[B, N]` -> `[B, D]`; zeros where no token is real."""
+    largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(1)
+    return largest.masked_fill(~mask.any(1, keepdim=True), 0.0)

@@ -1,0 +1,1 @@
+"""VSE-infinity: see README.md beside this file."""

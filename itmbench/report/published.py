@@ -1,0 +1,71 @@
+"""Figures that others have published on a dataset, to stand apart from what this suite has measured."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import pandas as pd
+
+# Name of the data of a result -> dataset of the figures. Variants with another test set are left out.
+DATASETS = {
+    "flickr30k": "flickr30k",
+    "flickr30k-regions": "flickr30k",
+    "mirflickr25k": "mirflickr25k",
+    "mirflickr25k-dcmh": "mirflickr25k",
+    "nuswide-tc21": "nuswide",
+    "nuswide-tc21-tagged": "nuswide",
+}
+# Heading -> columns of the file, which stand together as papers print them.
+METRICS = {
+    "i2t R@1/5/10": ("i2t/R@1", "i2t/R@5", "i2t/R@10"),
+    "t2i R@1/5/10": ("t2i/R@1", "t2i/R@5", "t2i/R@10"),
+    "rSum": ("rSum",),
+    "i2t mAP": ("i2t/mAP",),
+    "t2i mAP": ("t2i/mAP",),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """Methods that one source, or several on the same footing, compare.
+
+    Args:
+        title: of what, and how it was measured.
+        cells: what to print, a row a method, in the order of the file.
+    """
+
+    title: str
+    cells: pd.DataFrame
+
+
+def published(data: Iterable[str], protocol: str) -> list[Published]:
+    """The figures for some data, a table a setting: the same method differs by .08 between two papers' tables.
+
+    Args:
+        data: names of the data of some results.
+        protocol: name of the protocol that measured them.
+    """
+    known = figures()
+    datasets = {DATASETS[name] for name in data if name in DATASETS}
+    chosen = known[known["dataset"].isin(datasets) & (known["protocol"] == protocol)]
+    return [
+        Published(f"{dataset} as published, not measured here: {setting}", _cells(rows))
+        for (dataset, setting), rows in chosen.groupby(["dataset", "setting"], sort=False)
+    ]
+
+
+@cache
+def figures() -> pd.DataFrame:
+    """The file, a row a method, everything as text; empty where a paper has no such metric."""
+    with files("itmbench.report").joinpath("published.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def _cells(rows: pd.DataFrame) -> pd.DataFrame:
+    table = rows.set_index("method")
+    cells = table[["pretraining", "ensemble"]].rename(columns={"pretraining": "pre-training"})
+    for heading, keys in METRICS.items():
+        if (table[keys[0]] != "").any():
+            cells[heading] = table[list(keys)].agg("/".join, axis=1)
+    return cells.assign(source=table["source"])

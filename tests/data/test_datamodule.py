@@ -1,0 +1,106 @@
+"""Batches: what is in them, wrong pairs in training, and perturbed captions in a test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy import toy_corpus
+
+from itmbench.cli import main
+from itmbench.data.corpus import Corpus
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.data.perturb import RULES, caption_probes
+from itmbench.errors import InputError
+
+
+class Data(CorpusDataModule):
+    def __init__(self, root: Path, labels: bool = False, **kwargs: Any) -> None:
+        super().__init__(batch_size=16, eval_batch_size=7, num_workers=0, **kwargs)
+        self.root, self.labels = root, labels
+        # Batches that show what is in them: letters of a text, the mean colour of an image.
+        self.attach(lambda: (self.pixels, self.letters))
+
+    def read(self) -> Corpus:
+        return toy_corpus(self.root, self.labels)
+
+    @staticmethod
+    def pixels(images: Any, train: bool) -> dict[str, torch.Tensor]:
+        return {"mean": torch.tensor(np.stack([np.asarray(image).mean((0, 1)) for image in images]))}
+
+    @staticmethod
+    def letters(texts: Any, train: bool) -> dict[str, torch.Tensor]:
+        assert not isinstance(texts, str)
+        return {"letters": torch.tensor([list(text.ljust(60).encode()) for text in texts])}
+
+
+def words(batch: dict[str, Any]) -> list[str]:
+    return [bytes(row).decode().rstrip() for row in batch["text"]["letters"].tolist()]
+
+
+def trained_pairs(data: Data) -> dict[int, int]:
+    pairs: dict[int, int] = {}
+    for _ in range(2):  # two epochs hold the same pairs
+        for batch in data.train_dataloader():
+            for image, text in zip(batch["image_index"].tolist(), batch["text_index"].tolist(), strict=True):
+                assert pairs.setdefault(text, image) == image
+    return pairs
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_wrong_pairs_are_trained_and_nothing_else_changes(tmp_path: Path, labels: bool) -> None:
+    clean, noisy = Data(tmp_path, labels), Data(tmp_path, labels, shuffled_captions=0.25)
+    corpus = noisy.corpus
+    pairs = trained_pairs(noisy)
+    wrong = {text for text, image in pairs.items() if corpus.text_to_image[text] != image}
+    assert len(pairs) == 192 and len(wrong) == 48
+    assert trained_pairs(clean) == {text: corpus.text_to_image[text] for text in pairs}
+    assert {pairs[text] for text in wrong} <= set(corpus.train)
+    assert corpus.fingerprint != clean.corpus.fingerprint
+    assert [(c.what, c.found) for c in corpus.counts] == [("shuffled training captions", 48)]
+    for batch in noisy.train_dataloader():
+        for at, (image, text) in enumerate(zip(batch["image_index"], batch["text_index"], strict=True)):
+            assert words(batch)[at] == corpus.texts[int(text)]
+            assert corpus.images is not None
+            mean = np.asarray(corpus.images[int(image)]).mean((0, 1))
+            assert batch["image"]["mean"][at].tolist() == pytest.approx(mean.tolist())
+            if labels:
+                assert corpus.labels is not None
+                assert batch["labels"][at].tolist() == corpus.labels[int(image)].tolist()
+    for stage in ("val", "test"):
+        for ours, theirs in zip(noisy.eval_dataloaders(stage), clean.eval_dataloaders(stage), strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                assert one["index"].tolist() == other["index"].tolist()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_what_is_no_share_is_refused(tmp_path: Path, share: float) -> None:
+    with pytest.raises(InputError, match=r"^shuffled_captions: .* is no share; give a number from 0 to 1$"):
+        Data(tmp_path, shuffled_captions=share)
+
+
+def test_every_dataset_takes_the_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("captions", "flickr30k-tokens", "regions", "mirflickr25k", "nuswide", "dcmh", "flickr30k-mini"):
+        command = ["data", "verify", name, "--shuffled_captions=2"]
+        assert main(command if "mini" in name else [*command, f"--root={tmp_path}"]) == 2
+        assert "shuffled_captions: 2.0 is no share" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_perturbed_captions_are_in_a_test_of_captions_only(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    assert len(data.val_dataloader()) == len(data.predict_dataloader()) == 2
+    assert len(Data(tmp_path, labels=True).test_dataloader()) == 2
+    images, texts, probes = data.test_dataloader()
+    assert all("probe" not in batch for loader in (images, texts) for batch in loader)
+    found = [
+        (rule, text, said)
+        for batch in probes
+        for rule, text, said in zip(batch["probe"].tolist(), batch["index"].tolist(), words(batch), strict=True)
+    ]
+    expected = caption_probes(data.corpus, data.stage("test").images)
+    assert sorted(found) == sorted(
+        zip(expected.rules.tolist(), expected.texts.tolist(), expected.strings.strings, strict=True)
+    )
+    assert len(found) == len(RULES) * 16
+    assert [len(said) for _, _, said in found] == sorted(len(said) for _, _, said in found)

@@ -1,0 +1,73 @@
+"""Wrong training pairs: how many, which, and that nothing else of the data changes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itmbench.data.corpus import Corpus, Stage, Strings
+from itmbench.data.noise import shuffled_pairs
+from itmbench.errors import InputError
+
+
+def make_corpus(texts_of_image: list[int], train: list[int] | None = None) -> Corpus:
+    owners = np.repeat(np.arange(len(texts_of_image)), texts_of_image)
+    rest = np.empty(0, np.int64)
+    return Corpus(
+        name="c",
+        image_ids=[f"i{row}" for row in range(len(texts_of_image))],
+        images=None,
+        text_ids=[f"t{row}" for row in range(len(owners))],
+        texts=Strings([f"text {row}" for row in range(len(owners))]),
+        text_to_image=owners,
+        train=np.arange(len(texts_of_image)) if train is None else np.array(train),
+        stages={"test": Stage(rest, rest)},
+    )
+
+
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=30), st.floats(0, 1))
+def test_exactly_that_share_moves_and_none_keeps_its_image(counts: list[int], share: float) -> None:
+    corpus = make_corpus(counts, train=list(range(0, len(counts), 2)))
+    texts = corpus.texts_of(corpus.train)
+    if 2 * max(counts[::2]) > round(share * len(texts)):
+        return  # it may be impossible
+    moved, given_ = shuffled_pairs(corpus, share).T
+    assert len(moved) == len(set(moved)) == round(share * len(texts))
+    assert set(moved) <= set(texts)
+    own = corpus.text_to_image[moved]
+    assert not (own == given_).any()
+    assert sorted(own) == sorted(given_)  # every image keeps its number of texts
+
+
+def test_the_same_texts_always_and_more_of_them_with_more_noise() -> None:
+    corpus = make_corpus([5] * 100)
+    some, same, more = (shuffled_pairs(corpus, share) for share in (0.2, 0.2, 0.4))
+    assert (some == same).all() and len(some) == 100 and len(more) == 200
+    assert set(some[:, 0]) < set(more[:, 0])
+    assert len(set(some[:, 0] // 5)) > 50  # spread over the images
+    partners = [len(set(more[more[:, 0] // 5 == image, 1])) for image in range(100)]
+    assert np.mean(partners) > 1.7  # texts of one image do not move together
+
+
+def test_everything_may_move() -> None:
+    corpus = make_corpus([2, 2])
+    assert sorted(map(tuple, shuffled_pairs(corpus, 1.0).tolist())) == [(0, 1), (1, 1), (2, 0), (3, 0)]
+
+
+def test_one_text_alone_cannot_be_shuffled() -> None:
+    with pytest.raises(InputError, match=r"^c: 1 of 10 training texts cannot be shuffled .* than 0\.1$"):
+        shuffled_pairs(make_corpus([5, 5]), 0.1)
+
+
+def test_wrong_pairs_are_part_of_the_fingerprint_and_of_training_alone() -> None:
+    corpus = make_corpus([5] * 10)
+    noisy = dataclasses.replace(corpus, wrong_pairs=shuffled_pairs(corpus, 0.4))
+    assert noisy.fingerprint != corpus.fingerprint
+    assert dataclasses.replace(corpus, wrong_pairs=None).fingerprint == corpus.fingerprint
+    assert (corpus.image_trained_with == corpus.text_to_image).all()
+    assert (noisy.text_to_image == corpus.text_to_image).all()
+    changed = np.flatnonzero(noisy.image_trained_with != noisy.text_to_image)
+    assert noisy.wrong_pairs is not None and sorted(noisy.wrong_pairs[:, 0]) == list(changed)
+    assert (noisy.image_trained_with[noisy.wrong_pairs[:, 0]] == noisy.wrong_pairs[:, 1]).all()

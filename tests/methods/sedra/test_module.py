@@ -1,0 +1,257 @@
+"""SEDRA's score against loops written from the equations, its switches, and its numerical care."""
+
+import math
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from toy import ToyData, toy_encoders
+from toy_tokens import real, toy_items
+
+from itmbench.data.corpus import Strings
+from itmbench.encoders import Embeddings
+from itmbench.losses import InfoNCE
+from itmbench.methods.sedra.fusion import RelationFusion
+from itmbench.methods.sedra.inter import InterModalRelations
+from itmbench.methods.sedra.module import SEDRA, Tokens
+
+
+def method(**switches: Any) -> SEDRA:
+    """A small SEDRA whose learned parts are not at their starting values."""
+    L.seed_everything(3, verbose=False)
+    arguments: dict[str, Any] = {"dim": 16, "intra_k": 3, "inter_m": 2} | toy_encoders() | switches
+    model = SEDRA(**arguments).eval()
+    with torch.no_grad():
+        for fusion in (model.word_fusion, model.region_fusion):
+            for weight in fusion.parameters():
+                weight.add_(torch.randn_like(weight))
+        model.evidence.fill_(-0.4)
+        model.balance.fill_(0.3)
+        model.inter.threshold.fill_(0.1)
+    return model
+
+
+IMAGES, TEXTS = toy_items([5, 5, 4], seed=1), toy_items([6, 1, 3, 6], seed=2)
+
+
+# --- the slow loop ------------------------------------------------------------------------------------------------
+
+
+def slow_score(model: SEDRA, images: Embeddings, texts: Embeddings) -> Tensor:
+    """Every pair alone, every context formed, from the equations."""
+    scores = torch.zeros(len(images), len(texts))
+    for i in range(len(images)):
+        for j in range(len(texts)):
+            regions, words = real(images, i), real(texts, j)
+            overall = float(images.pooled[i] @ texts.pooled[j])
+            weights, evidence = slow_relations(model.inter, words, regions)
+            local = (
+                slow_direction(model.word_fusion, own=regions, foreign=words, weights=weights)
+                + slow_direction(model.region_fusion, own=words, foreign=regions, weights=weights.T)
+            ) / 2 + math.exp(float(model.evidence)) * evidence
+            beta = 1 / (1 + math.exp(-float(model.balance)))
+            scores[i, j] = {"global": overall, "local": local, "both": beta * overall + (1 - beta) * local}[
+                model.alignment
+            ]
+    return scores
+
+
+def slow_relations(inter: InterModalRelations, words: Tensor, regions: Tensor) -> tuple[Tensor, float]:
+    """Weights `[words, regions]` and the mean evidence of the words."""
+    tau, sharpness = float(inter.threshold), float(inter.log_sharpness.exp())
+    weights, evidence = torch.ones(len(words), len(regions)), 0.0
+    for j, word in enumerate(words):
+        cosines = [float(word @ region) for region in regions]
+        kept = sorted(cosines, reverse=True)[: inter.m]
+        for i, c in enumerate(cosines):
+            if inter.mode == "full":
+                weights[j, i] = math.exp(sharpness * (c - 1))
+            elif inter.mode != "off":
+                weights[j, i] = math.exp(sharpness * (c - tau)) - 1 if c > tau and c in kept else 0.0
+        if inter.mode == "topk+neg":
+            evidence += min(0.0, max(cosines) - tau) / len(words)
+    return weights, evidence
+
+
+def slow_direction(fusion: RelationFusion, own: Tensor, foreign: Tensor, weights: Tensor) -> float:
+    vectors = []
+    for token, of_token in zip(foreign, weights, strict=True):
+        total = float(of_token.sum())
+        context = of_token @ own / total if total else torch.zeros_like(token)
+        vectors.append(slow_similarity(fusion, token, context))
+    gates = [1 / (1 + math.exp(-float(fusion.filter(vector)))) for vector in vectors]
+    return sum(g * float(fusion.read(v)) for g, v in zip(gates, vectors, strict=True)) / sum(gates)
+
+
+def slow_similarity(fusion: RelationFusion, token: Tensor, context: Tensor) -> Tensor:
+    size = float(context.norm())
+    cosine = float(token @ context) / size if size else 0.0
+    if fusion.mode == "concat":
+        return torch.tensor([cosine, size])
+    fused = token + context
+    if fusion.mode == "gate":
+        a, b, c = (float(value) for value in fusion.gate)
+        z = 1 / (1 + math.exp(-(a * cosine + b * size + c)))
+        fused = z * token + (1 - z) * context
+    return torch.tensor([float(fused @ context / (fused.norm() * size)) if size else 0.0, cosine, size])
+
+
+@pytest.mark.parametrize("inter", ["off", "full", "topk", "topk+neg"])
+@pytest.mark.parametrize("fusion", ["gate", "sum", "concat"])
+def test_score_is_that_of_the_slow_loop(inter: Any, fusion: Any) -> None:
+    model = method(inter=inter, fusion=fusion)
+    with torch.no_grad():
+        torch.testing.assert_close(model.score(IMAGES, TEXTS), slow_score(model, IMAGES, TEXTS), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("alignment", ["global", "local"])
+def test_alignment_is_that_of_the_slow_loop(alignment: Any) -> None:
+    model = method(alignment=alignment)
+    with torch.no_grad():
+        torch.testing.assert_close(model.score(IMAGES, TEXTS), slow_score(model, IMAGES, TEXTS), rtol=0, atol=1e-5)
+
+
+# --- every switch changes the result --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"inter": "off"},
+        {"inter": "full"},
+        {"inter": "topk"},
+        {"inter_m": 1},
+        {"fusion": "sum"},
+        {"fusion": "concat"},
+        {"alignment": "global"},
+        {"alignment": "local"},
+    ],
+    ids=str,
+)
+def test_switch_changes_the_scores(switches: dict[str, Any]) -> None:
+    with torch.no_grad():
+        assert not torch.allclose(method(**switches).score(IMAGES, TEXTS), method().score(IMAGES, TEXTS), atol=1e-3)
+
+
+def test_a_threshold_prunes() -> None:
+    model = method()
+    with torch.no_grad():
+        before = model.score(IMAGES, TEXTS)
+        model.inter.threshold.fill_(0.4)
+        assert not torch.allclose(model.score(IMAGES, TEXTS), before, atol=1e-3)
+
+
+def training_batch(model: SEDRA) -> dict[str, Any]:
+    """Six pairs; the first two are captions of one image."""
+    captions = Strings(["a red square", "red on white", "a blue square", "green and pink", "yellow", "cyan behind"])
+    model.text.fit(captions, np.arange(6))
+    return {
+        "image": {"pixels": torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)},
+        "text": model.text.processor()(captions.strings, True),
+        "image_index": torch.tensor([0, 0, 1, 2, 3, 4]),
+    }
+
+
+@pytest.mark.parametrize("switches", [{"global_loss": 0.0}, {"loss": InfoNCE()}], ids=["global_loss", "loss"])
+def test_switch_changes_the_loss(switches: dict[str, Any]) -> None:
+    losses = []
+    for model in (method(), method(**switches)):
+        model.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        torch.manual_seed(0)
+        losses.append(model.training_loss(training_batch(model)).item())
+    assert abs(losses[0] - losses[1]) > 1e-3
+
+
+# --- numerical care -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inter", ["off", "full", "topk", "topk+neg"])
+@pytest.mark.parametrize("fusion", ["gate", "sum", "concat"])
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 1.5])
+def test_extreme_inputs_have_finite_scores_and_gradients(inter: Any, fusion: Any, threshold: float) -> None:
+    """A padded text, a single region, equal and opposite tokens, nothing above the threshold."""
+    model = method(inter=inter, fusion=fusion).train()
+    images, texts = toy_items([1, 5, 5], seed=4), toy_items([0, 1, 5, 5], seed=5)
+    assert images.tokens is not None and texts.tokens is not None
+    with torch.no_grad():
+        model.inter.threshold.fill_(threshold)
+        model.inter.log_sharpness.fill_(20.0)
+        texts.tokens[1, 0] = images.tokens[0, 0]
+        texts.tokens[2] = -images.tokens[1]
+        images.tokens[2] = images.tokens[2, :1]
+    leaves = [images.tokens.requires_grad_(), texts.tokens.requires_grad_()]
+    scores = model.score(images, texts)
+    scores.square().sum().backward()
+    assert scores.isfinite().all()
+    for leaf in [*leaves, *(weight for weight in model.parameters() if weight.grad is not None)]:
+        assert leaf.grad is not None and leaf.grad.isfinite().all()
+
+
+def test_bfloat16_autocast_is_close() -> None:
+    model = method()
+    with torch.no_grad():
+        exact = model.score(IMAGES, TEXTS)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = model.score(IMAGES, TEXTS)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, rtol=0, atol=0.2)
+
+
+def test_many_blocks_score_and_learn_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles, texts of one length together, and blocks that are computed twice change neither scores nor gradients."""
+    results = []
+    for limit in (1 << 26, 40):
+        monkeypatch.setattr("itmbench.methods.token_matcher._EVALUATED", {"cpu": limit})
+        monkeypatch.setattr("itmbench.methods.token_matcher._TRAINED", limit)
+        model = method()
+        with torch.no_grad():
+            evaluated = model.score(IMAGES, TEXTS)
+        trained = model.score(IMAGES, TEXTS)
+        trained.square().sum().backward()
+        results.append((evaluated, trained.detach(), model.word_fusion.read.weight.grad))
+    for one, many in zip(*results, strict=True):
+        torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(results[0][0], results[0][1], rtol=0, atol=1e-6)
+
+
+# --- as a whole -----------------------------------------------------------------------------------------------------
+
+
+def test_learns_captions_and_labels(tmp_path: Any) -> None:
+    for labels in (False, True):
+        L.seed_everything(0, verbose=False)
+        arguments: dict[str, Any] = {"dim": 32, "intra_k": 4, "inter_m": 2, "loss": InfoNCE(), "lr": 3e-3}
+        model = SEDRA(**arguments | toy_encoders())
+        data = ToyData(str(tmp_path / str(labels)), labels=labels)
+        trainer = L.Trainer(
+            max_epochs=8, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        )
+        trainer.fit(model, data)
+        trainer.test(model, data, verbose=False)
+        assert model.evaluation is not None
+        metrics = model.evaluation.metrics
+        key = "mAP" if labels else "rSum"
+        assert metrics[key] > 1.2 * metrics[f"chance/{key}"]
+
+
+@pytest.mark.parametrize("intra", ["topk", "full", "static", "off"])
+def test_encodes_items_alone_empty_and_padded(intra: Any) -> None:
+    """The same embedding in any batch; an item without a real token has zeros for tokens and finite gradients."""
+    torch.manual_seed(0)
+    layer = Tokens(12, 16, intra, 3).eval()
+    inputs = toy_items([5, 0, 1, 3], dim=12)
+    assert inputs.tokens is not None and inputs.mask is not None
+    inputs.tokens.requires_grad_()
+    found = layer(inputs)
+    assert found.tokens is not None
+    assert not found.tokens[~inputs.mask].any()
+    alone = layer(Embeddings(inputs.pooled[3:], inputs.tokens[3:, :3], inputs.mask[3:, :3]))
+    torch.testing.assert_close(alone.pooled, found.pooled[3:])
+    torch.testing.assert_close(alone.tokens, found.tokens[3:, :3])
+    torch.testing.assert_close(found.pooled.norm(dim=1), torch.ones(4))
+    (found.pooled.square() * 0.3 + found.pooled).sum().backward()
+    assert inputs.tokens.grad is not None and inputs.tokens.grad.isfinite().all()
+    assert all(weight.grad.isfinite().all() for weight in layer.parameters() if weight.grad is not None)
