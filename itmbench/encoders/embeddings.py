@@ -38,6 +38,12 @@ class Embeddings:
             None if self.mask is None else self.mask.to(device),
         )
 
+    def compact(self) -> "Embeddings":
+        """The same with tokens in half precision where they are on a GPU, to wait there for being scored."""
+        if self.tokens is None or self.tokens.device.type == "cpu":
+            return self
+        return Embeddings(self.pooled, self.tokens.half(), self.mask)
+
     def pad(self, length: int) -> "Embeddings":
         """The same with token lists of the given length, filled up with masked zeros."""
         if self.tokens is None or self.mask is None or self.tokens.shape[1] == length:

@@ -169,6 +169,7 @@ class Matcher(L.LightningModule):
 
     def _encode(self, batch: Batch) -> None:
         index, embeddings = self.predict_step(batch, 0)
+        embeddings = embeddings.compact()
         if "probe" in batch:
             self._encoded["probe"].append((index * len(RULES) + batch["probe"], embeddings))
         else:

@@ -200,6 +200,18 @@ def test_bfloat16_autocast_is_close() -> None:
     torch.testing.assert_close(mixed, exact, rtol=0, atol=0.2)
 
 
+def test_tokens_in_half_precision_are_close() -> None:
+    """As they wait on a GPU."""
+    model = method()
+    halves = [
+        Embeddings(items.pooled, items.tokens.half(), items.mask)
+        for items in (IMAGES, TEXTS)
+        if items.tokens is not None
+    ]
+    with torch.no_grad():
+        torch.testing.assert_close(model.score(*halves), model.score(IMAGES, TEXTS), rtol=0, atol=5e-3)
+
+
 def test_many_blocks_score_and_learn_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles, texts of one length together, and blocks that are computed twice change neither scores nor gradients."""
     results = []
@@ -215,6 +227,28 @@ def test_many_blocks_score_and_learn_like_one(monkeypatch: pytest.MonkeyPatch) -
     for one, many in zip(*results, strict=True):
         torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(results[0][0], results[0][1], rtol=0, atol=1e-6)
+
+
+def test_blocks_bound_what_training_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks keep their inputs only; one block keeps some 40 bytes a relation."""
+    images, texts = toy_items([24] * 16), toy_items([12] * 16)
+    for items in (images, texts):
+        assert items.tokens is not None
+        items.tokens.requires_grad_()
+    kept = []
+    for limit in (1 << 26, 16 * 24 * 12):
+        monkeypatch.setattr("itmbench.methods.token_matcher._TRAINED", limit)
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            method().train().score(images, texts)
+        kept.append(sum(sizes.values()) / (16 * 24 * 16 * 12))
+    assert 20 < kept[0] < 60
+    assert kept[1] < 5
 
 
 # --- as a whole -----------------------------------------------------------------------------------------------------
