@@ -65,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", help="file to write (default: the screen)")
     report.set_defaults(run=_report)
 
+    compare = commands.add_parser("compare", help="how much better a method is than others, and whether it is luck")
+    compare.add_argument("first", help="a method of the results")
+    compare.add_argument("others", nargs="*", help="those that it is compared with (default: all others)")
+    compare.add_argument("--results", default="results", help="folder of the results (default: %(default)s)")
+    compare.add_argument("--format", default="table", choices=["table", "markdown"])
+    compare.set_defaults(run=_compare)
+
     listing = commands.add_parser("list", help="methods and datasets, installed plug-ins included")
     listing.set_defaults(run=_list)
 
@@ -108,6 +115,12 @@ def _report(options: argparse.Namespace) -> int:
     from itmbench.report.command import report
 
     return report(options.results, options.format, options.out)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from itmbench.report.compare import compare
+
+    return compare(options.results, options.first, options.others, options.format)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -28,7 +28,9 @@ class Evaluation:
     Args:
         metrics: the averages by key.
         per_query: columns of equal length, ready for a table: "direction" ("i2t" or "t2i"), "query" (the id of the
-            image or text) and "rank" (caption retrieval, from 1) or "ap" (label retrieval).
+            image or text), "image" (the id of the query's image) and "rank" (caption retrieval, from 1) or "ap" (label
+            retrieval). With near twins also the direction "hard": "query" is a text and a twin of its image, "rank" 1
+            where the text prefers its image and 2 where it does not.
     """
 
     metrics: dict[str, float]
@@ -118,10 +120,16 @@ class CaptionProtocol:
             owners, listed = np.unique(here.owner[here.listed]), np.flatnonzero(here.listed)
             summary = caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)
             metrics |= {f"truth/{key}": value for key, value in summary.items() if "R@" in key or key == "rSum"}
+        parts = [("i2t", here.image_ids, here.image_ids, i2t), ("t2i", here.text_ids, here.image_ids[here.owner], t2i)]
         if len(triples):
             matched, twin = grid.scores(triples[:, [0, 2]]), grid.scores(triples[:, [1, 2]])
             metrics["hard_negative_accuracy"] = float((matched > twin).double().mean())
-        return Evaluation(metrics, _per_query("rank", (here.image_ids, i2t), (here.text_ids, t2i)))
+            image, other, text = triples.T.cpu().numpy()
+            asked = np.asarray(
+                [f"{here.text_ids[t]} {here.image_ids[o]}" for t, o in zip(text, other, strict=True)], dtype=object
+            )
+            parts.append(("hard", asked, here.image_ids[image], 2 - (matched > twin).long()))
+        return Evaluation(metrics, _per_query("rank", parts))
 
     def _chance(self, here: EvaluatedStage) -> dict[str, float]:
         """Recalls of a random order."""
@@ -221,8 +229,10 @@ class LabelProtocol:
         for key in ("mAP", "chance/mAP"):
             of = key.removesuffix("mAP")
             metrics[key] = (metrics[f"{of}i2t/mAP"] + metrics[f"{of}t2i/mAP"]) / 2
-        asked = (here.image_ids[query_images], i2t["AP"]), (here.text_ids[query_texts], t2i["AP"])
-        return Evaluation(metrics, _per_query("ap", *asked))
+        image_ids, text_ids = here.image_ids[query_images], here.text_ids[query_texts]
+        owners = here.image_ids[here.owner[query_texts]]
+        parts = [("i2t", image_ids, image_ids, i2t["AP"]), ("t2i", text_ids, owners, t2i["AP"])]
+        return Evaluation(metrics, _per_query("ap", parts))
 
     def searched(self, corpus: Corpus, stage: str) -> Rows:
         """Rows of the images that, with their texts, are the gallery of a stage."""
@@ -238,13 +248,16 @@ def protocol_for(corpus: Corpus) -> Protocol:
     return CaptionProtocol() if corpus.labels is None else LabelProtocol()
 
 
-def _per_query(
-    column: str, i2t: tuple[NDArray[Any], Tensor], t2i: tuple[NDArray[Any], Tensor]
-) -> dict[str, NDArray[Any]]:
+Ids = NDArray[Any]
+
+
+def _per_query(column: str, parts: list[tuple[str, Ids, Ids, Tensor]]) -> dict[str, NDArray[Any]]:
+    """Direction, query, image and value of the queries of each direction, one below the other."""
     return {
-        "direction": np.repeat(np.asarray(["i2t", "t2i"], dtype=object), [len(i2t[0]), len(t2i[0])]),
-        "query": np.concatenate([i2t[0], t2i[0]]),
-        column: np.concatenate([i2t[1].cpu().numpy(), t2i[1].cpu().numpy()]),
+        "direction": np.repeat(np.asarray([part[0] for part in parts], dtype=object), [len(part[1]) for part in parts]),
+        "query": np.concatenate([part[1] for part in parts]),
+        "image": np.concatenate([part[2] for part in parts]),
+        column: np.concatenate([part[3].cpu().numpy() for part in parts]),
     }
 
 

@@ -71,6 +71,8 @@ def test_captions_are_measured_with_ids() -> None:
     i2t, t2i = (table[table.direction == side] for side in ("i2t", "t2i"))
     assert list(i2t["query"]) == [f"i{row}" for row in TEST]
     assert list(t2i["query"]) == [corpus.text_ids[row] for row in rows]
+    assert list(i2t["image"]) == list(i2t["query"])
+    assert list(t2i["image"]) == [corpus.image_ids[corpus.text_to_image[row]] for row in rows]
     relevance = torch.from_numpy(owner) == torch.arange(30)[:, None]
     assert i2t["rank"].tolist() == best_ranks(cosine(images, texts), relevance).tolist()
     assert t2i["rank"].tolist() == best_ranks(cosine(images, texts).T, relevance.T).tolist()
@@ -94,7 +96,8 @@ def test_complete_truth_and_hard_negatives_are_exact(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(scoring._COSINE_TILE, "cpu", tile)
     corpus = with_truth()
     images, texts = embed(corpus)
-    found = CaptionProtocol().evaluate(corpus, "test", images, texts, scorer).metrics
+    evaluation = CaptionProtocol().evaluate(corpus, "test", images, texts, scorer)
+    found = evaluation.metrics
 
     scores = (scorer or cosine)(images, texts)
     rows, truth = corpus.texts_of(TEST), corpus.true_images
@@ -115,13 +118,21 @@ def test_complete_truth_and_hard_negatives_are_exact(monkeypatch: pytest.MonkeyP
     assert found["truth/rSum"] == pytest.approx(100 * sum(recalls))
     assert found["truth/rSum"] > found["rSum"]
     outcomes = [
-        bool(scores[image - 30, text] > scores[twin - 30, text])
+        (
+            f"{corpus.text_ids[rows[text]]} {corpus.image_ids[twin]}",
+            corpus.image_ids[image],
+            1 if bool(scores[image - 30, text] > scores[twin - 30, text]) else 2,
+        )
         for image, twin in corpus.hard_negatives
         if image >= 30 and twin >= 30
         for text in np.flatnonzero(owner == image - 30)
         if not true[twin - 30, text]
     ]
-    assert found["hard_negative_accuracy"] == sum(outcomes) / len(outcomes)
+    table = pd.DataFrame(evaluation.per_query)
+    assert set(table[table.direction == "hard"].drop(columns="direction").itertuples(index=False, name=None)) == set(
+        outcomes
+    )
+    assert found["hard_negative_accuracy"] == sum(rank == 1 for *_, rank in outcomes) / len(outcomes)
 
 
 def test_a_collapsed_model_prefers_no_image_to_its_twin() -> None:
