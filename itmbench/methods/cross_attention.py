@@ -49,30 +49,30 @@ class Context:
         return safe_sqrt(self.square / self.weight.square().clamp(min=EPSILON))
 
 
-def regions_for_words(weights: Tensor, relations: Tensor, gram: Tensor) -> Context:
+def regions_for_words(weights: Tensor, weighted: Tensor, gram: Tensor) -> Context:
     """The context of every word in every image, fields `[I, T, L]`.
 
     Args:
         weights: at least 0, of any sum `[I, R, T, L]`.
-        relations: `[I, R, T, L]`.
+        weighted: the relations times their weights `[I, R, T, L]`.
         gram: of the images `[I, R, R]`.
     """
     mixed = (gram @ weights.flatten(2)).view(weights.shape)
-    return Context(weights.sum(1), (weights * relations).sum(1), (weights * mixed).sum(1).clamp(min=0))
+    return Context(weights.sum(1), weighted.sum(1), (weights * mixed).sum(1).clamp(min=0))
 
 
-def words_for_regions(weights: Tensor, relations: Tensor, gram: Tensor) -> Context:
+def words_for_regions(weights: Tensor, weighted: Tensor, gram: Tensor) -> Context:
     """The context of every region in every text, fields `[I, R, T]`.
 
     Args:
         weights: at least 0, of any sum `[I, R, T, L]`.
-        relations: `[I, R, T, L]`.
+        weighted: the relations times their weights `[I, R, T, L]`.
         gram: of the texts `[T, L, L]`.
     """
     # A product with ones adds up a short last dimension faster than a sum does.
     ones = weights.new_ones(weights.shape[3])
     mixed = (weights.flatten(0, 1).transpose(0, 1) @ gram).transpose(0, 1).view(weights.shape)
-    return Context(weights @ ones, (weights * relations) @ ones, ((weights * mixed) @ ones).clamp(min=0))
+    return Context(weights @ ones, weighted @ ones, ((weights * mixed) @ ones).clamp(min=0))
 
 
 def safe_sqrt(squares: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.cross_attention import gram
 
 # Relations (region x word) of one block. On a CPU a block stays in the cache; on a GPU it is large enough to fill it.
-_EVALUATED = {"cpu": 1 << 19}
+_EVALUATED = {"cpu": 1 << 20}
 _EVALUATED_ELSEWHERE = 1 << 26
 # With gradients, everything that a block computes is kept, or computed again when there are several blocks.
 _TRAINED = 1 << 26
@@ -76,5 +76,7 @@ def without_padding(items: Embeddings, length: int) -> Embeddings:
     assert items.tokens is not None and items.mask is not None
     if length == 0:
         return Embeddings(items.pooled, items.tokens[:, :1], items.mask[:, :1])
+    if length == items.tokens.shape[1]:
+        return items
     tokens = items.tokens[items.mask].view(len(items), length, -1)
     return Embeddings(items.pooled, tokens, items.mask.new_ones(len(items), length))

@@ -73,7 +73,8 @@ class SCAN(TokenMatcher):
         """Scores `[A, F]` of A items, with their Gram matrices, that the tokens of F items attend to."""
         assert foreign.mask is not None
         related = relations(real_tokens(own), real_tokens(foreign))  # [A, N, F, M]
-        context = regions_for_words(attention(related, self.sharpness), related, within)
+        weights = attention(related, self.sharpness)
+        context = regions_for_words(weights, weights * related, within)
         return self._aggregate(context.mean_product() / context.norm().clamp(min=_SHORTEST), foreign.mask)
 
     def _aggregate(self, relevances: Tensor, mask: Tensor) -> Tensor:

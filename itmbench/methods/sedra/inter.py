@@ -60,17 +60,12 @@ class InterModalRelations(nn.Module):
         return weights, evidence * image_mask.any(1)[:, None, None]
 
     def _strongest(self, kept: Tensor) -> Tensor:
-        """The m largest of each word's relations, the others 0, `[I, R, T, L]`; looks only where more are above 0."""
+        """The m largest of each word's relations, the others 0, `[I, R, T, L]`."""
         if self.m >= kept.shape[1]:
             return kept
-        crowded = (kept.detach().sign().sum(1) > self.m).nonzero(as_tuple=True)
-        if not len(crowded[0]):
-            return kept
-        image, text, word = crowded
-        columns = kept.detach()[image, :, text, word]
-        stays = torch.ones_like(kept)
-        stays[image, :, text, word] = (columns >= _mth_largest(columns, self.m)).to(kept.dtype)
-        return kept * stays
+        values = kept.detach()
+        # Ones and zeros as floats: several times as fast as a mask of bools.
+        return kept * torch.ge(values, _mth_largest(values, self.m), out=torch.empty_like(values))
 
 
 def _real(weights: Tensor, image_mask: Tensor, text_mask: Tensor) -> Tensor:
@@ -82,9 +77,9 @@ def _real(weights: Tensor, image_mask: Tensor, text_mask: Tensor) -> Tensor:
     return weights
 
 
-def _mth_largest(rows: Tensor, m: int) -> Tensor:
-    """`[P, N]` -> `[P, 1]`. On a CPU numpy's partition is five times as fast as torch's selection."""
-    if rows.device.type != "cpu":
-        return rows.topk(m, dim=1).values[:, -1:]
-    at = rows.shape[1] - m
-    return torch.from_numpy(np.partition(rows.numpy(), at, axis=1)[:, at : at + 1].copy())
+def _mth_largest(values: Tensor, m: int) -> Tensor:
+    """The m-th largest along dimension 1, which stays with size 1. On a CPU numpy's partition is four times as fast."""
+    if values.device.type != "cpu":
+        return values.topk(m, dim=1).values[:, -1:]
+    at = values.shape[1] - m
+    return torch.from_numpy(np.partition(values.numpy(), at, axis=1)[:, at : at + 1])

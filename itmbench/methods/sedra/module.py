@@ -93,9 +93,10 @@ class SEDRA(TokenMatcher):
         cosines = relations(image.tokens, text.tokens)  # [I, R, T, L]
         with torch.autocast(cosines.device.type, enabled=False):
             weights, evidence = self.inter(cosines, image.mask, text.mask)
-            words = self.word_fusion(regions_for_words(weights, cosines, within_image), text.mask, dim=2)
+            weighted = weights * cosines
+            words = self.word_fusion(regions_for_words(weights, weighted, within_image), text.mask, dim=2)
             regions = self.region_fusion(
-                words_for_regions(weights, cosines, within_text), image.mask.unsqueeze(2), dim=1
+                words_for_regions(weights, weighted, within_text), image.mask.unsqueeze(2), dim=1
             )
             against = evidence.sum(2) / text.mask.sum(1).clamp(min=1)
             return (words + regions) / 2 + self.evidence.exp() * against
