@@ -6,6 +6,7 @@ from itmbench.data.cache import cached, default_cache_dir
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.formats.dcmh import read_dcmh
+from itmbench.data.formats.feature_folder import read_feature_folder
 from itmbench.data.formats.karpathy import read_flickr30k_tokens, read_karpathy
 from itmbench.data.formats.mirflickr import read_mirflickr
 from itmbench.data.formats.nuswide import read_nuswide
@@ -184,6 +185,27 @@ class DCMHMatrices(CorpusDataModule):
 
     def read(self) -> Corpus:
         return cached(read_dcmh, self.root, **self.options)
+
+
+class FeatureFolder(CorpusDataModule):
+    """Features of your own: a folder of ``images.npy``, ``texts.npy``, ``text_to_image.npy`` and ``splits.json``.
+
+    Args:
+        root: the folder.
+        name: of the dataset; by default that of the folder.
+        batch_size: pairs in a training batch, on each device; small sets have few.
+        num_workers: loader processes; by default none, since rows are read faster than processes start.
+        **kwargs: those of ``CorpusDataModule``.
+    """
+
+    def __init__(
+        self, root: str, name: str | None = None, batch_size: int = 32, num_workers: int | None = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers, **kwargs)
+        self.root, self.name = root, name
+
+    def read(self) -> Corpus:
+        return cached(read_feature_folder, self.root, name=self.name)
 
 
 class MiniCorpus(CorpusDataModule):

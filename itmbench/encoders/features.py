@@ -19,7 +19,8 @@ class FeatureEncoder(Encoder):
     Pooled is the mean of the real tokens. A feature vector without tokens `[D]` counts as one token.
 
     Args:
-        input_dim: size of the features on disk.
+        input_dim: size of the features on disk; by default whatever ``fit`` finds there, which is when the first layer
+            gets its weights.
         width: size of the vectors returned.
         hidden: widths of hidden layers (ReLU) in between; none by default.
         dropout: probability, in training, of dropping a hidden unit.
@@ -30,7 +31,7 @@ class FeatureEncoder(Encoder):
 
     def __init__(
         self,
-        input_dim: int,
+        input_dim: int | None = None,
         width: int = 1024,
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
@@ -41,10 +42,15 @@ class FeatureEncoder(Encoder):
         self.pretraining = pretraining
         self.input_dim = input_dim
         layers: list[nn.Module] = []
-        for size in hidden:
-            layers += [nn.Linear(input_dim, size), nn.ReLU(), nn.Dropout(dropout)]
+        for size in (*hidden, width):
+            linear = nn.LazyLinear(size) if input_dim is None else nn.Linear(input_dim, size)
+            layers += [linear, nn.ReLU(), nn.Dropout(dropout)]
             input_dim = size
-        self.layers = nn.Sequential(*layers, nn.Linear(input_dim, width))
+        self.layers = nn.Sequential(*layers[:-2])
+
+    def drop_layers(self) -> None:
+        """Return the features as they are; ``width`` is then theirs, once ``fit`` has seen them."""
+        self.layers = nn.Sequential()
 
     def processor(self) -> "FeatureProcessor":
         return FeatureProcessor()
@@ -55,11 +61,17 @@ class FeatureEncoder(Encoder):
                 "FeatureEncoder reads ready-made features, and this dataset holds photographs or words: use "
                 "TimmImageEncoder for images, PretrainedTextEncoder or ScratchTextEncoder for texts"
             )
-        if source.array.shape[-1] != self.input_dim:
+        found = source.array.shape[-1]
+        if self.input_dim not in (None, found):
             raise InputError(
-                f"FeatureEncoder: the features are {source.array.shape[-1]} wide; set input_dim to that, "
-                f"not {self.input_dim}"
+                f"FeatureEncoder: the features are {found} wide; set input_dim to that, not {self.input_dim}, "
+                "or leave it out"
             )
+        self.input_dim = found
+        if len(self.layers) == 0:
+            self.width = found
+        elif isinstance(first := self.layers[0], nn.LazyLinear):
+            first(torch.zeros(1, found, device=first.weight.device, dtype=first.weight.dtype))  # makes its weights
 
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of ``features`` float32 `[B, T, D]` with ``mask`` bool `[B, T]`."""

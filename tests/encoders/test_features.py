@@ -48,6 +48,33 @@ def test_wrong_width_and_wrong_kind_are_one_line() -> None:
         FeatureEncoder(input_dim=7).fit(Strings(["a"]), np.array([0]))
 
 
+def test_a_width_that_is_not_given_is_that_of_the_data() -> None:
+    source = Features(np.random.default_rng(0).normal(size=(4, 3, 8)))
+    for hidden in ((), (6,)):
+        torch.manual_seed(0)
+        given = FeatureEncoder(8, width=5, hidden=hidden)
+        found = FeatureEncoder(width=5, hidden=hidden)
+        found.fit(source, np.array([0]))
+        found.load_state_dict(given.state_dict())
+        inputs = found.processor()([source[0]], False)
+        torch.testing.assert_close(found(inputs).pooled, given(inputs).pooled)
+        weights = {name: value.clone() for name, value in found.state_dict().items()}
+        found.fit(source, np.array([0, 1]))  # again, as before a test: what was learned stays
+        assert all(torch.equal(value, weights[name]) for name, value in found.state_dict().items())
+        with pytest.raises(InputError, match="7 wide; set input_dim to that, not 8, or leave it out"):
+            found.fit(Features(np.zeros((2, 7))), np.array([0]))
+
+
+def test_without_layers_features_are_returned_as_they_are() -> None:
+    source = Features(np.random.default_rng(0).normal(size=(4, 3, 8)), mask=np.tri(4, 3, dtype=bool))
+    encoder = FeatureEncoder(width=5)
+    encoder.drop_layers()
+    encoder.fit(source, np.array([0]))
+    assert encoder.width == 8 and not list(encoder.parameters())
+    pooled = encoder(encoder.processor()([source[1]], False)).pooled
+    torch.testing.assert_close(pooled, torch.from_numpy(source[1][0][:2].mean(0, keepdims=True)))
+
+
 def test_tables_are_padded_to_the_longest_part() -> None:
     parts = [
         Embeddings(torch.ones(2, 4), torch.ones(2, length, 4), torch.ones(2, length, dtype=torch.bool))

@@ -1,0 +1,1 @@
+"""Canonical correlation analysis: see README.md beside this file."""
