@@ -198,6 +198,7 @@ class Corpus:
             pairing is known. An empty row means that this text's truth is not listed.
         hard_negatives: pairs (image, near twin that differs in one fact) as rows `[M, 2]`.
         wrong_pairs: (text, image) rows of training texts that are trained with another image than their own `[M, 2]`.
+        wrong_labels: (image, image) rows of training images that are trained with the labels of the other `[M, 2]`.
         counts: what was found beside what was published.
     """
 
@@ -214,6 +215,7 @@ class Corpus:
     true_images: Sequence[Rows] | None = None
     hard_negatives: Rows | None = None
     wrong_pairs: Rows | None = None
+    wrong_labels: Rows | None = None
     counts: Sequence[Count] = field(default=())
 
     def __post_init__(self) -> None:
@@ -258,10 +260,22 @@ class Corpus:
         return images
 
     @cached_property
+    def labels_trained_with(self) -> NDArray[np.uint8] | None:
+        """Labels that every image is trained with: its own, but for the wrong ones `[Ni, C]`; None without labels."""
+        if self.labels is None or self.wrong_labels is None:
+            return self.labels
+        labels = self.labels.copy()
+        labels[self.wrong_labels[:, 0]] = self.labels[self.wrong_labels[:, 1]]
+        return labels
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that can change a result: ids, contents, map, labels, splits, truth, wrong pairs."""
+        """A hash of all that can change a result: ids, contents, map, labels, splits, truth, and what is wrong."""
         stages = [rows for key in sorted(self.stages) for rows in (self.stages[key].queries, self.stages[key].gallery)]
         truth = None if self.true_images is None else np.concatenate([np.append(rows, -1) for rows in self.true_images])
+        # Data without anything wrong keep their fingerprint.
+        wrong: list[str | Rows] = [] if self.wrong_pairs is None else [self.wrong_pairs]
+        wrong += [] if self.wrong_labels is None else ["wrong labels", self.wrong_labels]
         return _digest(
             "\n".join(self.image_ids),
             "\n".join(self.text_ids),
@@ -274,7 +288,7 @@ class Corpus:
             self.labels,
             truth,
             self.hard_negatives,
-            *([] if self.wrong_pairs is None else [self.wrong_pairs]),  # data without any keep their fingerprint
+            *wrong,
         )
 
 

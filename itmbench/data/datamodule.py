@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
-from itmbench.data.noise import shuffled_pairs
+from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
 
@@ -35,9 +35,11 @@ class CorpusDataModule(L.LightningDataModule):
         eval_batch_size: items in an evaluation batch, on each device.
         num_workers: loader processes; by default one less than the cores, at most eight.
         shuffled_captions: share of the training texts that are trained with a wrong image; always the same ones.
+        corrupted_labels: share of the training images that are trained with the labels of another one, which differ;
+            always the same ones. Evaluation goes by the true labels, also where a gallery holds training images.
 
     Raises:
-        InputError: ``shuffled_captions`` is not a share.
+        InputError: ``shuffled_captions`` or ``corrupted_labels`` is not a share.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class CorpusDataModule(L.LightningDataModule):
         eval_batch_size: int = 256,
         num_workers: int | None = None,
         shuffled_captions: float = 0.0,
+        corrupted_labels: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= shuffled_captions <= 1:
-            raise InputError(f"shuffled_captions: {shuffled_captions} is no share; give a number from 0 to 1")
+        for what, share in (("shuffled_captions", shuffled_captions), ("corrupted_labels", corrupted_labels)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{what}: {share} is no share; give a number from 0 to 1")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.shuffled_captions = shuffled_captions
+        self.shuffled_captions, self.corrupted_labels = shuffled_captions, corrupted_labels
         self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
         self._corpus: Corpus | None = None
         self._processors: Callable[[], tuple[Processor, Processor]] | None = None
@@ -96,7 +100,7 @@ class CorpusDataModule(L.LightningDataModule):
                 f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch; set batch_size below that"
             )
         image, text = self._processor_pair()
-        collate = PairCollate(image, text, self.corpus.labels)
+        collate = PairCollate(image, text, self.corpus.labels_trained_with)
         return self._loader(Pairs(self.corpus, pairs), collate, self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -134,12 +138,16 @@ class CorpusDataModule(L.LightningDataModule):
         return self._loader(Items(probes.strings, order), ProbeCollate(text, probes), self.eval_batch_size)
 
     def _with_noise(self, corpus: Corpus) -> Corpus:
-        """The corpus with wrong pairs, if they are asked for."""
-        if not self.shuffled_captions:
-            return corpus
-        wrong = shuffled_pairs(corpus, self.shuffled_captions)
-        counts = [*corpus.counts, Count("shuffled training captions", len(wrong))]
-        return replace(corpus, wrong_pairs=wrong, counts=counts)
+        """The corpus with wrong pairs and wrong labels, if they are asked for."""
+        if self.shuffled_captions:
+            wrong = shuffled_pairs(corpus, self.shuffled_captions)
+            counts = [*corpus.counts, Count("shuffled training captions", len(wrong))]
+            corpus = replace(corpus, wrong_pairs=wrong, counts=counts)
+        if self.corrupted_labels:
+            wrong = shuffled_labels(corpus, self.corrupted_labels)
+            counts = [*corpus.counts, Count("training images with wrong labels", len(wrong))]
+            corpus = replace(corpus, wrong_labels=wrong, counts=counts)
+        return corpus
 
     def _processor_pair(self) -> tuple[Processor, Processor]:
         if self._processors is None:

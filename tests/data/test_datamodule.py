@@ -74,17 +74,44 @@ def test_wrong_pairs_are_trained_and_nothing_else_changes(tmp_path: Path, labels
                 assert one["index"].tolist() == other["index"].tolist()
 
 
+def test_wrong_labels_are_trained_and_evaluation_keeps_the_true_ones(tmp_path: Path) -> None:
+    clean, noisy = Data(tmp_path, labels=True), Data(tmp_path, labels=True, corrupted_labels=0.25)
+    corpus, true = noisy.corpus, clean.corpus.labels
+    assert true is not None and corpus.labels is not None
+    assert trained_pairs(noisy) == trained_pairs(clean)
+    trained: dict[int, list[int]] = {}
+    for batch in noisy.train_dataloader():
+        trained |= dict(zip(batch["image_index"].tolist(), batch["labels"].tolist(), strict=True))
+    wrong = [image for image, labels in trained.items() if labels != true[image].tolist()]
+    assert len(trained) == 96 and len(wrong) == 24
+    assert sorted(trained.values()) == sorted(true[list(trained)].tolist())
+    assert (corpus.labels == true).all() and set(wrong) <= set(noisy.stage("test").gallery)
+    assert corpus.fingerprint != clean.corpus.fingerprint
+    assert [(c.what, c.found) for c in corpus.counts] == [("training images with wrong labels", 24)]
+
+
+def test_both_kinds_of_noise_go_together(tmp_path: Path) -> None:
+    data = Data(tmp_path, labels=True, shuffled_captions=0.25, corrupted_labels=0.5)
+    assert [c.found for c in data.corpus.counts] == [48, 48]
+    labels = data.corpus.labels_trained_with
+    assert labels is not None
+    for batch in data.train_dataloader():
+        assert batch["labels"].tolist() == labels[batch["image_index"]].tolist()
+
+
+@pytest.mark.parametrize("option", ["shuffled_captions", "corrupted_labels"])
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_what_is_no_share_is_refused(tmp_path: Path, share: float) -> None:
-    with pytest.raises(InputError, match=r"^shuffled_captions: .* is no share; give a number from 0 to 1$"):
-        Data(tmp_path, shuffled_captions=share)
+def test_what_is_no_share_is_refused(tmp_path: Path, option: str, share: float) -> None:
+    with pytest.raises(InputError, match=f"^{option}: .* is no share; give a number from 0 to 1$"):
+        Data(tmp_path, False, **{option: share})
 
 
-def test_every_dataset_takes_the_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["shuffled_captions", "corrupted_labels"])
+def test_every_dataset_takes_the_option(option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for name in ("captions", "flickr30k-tokens", "regions", "mirflickr25k", "nuswide", "dcmh", "flickr30k-mini"):
-        command = ["data", "verify", name, "--shuffled_captions=2"]
+        command = ["data", "verify", name, f"--{option}=2"]
         assert main(command if "mini" in name else [*command, f"--root={tmp_path}"]) == 2
-        assert "shuffled_captions: 2.0 is no share" in capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"{option}: 2.0 is no share" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_perturbed_captions_are_in_a_test_of_captions_only(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Wrong training pairs: how many, which, and that nothing else of the data changes."""
+"""Wrong training pairs and wrong labels: how many, which, and that nothing else of the data changes."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itmbench.data.corpus import Corpus, Stage, Strings
-from itmbench.data.noise import shuffled_pairs
+from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.errors import InputError
 
 
@@ -71,3 +71,50 @@ def test_wrong_pairs_are_part_of_the_fingerprint_and_of_training_alone() -> None
     changed = np.flatnonzero(noisy.image_trained_with != noisy.text_to_image)
     assert noisy.wrong_pairs is not None and sorted(noisy.wrong_pairs[:, 0]) == list(changed)
     assert (noisy.image_trained_with[noisy.wrong_pairs[:, 0]] == noisy.wrong_pairs[:, 1]).all()
+
+
+def labelled(labels: list[list[int]], train: list[int] | None = None) -> Corpus:
+    return dataclasses.replace(make_corpus([1] * len(labels), train), labels=np.array(labels, np.uint8))
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=2, max_size=40), st.floats(0, 1))
+def test_exactly_that_share_of_images_has_labels_of_another(labels: list[list[int]], share: float) -> None:
+    corpus = labelled(labels, train=list(range(0, len(labels), 2)))
+    assert corpus.labels is not None
+    if 2 * max(labels[::2].count(row) for row in labels) > round(share * len(labels[::2])):
+        return  # it may be impossible
+    wrong = shuffled_labels(corpus, share)
+    assert len(wrong) == len(set(wrong[:, 0])) == round(share * len(corpus.train))
+    assert set(wrong.ravel()) <= set(corpus.train)
+    noisy = dataclasses.replace(corpus, wrong_labels=wrong).labels_trained_with
+    assert noisy is not None
+    changed = (noisy != corpus.labels).any(1)
+    assert set(np.flatnonzero(changed)) == set(wrong[:, 0])
+    # The same rows, in other places.
+    assert sorted(map(tuple, noisy.tolist())) == sorted(map(tuple, labels))
+
+
+def test_the_same_images_always_more_with_more_noise_and_others_than_those_of_wrong_captions() -> None:
+    corpus = labelled(np.random.default_rng(0).integers(0, 2, (400, 6)).tolist())
+    some, same, more = (shuffled_labels(corpus, share) for share in (0.2, 0.2, 0.5))
+    assert (some == same).all() and len(some) == 80 and len(more) == 200
+    assert set(some[:, 0]) < set(more[:, 0])
+    assert len(set(some[:, 0]) & set(shuffled_pairs(corpus, 0.2)[:, 0])) < 30  # 16 by chance
+
+
+def test_labels_that_are_not_there_or_all_the_same_cannot_be_shuffled() -> None:
+    with pytest.raises(InputError, match=r"^c: has no labels to corrupt; leave corrupted_labels at 0$"):
+        shuffled_labels(make_corpus([1, 1]), 0.5)
+    with pytest.raises(InputError, match=r"^c: the labels of 4 of 8 training images .* corrupted_labels than 0\.5$"):
+        shuffled_labels(labelled([[1, 0]] * 8), 0.5)
+
+
+def test_wrong_labels_are_part_of_the_fingerprint_and_of_training_alone() -> None:
+    corpus = labelled([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+    wrong = np.array([[0, 1], [1, 0]])
+    noisy = dataclasses.replace(corpus, wrong_labels=wrong)
+    assert corpus.labels is not None and noisy.labels is not None and noisy.labels_trained_with is not None
+    assert len({corpus.fingerprint, noisy.fingerprint, dataclasses.replace(corpus, wrong_pairs=wrong).fingerprint}) == 3
+    assert (noisy.labels == corpus.labels).all() and corpus.labels_trained_with is corpus.labels
+    assert noisy.labels_trained_with.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]]
+    assert make_corpus([1]).labels_trained_with is None

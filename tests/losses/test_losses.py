@@ -1,6 +1,7 @@
 """Losses against loops written from their equations."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from itmbench.losses import InfoNCE, TripletLoss, positives
+from itmbench.losses import InfoNCE, PairLikelihood, SoftInfoNCE, TripletLoss, positives
 
 
 def random_case(seed: int, size: int) -> tuple[Tensor, Tensor]:
@@ -56,10 +57,64 @@ def test_infonce_of_pairs_is_cross_entropy() -> None:
     torch.testing.assert_close(InfoNCE()(scores, torch.eye(6, dtype=torch.bool)), (expected + transposed) / 2)
 
 
-def test_temperature_is_learned_only_if_asked() -> None:
+@pytest.mark.parametrize("kind", [InfoNCE, SoftInfoNCE])
+def test_temperature_is_learned_only_if_asked(kind: Any) -> None:
     for learn in (True, False):
-        loss = InfoNCE(learn_temperature=learn)
+        loss = kind(learn_temperature=learn)
         assert [p.requires_grad for p in loss.parameters()] == [learn]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 7), st.floats(0.05, 1.0))
+def test_soft_infonce_is_cross_entropy_with_targets_normalised_by_row(seed: int, size: int, temperature: float) -> None:
+    scores = random_case(seed, size)[0]
+    generator = torch.Generator().manual_seed(seed)
+    targets = (torch.rand(size, size, generator=generator) * 3 - 1).clamp(min=0)  # a third of them 0
+
+    def one_way(scores: Tensor, targets: Tensor) -> float:
+        rows = []
+        for row, wanted in zip(scores.tolist(), targets.tolist(), strict=True):
+            if sum(wanted):
+                log_all = math.log(sum(math.exp(score / temperature) for score in row))
+                logs = [score / temperature - log_all for score in row]
+                rows.append(-sum(w * log for w, log in zip(wanted, logs, strict=True)) / sum(wanted))
+        return sum(rows) / len(rows) if rows else 0.0
+
+    expected = (one_way(scores, targets) + one_way(scores.T, targets.T)) / 2
+    assert SoftInfoNCE(temperature)(scores, targets).item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_soft_infonce_of_positives_is_infonce() -> None:
+    scores, own = random_case(0, 6)
+    torch.testing.assert_close(SoftInfoNCE(0.1)(scores, own.float()), InfoNCE(0.1)(scores, own))
+
+
+def test_soft_infonce_without_a_target_costs_nothing() -> None:
+    scores = torch.rand(3, 3, requires_grad=True)
+    loss = SoftInfoNCE(learn_temperature=True)
+    loss(scores, torch.zeros(3, 3)).backward()
+    assert scores.grad is not None and not scores.grad.any() and loss.log_scale.grad == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 7), st.floats(0.1, 20))
+def test_pair_likelihood_is_that_of_a_bernoulli_variable_for_every_pair(seed: int, size: int, scale: float) -> None:
+    scores, own = random_case(seed, size)
+    total = 0.0
+    for row, mine in zip(scores.tolist(), own.tolist(), strict=True):
+        for score, positive in zip(row, mine, strict=True):
+            likely = 1 / (1 + math.exp(-scale * score))
+            total -= math.log(likely if positive else 1 - likely)
+    assert PairLikelihood(scale)(scores, own).item() == pytest.approx(total / size**2, rel=1e-4, abs=1e-5)
+
+
+def test_pair_likelihood_of_extreme_scores_is_a_number() -> None:
+    scores = torch.tensor([[3e4, -3e4], [-3e4, 3e4]], requires_grad=True)
+    eye = torch.eye(2, dtype=torch.bool)
+    for own, expected in ((eye, 0.0), (~eye, 1.5e4)):
+        loss = PairLikelihood()(scores, own)
+        assert loss.item() == pytest.approx(expected)
+        assert torch.autograd.grad(loss, scores)[0].isfinite().all()
 
 
 @settings(deadline=None, max_examples=30)

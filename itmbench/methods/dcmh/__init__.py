@@ -1,0 +1,1 @@
+"""DCMH with real-valued codes: see README.md beside this file."""

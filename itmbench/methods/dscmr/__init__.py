@@ -1,0 +1,1 @@
+"""DSCMR: see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""GNN4CMR: see README.md beside this file."""
