@@ -42,13 +42,25 @@ def test_every_benchmark_is_valid(path: Path) -> None:
         assert CellCLI(cell.config).config.seed_everything == cell.seed
 
 
-def test_the_noise_benchmark_differs_in_noise_alone() -> None:
-    shares = {}
-    for cell in plan(BENCHMARKS / "noise" / "captions.yaml", "method=scan,seed=1"):
-        data = yaml.safe_load(CellCLI(cell.config).dump())["data"]["init_args"]
-        shares[cell.dataset.rpartition("-")[2]] = data.pop("shuffled_captions")
-        assert data == {"render_seed": 0, "batch_size": 32, "eval_batch_size": 256, "num_workers": 1}
-    assert shares == {"noise0": 0, "noise20": 0.2, "noise40": 0.4}
+@pytest.mark.parametrize(
+    ("name", "option", "expected"),
+    [
+        ("captions", "shuffled_captions", {"noise0": 0, "noise20": 0.2, "noise40": 0.4}),
+        ("labels", "corrupted_labels", {"labels0": 0, "labels20": 0.2, "labels50": 0.5}),
+    ],
+)
+def test_a_noise_benchmark_differs_in_noise_alone(name: str, option: str, expected: dict[str, float]) -> None:
+    found: dict[str, dict[str, float]] = {}
+    rest: dict[str, list[Config]] = {}
+    for cell in plan(BENCHMARKS / "noise" / f"{name}.yaml", "method=dual_infonce,seed=1"):
+        corpus, _, noise = cell.dataset.rpartition("-")
+        config = yaml.safe_load(CellCLI(cell.config).dump())
+        found.setdefault(corpus, {})[noise] = config["data"]["init_args"].pop(option)
+        rest.setdefault(corpus, []).append(config)
+    assert all(shares == expected for shares in found.values())
+    for configs in rest.values():
+        assert all(config == configs[0] for config in configs)
+        assert configs[0]["data"]["init_args"]["batch_size"] == 32
 
 
 def test_the_command_line_puts_an_encoder_preset_on_top_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:

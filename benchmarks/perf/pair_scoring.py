@@ -10,10 +10,9 @@ model's do; "crowded" are random tokens, where half of all relations are above t
 """
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
+from timing import best_of
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, leaky_relu, normalize
 
@@ -110,17 +109,6 @@ def unit(count: int, tokens: int, dim: int) -> Embeddings:
 
 def embeddings(tokens: Tensor) -> Embeddings:
     return Embeddings(normalize(tokens.mean(1), dim=1), tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
-
-
-def best_of(repeats: int, *calls: Callable[[], object]) -> list[float]:
-    """Shortest time of each call; the calls take turns, so that all see the same machine."""
-    times = [float("inf")] * len(calls)
-    for _ in range(repeats):
-        for at, call in enumerate(calls):
-            started = time.perf_counter()
-            call()
-            times[at] = min(times[at], time.perf_counter() - started)
-    return times
 
 
 def parse() -> argparse.Namespace:

@@ -8,11 +8,9 @@ measured call, after the inputs exist and a small call has loaded what is loaded
 
 import argparse
 import multiprocessing
-import resource
-import time
-from collections.abc import Callable
 
 import torch
+from timing import best_of, peak
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalMAP
 
@@ -91,22 +89,6 @@ def large(options: argparse.Namespace) -> list[tuple[str, str, str]]:
 def multi_hot(items: int, classes: int, mean: float) -> Tensor:
     """Random labels, ``mean`` an item."""
     return (torch.rand(items, classes) < mean / classes).float()
-
-
-def best_of(repeats: int, *calls: Callable[[], object]) -> list[float]:
-    """The shortest time of each call in seconds; calls take turns, so that a busy minute hits all of them."""
-    best = [float("inf")] * len(calls)
-    for _ in range(repeats):
-        for at, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            best[at] = min(best[at], time.perf_counter() - start)
-    return best
-
-
-def peak() -> float:
-    """The most memory that this process has held so far, in MiB (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:

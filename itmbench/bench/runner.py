@@ -109,7 +109,7 @@ def run_cell(cell: Cell, cli: "CellCLI", root: Path, key: str) -> None:
             "counts": [asdict(count) for count in corpus.counts],
         },
         pretraining=model.pretraining,
-        inductive=True,
+        inductive=model.inductive,
         parameters=measure.parameters(model),
         flops=meter.flops,
         throughput=meter.throughput(),

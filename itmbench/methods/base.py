@@ -93,6 +93,11 @@ class Matcher(L.LightningModule):
         return max((self.image.pretraining, self.text.pretraining), key=PRETRAINING.index)
 
     @property
+    def inductive(self) -> bool:
+        """Whether every test item is encoded without the others; rows of which that is not true are not ranked."""
+        return True
+
+    @property
     def evaluated_by(self) -> CaptionProtocol | LabelProtocol:
         """The protocol given, or that of the data."""
         return self.protocol or protocol_for(self.data.corpus)
@@ -180,19 +185,23 @@ class Matcher(L.LightningModule):
         encoded, self._encoded = self._encoded, {"image": [], "text": [], "probe": []}
         if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        self.evaluation = self.measure(encoded, stage)
+        metrics = self.evaluation.metrics
+        self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
+        self.log(f"{stage}/objective", metrics[self.evaluated_by.objective], prog_bar=True)
+
+    def measure(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> Evaluation:
+        """Evaluate a stage from all that ``predict_step`` returned for its images, texts and probes."""
         images = self.data.stage(stage).images
         image = self.table(encoded["image"], images, stage)
         text = self.table(encoded["text"], self.data.corpus.texts_of(images), stage)
-        protocol = self.evaluated_by
         scorer = None if type(self).score is Matcher.score else self.score
-        evaluation = protocol.evaluate(self.data.corpus, stage, image, text, scorer)
+        evaluation = self.evaluated_by.evaluate(self.data.corpus, stage, image, text, scorer)
         if encoded["probe"]:
             rules, true, probes = self._probes(encoded["probe"])
             shares = probe_shares(self.data.corpus, stage, image, text, rules, true, probes, scorer)
             evaluation = Evaluation(evaluation.metrics | shares, evaluation.per_query)
-        self.evaluation, metrics = evaluation, evaluation.metrics
-        self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
-        self.log(f"{stage}/objective", metrics[protocol.objective], prog_bar=True)
+        return evaluation
 
     def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
         """One embedding for each of the corpus rows, in their order, from batches in any order and of any device.

@@ -1,0 +1,1 @@
+"""MCR-DGN: see README.md beside this file."""

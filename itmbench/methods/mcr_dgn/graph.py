@@ -1,0 +1,148 @@
+"""DCMFG, the dynamic cross-modal feature graph: attention weighs the edges, a graph convolution carries the messages.
+
+Messages are those of the encoder's states in every layer. With states that layers have changed, an item would see its
+own partner over two edges, through any neighbour that both have.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu, normalize, one_hot
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import softmax
+
+from itmbench.methods.mcr_dgn.context import Context, Edges, Own, Rule, Vectors
+
+Attention = Literal["gatv2", "uniform", "cosine"]
+Update = Literal["layer", "step", "static"]
+
+TEMPERATURE = 0.1
+"""What the cosines of the edges are divided by in the attention."""
+KINDS = 4
+"""Kinds of edges: image or text to image or text."""
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """What a layer has done.
+
+    Args:
+        states: of the targets after it `[T, D]`.
+        edges: that it used.
+        attention: weight of each edge, float32 `[E]`; those of a target add up to 1.
+    """
+
+    states: Tensor
+    edges: Edges
+    attention: Tensor
+
+
+Keep = Callable[[Edges, Tensor], Tensor]
+"""(edges, their attention `[E]`) -> which of them to keep, bool `[E]`."""
+
+
+class DynamicGraph(nn.Module):
+    """Layers that change targets by what they see in a context.
+
+    Args:
+        dim: D, size of the states.
+        layers: how many; without any, states stay what they are.
+        attention: as for ``GraphLayer``.
+        rule: as for ``Context.attach``.
+        update: find the edges before every layer by the states that the last has left ("layer"), once by the encoder's
+            states ("step"), or once by what the encoder gives before any projection into the common space ("static").
+        step: as for ``GraphLayer``.
+    """
+
+    def __init__(self, dim: int, layers: int, attention: Attention, rule: Rule, update: Update, step: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([GraphLayer(dim, attention, step) for _ in range(layers)])
+        self.modality = nn.Parameter(0.02 * torch.randn(2, dim))
+        self.rule, self.update = rule, update
+
+    def forward(
+        self, targets: Tensor, context: Context, own: Own, seen: Vectors, keep: Keep | None = None
+    ) -> list[Propagation]:
+        """What every layer has done.
+
+        Args:
+            targets: states of nodes that look at the context `[T, D]`, those of images first.
+            context: nodes that are looked at.
+            own: what targets must not see.
+            seen: what the targets' first edges are found by: their states, or what the context is seen by.
+            keep: edges that are left out of a layer, once their attention is known, share it among the others.
+        """
+        sources = context.nodes.vectors + self.modality[context.nodes.modality]
+        images = len(seen[0])
+        modality = self.modality[(torch.arange(len(targets), device=targets.device) >= images).long()]
+        states, done = targets, list[Propagation]()
+        for layer in cast(Iterable[GraphLayer], self.layers):
+            if not done:
+                found = context.attach(seen, own, self.rule)
+            elif self.update == "layer":
+                found = context.attach((states[:images], states[images:]), own, self.rule)
+            edges = found
+            if keep is not None:
+                edges = edges[keep(edges, layer.weights(states + modality, sources, edges))]
+            attention = layer.weights(states + modality, sources, edges)
+            states = layer(states, sources, edges, attention)
+            done.append(Propagation(states, edges, attention))
+        return done
+
+
+class GraphLayer(MessagePassing):
+    """A step of graph convolution along weighted edges, from sources to targets.
+
+    h_i' = unit(h_i + step * W sum_j a_ij h_j), the convolution of Kipf and Welling (2017) with the attention in place
+    of its normalised adjacency. W begins as the identity and the step small, so that an untrained graph leaves nearly
+    everything where it is; a target without edges stays there in any case.
+
+    The logit of an edge is c_ij / 0.1 + a' LeakyReLU(A h_i + B h_j + C e_ij), with the cosine c_ij and its features
+    e_ij: cosine, Jaccard overlap, kind. The second part is GATv2 (Brody et al., ICLR 2022, eq. 7) and begins at 0.
+
+    Args:
+        dim: D, size of the states.
+        attention: with both parts of the logit, with its cosine alone, or the same for all edges of a target.
+        step: at the start.
+    """
+
+    def __init__(self, dim: int, attention: Attention, step: float) -> None:
+        super().__init__(aggr="add", flow="source_to_target", node_dim=0)
+        self.attention = attention
+        self.out = nn.Linear(dim, dim, bias=False)
+        nn.init.eye_(self.out.weight)
+        self.step = nn.Parameter(torch.tensor(step))
+        if attention == "gatv2":
+            self.of_target, self.of_source = nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False)
+            self.of_edge, self.score = nn.Linear(2 + KINDS, dim, bias=False), nn.Linear(dim, 1, bias=False)
+            nn.init.zeros_(self.score.weight)
+
+    def weights(self, targets: Tensor, sources: Tensor, edges: Edges) -> Tensor:
+        """Attention float32 `[E]` of targets `[T, D]` to sources `[N, D]` over edges."""
+        logits = torch.zeros_like(edges.cosine) if self.attention == "uniform" else edges.cosine / TEMPERATURE
+        if self.attention == "gatv2":
+            # A context has many more nodes than those that are looked at.
+            used, source = edges.source.unique(return_inverse=True)
+            features = torch.stack([edges.cosine, edges.jaccard], dim=1)
+            features = torch.cat([features, one_hot(edges.kind, KINDS)], dim=1)
+            hidden = self.of_target(targets)[edges.target] + self.of_source(sources[used])[source]
+            logits = logits + self.score(leaky_relu(hidden + self.of_edge(features), 0.2)).squeeze(1).float()
+        return softmax(logits, edges.target, num_nodes=len(targets))
+
+    def forward(self, targets: Tensor, sources: Tensor, edges: Edges, attention: Tensor) -> Tensor:
+        """New states `[T, D]` of the targets."""
+        seen = self.propagate(
+            torch.stack([edges.source, edges.target]),
+            x=(sources, targets),
+            weight=attention,
+            size=(len(sources), len(targets)),
+        )
+        # W is linear: it is the same before and after the sum, and there are fewer targets than edges.
+        return normalize(targets + self.step * self.out(seen), dim=1)
+
+    def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
+        """What goes along the edges `[E, D]`."""
+        return weight.unsqueeze(1) * x_j

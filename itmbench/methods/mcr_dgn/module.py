@@ -1,0 +1,298 @@
+"""MCR-DGN: mutual context decides who is connected, a dynamic graph passes it on, an item is tested alone."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+
+from itmbench.encoders import Embeddings
+from itmbench.encoders.base import Inputs
+from itmbench.errors import InputError
+from itmbench.losses import PairLikelihood, SoftInfoNCE
+from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.distributed import gather_rows
+from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
+from itmbench.methods.mcr_dgn.context import Blocks, Context, Nodes, Rule, own_images
+from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, Keep, Propagation, Update
+from itmbench.retrieval.protocol import Evaluation
+
+Inference = Literal["auto", "anchor", "encoder", "transductive"]
+
+_ENCODED = 64
+"""Training pairs that are encoded at a time for the bank."""
+
+
+class MCRDGN(Matcher):
+    """Mutual contextual relation-guided dynamic graph network, after its published description.
+
+    Args:
+        dim: D, size of the common space.
+        concepts: concept nodes of an item, beside its global node.
+        k: nearest nodes of each modality that make the context of a node.
+        edges: "mutual": both are in the other's context; "union": one of them is.
+        blocks: edges within and across the modalities, or of one kind alone.
+        update: when edges are found; see `itmbench.methods.mcr_dgn.graph.DynamicGraph`.
+        attention: what weighs the edges; see `itmbench.methods.mcr_dgn.graph.GraphLayer`.
+        layers: of the graph; 0 trains and tests without one.
+        step: how far a layer moves a node, at the start.
+        context: what training items attach to: the other items of their batch, or the bank of the last epoch (the
+            batch while it is empty).
+        inference: how an item is encoded at test. "anchor": attached alone to the bank; "encoder": without the graph;
+            "auto": the better of these two on validation; "transductive": attached to the batch that it comes in, a
+            diagnostic that is not ranked.
+        bank_size: most nodes that the bank holds.
+        temperature: of the contrast, at the start; it is learned.
+        contrast_weight: factor on the contrast by shared labels, or by pairs where there are none.
+        likelihood_weight: factor on the likelihood of what belongs together.
+        label_weight: factor on the prediction of the labels, where there are any.
+        graph_weight: factor on these three of the embeddings with the graph; those without it count 1.
+        consistency_weight: factor on the distance of the embeddings without the graph from those with it.
+        **kwargs: those of ``Matcher``.
+
+    Raises:
+        InputError: a number makes no graph.
+    """
+
+    uses_graph: Tensor
+
+    def __init__(
+        self,
+        dim: int = 256,
+        concepts: int = 2,
+        k: int = 8,
+        edges: Rule = "mutual",
+        blocks: Blocks = "all",
+        update: Update = "layer",
+        attention: Attention = "gatv2",
+        layers: int = 2,
+        step: float = 0.1,
+        context: Literal["batch", "bank"] = "batch",
+        inference: Inference = "auto",
+        bank_size: int = 4096,
+        temperature: float = 0.1,
+        contrast_weight: float = 1.0,
+        likelihood_weight: float = 0.5,
+        label_weight: float = 0.5,
+        graph_weight: float = 1.0,
+        consistency_weight: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if k < 1:
+            raise InputError(f"MCRDGN: k {k} leaves every node without neighbours; give 1 or more, or set layers to 0")
+        if bank_size < 2 * (1 + concepts):
+            raise InputError(f"MCRDGN: bank_size {bank_size} has no room for a pair; give {2 * (1 + concepts)} or more")
+        self.dim, self.k, self.blocks, self.context, self.inference = dim, k, blocks, context, inference
+        self.image_nodes = ItemNodes(self.image.width, dim, concepts)
+        self.text_nodes = ItemNodes(self.text.width, dim, concepts)
+        self.contrast = SoftInfoNCE(temperature, learn_temperature=True)
+        self.likelihood = PairLikelihood(scale=5.0)
+        self.classifier: nn.Linear | None = None  # once the number of labels is known
+        self.contrast_weight, self.likelihood_weight, self.label_weight = (
+            contrast_weight,
+            likelihood_weight,
+            label_weight,
+        )
+        self.graph_weight, self.consistency_weight = graph_weight, consistency_weight
+        if layers:
+            self.graph = DynamicGraph(dim, layers, attention, edges, update, step)
+            seen = (self.image.width, self.text.width) if update == "static" else None
+            self.bank = Bank(bank_size // (2 * (1 + concepts)), 1 + concepts, dim, seen)
+        self.layers, self.static = layers, update == "static"
+        self.register_buffer("uses_graph", torch.tensor(True))
+        self._both = False
+        self._filled_at = -1
+
+    # --- what a method is -------------------------------------------------------------------------------------------
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return self._embed(0, *self.image_nodes(self.image(images)))
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        return self._embed(1, *self.text_nodes(self.text(tokens)))
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        image, text, positives = self.encode_pairs(batch)
+        labels = gather_rows(self, batch["labels"]) if "labels" in batch else None
+        loss = self._loss(image, text, positives, labels)
+        if not self.layers:
+            return loss
+        item = gather_rows(self, batch["image_index"])
+        related = self._related(image, text, item)
+        with_graph = self._loss(*related, positives, labels)
+        # The encoder follows the graph, which has seen more: no gradient makes the graph follow the encoder.
+        apart = [
+            1 - (plain.pooled * graph.pooled.detach()).sum(1).mean()
+            for plain, graph in zip((image, text), related, strict=True)
+        ]
+        return loss + self.graph_weight * with_graph + self.consistency_weight * (apart[0] + apart[1])
+
+    def _loss(self, image: Embeddings, text: Embeddings, positives: Tensor, labels: Tensor | None) -> Tensor:
+        """The losses of embeddings, with or without the graph."""
+        scores = self.score(image, text)
+        loss = self.contrast_weight * self.contrast(scores, positives.float())
+        loss = loss + self.likelihood_weight * self.likelihood(scores, positives)
+        if labels is not None:
+            assert self.classifier is not None
+            # Unit vectors are short for a classifier that begins with small weights.
+            logits = self.classifier(torch.cat([image.pooled, text.pooled]) * self.dim**0.5)
+            loss = loss + self.label_weight * binary_cross_entropy_with_logits(
+                logits.float(), labels.float().repeat(2, 1)
+            )
+        return loss
+
+    def _related(self, image: Embeddings, text: Embeddings, item: Tensor) -> tuple[Embeddings, Embeddings]:
+        """Embeddings of a training batch with the graph."""
+        assert image.tokens is not None and text.tokens is not None
+        nodes = image.tokens[..., : self.dim], text.tokens[..., : self.dim]
+        seen = (image.tokens[..., self.dim :], text.tokens[..., self.dim :]) if self.static else None
+        context = self.bank.context(self.k, self.blocks) if self.context == "bank" else None
+        if context is None:
+            context = pair_context(item, *nodes, self.k, self.blocks, seen)
+        own = own_images(item.repeat_interleave(nodes[0].shape[1]).repeat(2))
+        by = nodes if seen is None else seen
+        done = self.graph(torch.cat(nodes).flatten(0, 1), context, own, (by[0].flatten(0, 1), by[1].flatten(0, 1)))
+        states = done[-1].states.view(2, *nodes[0].shape)
+        return Embeddings(read_out(states[0])), Embeddings(read_out(states[1]))
+
+    # --- an item at test --------------------------------------------------------------------------------------------
+
+    @property
+    def inductive(self) -> bool:
+        return self.inference != "transductive"
+
+    def _embed(self, modality: int, nodes: Tensor, seen: Tensor) -> Embeddings:
+        """In training the plain vector with its nodes (and what edges are found by); else the vector to be tested."""
+        plain = read_out(nodes)
+        if self.training:
+            tokens = torch.cat([nodes, seen], dim=2) if self.static else nodes
+            return Embeddings(plain, tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
+        if self._both:
+            return Embeddings(torch.cat([plain, self._with_graph(modality, nodes, seen)], dim=1))
+        graph = self.inference != "encoder" and (self.inference != "auto" or bool(self.uses_graph))
+        return Embeddings(self._with_graph(modality, nodes, seen) if graph else plain)
+
+    def _with_graph(self, modality: int, nodes: Tensor, seen: Tensor) -> Tensor:
+        """Vectors `[B, D]` of items with the graph; the plain ones where there is no graph, or nothing in the bank."""
+        done = self.propagate(modality, nodes, seen)
+        return read_out(done[-1].states.view_as(nodes)) if done else read_out(nodes)
+
+    def propagate(self, modality: int, nodes: Tensor, seen: Tensor, keep: Keep | None = None) -> list[Propagation]:
+        """What every layer of the graph does at test with items of one modality, from their ``ItemNodes``."""
+        if not self.layers:
+            return []
+        states, by = nodes.flatten(0, 1), (seen if self.static else nodes).flatten(0, 1)
+        images = 0 if modality else len(states)
+        halves = by[:images], by[images:]
+        if self.inference == "transductive":
+            item = torch.arange(len(nodes), device=nodes.device).repeat_interleave(nodes.shape[1])
+            context = Context(Nodes(states, item, images), self.k, self.blocks, (by, by))
+            return self.graph(states, context, own_images(item), halves, keep)
+        bank = self.bank.context(self.k, self.blocks)
+        # Nobody says which image an item belongs to: one that the bank holds is known by its looks.
+        return [] if bank is None else self.graph(states, bank, bank.recognised(halves), halves, keep)
+
+    # --- Lightning --------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        labels = self.data.corpus.labels
+        if labels is not None and self.classifier is None:
+            self.classifier = nn.Linear(self.dim, labels.shape[1])
+
+    def on_fit_start(self) -> None:
+        self._filled_at = -1  # steps are counted anew
+
+    def on_validation_epoch_start(self) -> None:
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting:
+            self.fill_bank()
+        self._both = fitting and self.inference == "auto" and self.layers > 0
+
+    def on_train_epoch_end(self) -> None:
+        self.fill_bank()
+
+    def measure(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> Evaluation:
+        if not self._both:
+            found = super().measure(encoded, stage)
+            graph = self.layers > 0 and self.inference != "encoder"
+            return self._said(found, graph and (self.inference != "auto" or bool(self.uses_graph)))
+        self._both = False
+        ways = []
+        for half in (0, 1):
+            part = {
+                what: [(index, Embeddings(items.pooled.chunk(2, dim=1)[half])) for index, items in parts]
+                for what, parts in encoded.items()
+            }
+            ways.append(super().measure(part, stage))
+        objective = self.evaluated_by.objective
+        better = ways[1].metrics[objective] > ways[0].metrics[objective]
+        self.uses_graph.fill_(better)
+        return self._said(ways[better], better)
+
+    @staticmethod
+    def _said(found: Evaluation, graph: bool) -> Evaluation:
+        """An evaluation whose row says whether the graph took part."""
+        return Evaluation(found.metrics | {"graph_at_test": float(graph)}, found.per_query)
+
+    def fill_bank(self) -> None:
+        """Encode the bank's training pairs as a test would, once for every state of the weights.
+
+        Every device encodes all of them: they are few, and the banks are the same.
+        """
+        if not self.layers or self._filled_at == self.global_step:
+            return
+        corpus, training = self.data.corpus, self.training
+        assert corpus.images is not None
+        images, texts = bank_rows(corpus, len(self.bank.item))
+        pictures, words = self.image.processor(), self.text.processor()
+        parts: list[tuple[Tensor, ...]] = []
+        self.eval()
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            for start in range(0, len(images), _ENCODED):
+                rows = slice(start, start + _ENCODED)
+                image = pictures([corpus.images[row] for row in images[rows].tolist()], False)
+                text = words([corpus.texts[row] for row in texts[rows].tolist()], False)
+                image, text = move_data_to_device((image, text), self.device)
+                parts.append((*self.image_nodes(self.image(image)), *self.text_nodes(self.text(text))))
+            image_nodes, seen_image, text_nodes, seen_text = (torch.cat(part) for part in zip(*parts, strict=True))
+            seen = (seen_image, seen_text) if self.static else None
+            self.bank.fill(torch.from_numpy(images).to(self.device), image_nodes, text_nodes, seen)
+        self.train(training)
+        self._filled_at = self.global_step
+
+
+class ItemNodes(nn.Module):
+    """An encoder's items -> their nodes: a global one of the pooled vector, and concepts that learned queries collect.
+
+    Args:
+        width: W, of the encoder.
+        dim: D, of the nodes.
+        concepts: how many queries.
+    """
+
+    def __init__(self, width: int, dim: int, concepts: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(concepts, width) / width**0.5)
+        self.key = nn.Linear(width, width)
+        self.project, self.project_concept = nn.Linear(width, dim), nn.Linear(width, dim)
+
+    def forward(self, items: Embeddings) -> tuple[Tensor, Tensor]:
+        """Nodes `[B, R, D]`, and what they were before the projection `[B, R, W]`, all of length 1."""
+        assert items.tokens is not None and items.mask is not None
+        logits = self.queries @ self.key(items.tokens).transpose(1, 2)  # [B, r, N]
+        # An item without a real token pools its padding, so that no weight is NaN, and then has it taken away.
+        real = items.mask.any(1).view(-1, 1, 1)
+        weights = logits.float().masked_fill(~(items.mask.unsqueeze(1) | ~real), -torch.inf).softmax(2) * real
+        concepts = weights.to(items.tokens.dtype) @ items.tokens
+        nodes = torch.cat([self.project(items.pooled).unsqueeze(1), self.project_concept(concepts)], dim=1)
+        raw = torch.cat([items.pooled.unsqueeze(1), concepts], dim=1)
+        return normalize(nodes.float(), dim=2), normalize(raw.float(), dim=2)
+
+
+def read_out(nodes: Tensor) -> Tensor:
+    """Items `[B, D]` of length 1 from their nodes `[B, R, D]`: the mean direction."""
+    return normalize(nodes.sum(1), dim=1)

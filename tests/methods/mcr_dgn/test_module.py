@@ -1,0 +1,387 @@
+"""MCR-DGN as a whole: its nodes, losses, bank and inference; every switch; extremes."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from methods.test_base import trainer
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from toy import ToyData, toy_encoders
+
+from itmbench.bench.audit import audit, audit_few
+from itmbench.encoders import Embeddings
+from itmbench.errors import InputError
+from itmbench.losses import PairLikelihood, SoftInfoNCE
+from itmbench.methods.base import Matcher
+from itmbench.methods.mcr_dgn.bank import bank_rows
+from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out
+
+
+def matcher(**options: Any) -> MCRDGN:
+    torch.manual_seed(0)
+    return MCRDGN(**({"dim": 32, "k": 4, "step": 0.5, "lr": 3e-3} | toy_encoders() | options))
+
+
+def prepared(folder: Path, labels: bool = True, **options: Any) -> tuple[MCRDGN, dict[str, Any]]:
+    """A model in training and a batch of the toy data: the same whatever the options."""
+    model, data = matcher(**options), ToyData(str(folder), labels=labels, copies=1)
+    trainer(folder, max_steps=0).fit(model, data)
+    torch.manual_seed(0)
+    return model.train(), dict(next(iter(data.train_dataloader())))
+
+
+def with_bank(folder: Path, labels: bool = True, **options: Any) -> tuple[MCRDGN, ToyData, L.Trainer]:
+    """A model that has trained for an epoch, its data and its trainer."""
+    model, data = matcher(**options), ToyData(str(folder), labels=labels, copies=2)
+    fit = trainer(folder, max_epochs=1, limit_val_batches=0)
+    fit.fit(model, data)
+    return model.eval(), data, fit
+
+
+def test_nodes_are_the_pooled_vector_and_what_queries_attend_to() -> None:
+    torch.manual_seed(0)
+    made = ItemNodes(width=6, dim=4, concepts=2)
+    items = Embeddings(torch.randn(3, 6), torch.randn(3, 5, 6), torch.arange(5) < torch.tensor([[5], [2], [0]]))
+    nodes, raw = made(items)
+    assert items.tokens is not None and items.mask is not None
+    for row in range(3):
+        torch.testing.assert_close(nodes[row, 0], normalize(made.project(items.pooled[row]), dim=0))
+        for concept in range(2):
+            tokens = items.tokens[row][items.mask[row]]
+            pooled = torch.zeros(6)
+            if len(tokens):
+                weights = (made.key(tokens) @ made.queries[concept]).softmax(0)
+                pooled = weights @ tokens
+            torch.testing.assert_close(raw[row, 1 + concept], normalize(pooled, dim=0))
+            expected = normalize(made.project_concept(pooled), dim=0)
+            torch.testing.assert_close(nodes[row, 1 + concept], expected)
+    torch.testing.assert_close(read_out(nodes)[1], normalize(nodes[1].mean(0), dim=0))
+    nodes.square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in made.parameters())
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_the_loss_is_that_of_both_embeddings_and_their_distance(labels: bool, tmp_path: Path) -> None:
+    weights = {"contrast_weight": 0.7, "likelihood_weight": 0.3, "label_weight": 2.0, "temperature": 0.2}
+    model, pairs = prepared(tmp_path, labels, graph_weight=0.6, consistency_weight=5.0, **weights)
+    image, text, positives = model.encode_pairs(pairs)
+    related = model._related(image, text, pairs["image_index"])
+
+    def loss(pair: tuple[Embeddings, Embeddings]) -> Tensor:
+        scores = pair[0].pooled @ pair[1].pooled.T
+        total = 0.7 * SoftInfoNCE(0.2)(scores, positives) + 0.3 * PairLikelihood(5.0)(scores, positives)
+        if labels:
+            assert model.classifier is not None
+            for items in pair:
+                logits = model.classifier(items.pooled * 32**0.5)
+                total = total + binary_cross_entropy_with_logits(logits, pairs["labels"].float())
+        return total
+
+    apart = sum(
+        (1 - torch.cosine_similarity(a.pooled, b.pooled)).mean() for a, b in zip((image, text), related, strict=True)
+    )
+    expected = loss((image, text)) + 0.6 * loss(related) + 5.0 * apart
+    torch.testing.assert_close(model.training_loss(pairs), expected)
+
+
+def test_the_encoder_follows_the_graph_and_not_the_reverse(tmp_path: Path) -> None:
+    model, pairs = prepared(tmp_path, consistency_weight=1.0)
+    off, _ = prepared(tmp_path, consistency_weight=0.0)
+    for each in (model, off):
+        each.training_loss(pairs).backward()
+    for weight, other in zip(model.graph.parameters(), off.graph.parameters(), strict=True):
+        assert weight.grad is not None and other.grad is not None
+        torch.testing.assert_close(weight.grad, other.grad)
+    assert not torch.allclose(model.image_nodes.project.weight.grad, off.image_nodes.project.weight.grad)  # type: ignore[arg-type]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "concepts": {"concepts": 0},
+    "k": {"k": 1},
+    "union": {"edges": "union"},
+    "intra": {"blocks": "intra"},
+    "cross": {"blocks": "cross"},
+    "step by step": {"update": "step"},
+    "static": {"update": "static"},
+    "uniform": {"attention": "uniform"},
+    "no graph": {"layers": 0},
+    "one layer": {"layers": 1},
+    "small step": {"step": 0.1},
+    "temperature": {"temperature": 0.3},
+    "contrast": {"contrast_weight": 0.0},
+    "likelihood": {"likelihood_weight": 0.0},
+    "labels": {"label_weight": 0.0},
+    "graph": {"graph_weight": 0.0},
+    "consistency": {"consistency_weight": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_changes_the_loss(name: str, tmp_path: Path) -> None:
+    model, pairs = prepared(tmp_path)
+    changed, _ = prepared(tmp_path, **OPTIONS[name])
+    assert model.training_loss(pairs).item() != pytest.approx(changed.training_loss(pairs).item(), rel=1e-5)
+
+
+def test_learned_attention_begins_as_the_cosine_and_leaves_it(tmp_path: Path) -> None:
+    model, pairs = prepared(tmp_path)
+    cosine, _ = prepared(tmp_path, attention="cosine")
+    cosine.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(model.training_loss(pairs), cosine.training_loss(pairs))
+    for layer in model.graph.layers:
+        torch.nn.init.normal_(layer.score.weight)  # type: ignore[arg-type, union-attr]
+    assert model.training_loss(pairs).item() != pytest.approx(cosine.training_loss(pairs).item(), rel=1e-5)
+
+
+def test_training_attaches_to_the_batch_or_to_the_bank(tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path, context="bank")
+    pairs = dict(next(iter(data.train_dataloader())))
+    losses = {}
+    model.train()
+    for model.context in ("batch", "bank"):
+        losses[model.context] = model.training_loss(pairs)
+    assert losses["batch"].item() != pytest.approx(losses["bank"].item(), rel=1e-5)
+    losses["bank"].backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.graph.parameters())
+    # A training item that is in the bank sees neither itself nor its text there.
+    image, text, _ = model.encode_pairs(pairs)
+    seen: list[Tensor] = []
+    model.graph.register_forward_hook(lambda graph, inputs, done: seen.extend(step.edges for step in done))
+    model._related(image, text, pairs["image_index"])
+    bank = model.bank.context(model.k, "all")
+    assert bank is not None and np.isin(pairs["image_index"], model.bank.item).all()
+    item = pairs["image_index"].repeat_interleave(3).repeat(2)
+    assert all((item[edges.target] != bank.nodes.item[edges.source]).all() for edges in seen)  # type: ignore[attr-defined]
+    assert len(seen) == 2 and len(seen[0])
+
+
+def test_the_bank_is_what_a_test_encodes_of_training_pairs(tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path, bank_size=60)
+    held = model.bank.item[model.bank.item >= 0]
+    assert len(held) == 10 and len(model.bank.image) == 10  # 60 nodes, six a pair
+    assert np.isin(held, data.corpus.train).all()
+    assert not np.isin(held, np.r_[data.corpus.stages["val"].queries, data.corpus.stages["test"].queries]).any()
+    corpus = data.corpus
+    assert corpus.images is not None
+    pictures = model.image.processor()([corpus.images[int(row)] for row in held], False)
+    images, texts = bank_rows(corpus, 10)
+    words = model.text.processor()([corpus.texts[int(row)] for row in texts], False)
+    with torch.no_grad():
+        nodes = model.image_nodes(model.image(pictures))[0], model.text_nodes(model.text(words))[0]
+    assert np.array_equal(held, images)
+    torch.testing.assert_close(model.bank.image, nodes[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.bank.text, nodes[1], atol=1e-5, rtol=0)
+    assert not model.bank.image.requires_grad
+
+
+def test_the_bank_is_encoded_as_a_test_does_and_training_goes_on(tmp_path: Path) -> None:
+    model, data = matcher(), ToyData(str(tmp_path), copies=1)
+    modes: list[tuple[bool, bool]] = []
+    model.text_nodes.register_forward_hook(lambda nodes, *_: modes.append((nodes.training, torch.is_grad_enabled())))
+    for _ in range(2):  # a second training counts its steps anew
+        trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data)
+    epoch = [(True, True)] * 2 + [(False, False)]
+    assert modes == epoch * 2 and model.training
+
+
+def test_a_training_item_at_test_does_not_see_itself_or_its_text(tmp_path: Path) -> None:
+    """Nobody tells the model that the bank holds it."""
+    model, data, _ = with_bank(tmp_path, edges="union", k=40)
+    bank = model.bank.context(model.k, "all")
+    assert bank is not None and data.corpus.images is not None
+    rows = model.bank.item[:5]
+    pictures = model.image.processor()([data.corpus.images[int(row)] for row in rows], False)
+    with torch.no_grad():
+        done = model.propagate(0, *model.image_nodes(model.image(pictures)))
+    for step in done:
+        seen = bank.nodes.item[step.edges.source]
+        assert len(seen) and (seen != rows.repeat_interleave(3)[step.edges.target]).all()
+        assert set(seen.tolist()) >= set(rows.tolist())  # but each other
+
+
+def test_the_bank_is_fresh_at_every_validation_and_survives_a_checkpoint(tmp_path: Path) -> None:
+    class Watch(L.Callback):
+        found: ClassVar[list[Tensor]] = []
+
+        def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+            self.found.append(pl_module.bank.image.clone())
+
+    # With the bank, training attaches to what the validation before it may have found in the bank.
+    model, data = matcher(context="bank"), ToyData(str(tmp_path), labels=True, copies=1)
+    watch = Watch()
+    fit = trainer(tmp_path, max_epochs=2, callbacks=[watch])
+    fit.fit(model, data)
+    first, last = watch.found[0], watch.found[-1]
+    assert first.abs().sum() > 0 and not torch.equal(first, last) and torch.equal(last, model.bank.image)
+    fit.save_checkpoint(tmp_path / "model.ckpt")
+    expected = fit.test(model, data, verbose=False)[0]["test/mAP"]
+    other = matcher()
+    found = trainer(tmp_path).test(
+        other, data, ckpt_path=str(tmp_path / "model.ckpt"), weights_only=True, verbose=False
+    )
+    assert found[0]["test/mAP"] == expected
+    assert torch.equal(other.bank.image, model.bank.image)
+
+
+def encode(model: MCRDGN, data: ToyData, rows: list[int]) -> Tensor:
+    """Pooled vectors of images and of their first texts."""
+    corpus = data.corpus
+    assert corpus.images is not None
+    with torch.no_grad():
+        image = model.encode_image(model.image.processor()([corpus.images[row] for row in rows], False)).pooled
+        text = model.encode_text(model.text.processor()([corpus.texts[2 * row] for row in rows], False)).pooled
+    return torch.stack([image, text], dim=1)
+
+
+INDUCTIVE: list[dict[str, Any]] = [
+    {"inference": "anchor"},
+    {"inference": "anchor", "update": "static", "edges": "union"},
+    {"inference": "encoder"},
+    {"inference": "auto"},
+]
+
+
+@pytest.mark.parametrize("options", INDUCTIVE)
+def test_an_item_alone_and_in_a_batch_get_the_same_embedding(options: dict[str, Any], tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path, **options)
+    rows = [0, 3, 5, 35, 50, 63]  # items of training, which the bank holds, of validation and of test
+    together = encode(model, data, rows)
+    backwards = encode(model, data, rows[::-1]).flip(0)
+    alone = torch.cat([encode(model, data, [row]) for row in rows])
+    torch.testing.assert_close(backwards, together, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+    assert model.inductive
+
+
+def test_what_inference_changes(tmp_path: Path) -> None:
+    model, data, fit = with_bank(tmp_path)
+    rows = [0, 3, 50, 63]
+    found = dict[str, Tensor]()
+    for model.inference in ("anchor", "encoder", "transductive"):
+        found[model.inference] = encode(model, data, rows)
+        assert model.inductive == (model.inference != "transductive")
+        said = fit.test(model, data, verbose=False)[0]["test/graph_at_test"]
+        assert said == (model.inference != "encoder")
+    model.eval()
+    for one, other in (("anchor", "encoder"), ("anchor", "transductive"), ("encoder", "transductive")):
+        assert not torch.allclose(found[one], found[other], atol=1e-4), (one, other)
+    model.inference = "transductive"
+    torch.testing.assert_close(encode(model, data, [50]), found["encoder"][2:3])  # nobody else to look at
+
+
+def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data, _ = with_bank(tmp_path)
+    measured: list[Tensor] = []
+    measure, quality = Matcher.measure, {"encoder": 0.3, "anchor": 0.2}
+
+    def spy(self: MCRDGN, encoded: Any, stage: str) -> Any:
+        found = measure(self, encoded, stage)
+        measured.append(encoded["image"][0][1].pooled)
+        found.metrics["mAP"] = list(quality.values())[(len(measured) - 1) % 2]
+        return found
+
+    monkeypatch.setattr(Matcher, "measure", spy)
+    for better in (False, True):
+        quality["anchor"] = 0.4 if better else 0.2
+        measured.clear()
+        again = trainer(tmp_path, max_epochs=1)
+        again.fit(model.train(), data)
+        assert len(measured) == 2 and bool(model.uses_graph) is better
+        assert again.callback_metrics["val/objective"] == pytest.approx(max(quality.values()))
+        assert again.callback_metrics["val/graph_at_test"] == better
+        ways = dict[str, Tensor]()
+        model.eval()
+        for model.inference in ("encoder", "anchor", "auto"):
+            ways[model.inference] = encode(model, data, [0, 50])
+        assert torch.equal(ways["auto"], ways["anchor" if better else "encoder"])
+        assert not torch.equal(ways["anchor"], ways["encoder"])
+        # What was compared are these two ways; the first image of the gallery is one of training.
+        for half, way in enumerate(("encoder", "anchor")):
+            model.inference = way  # type: ignore[assignment]
+            torch.testing.assert_close(measured[half][0], encode(model, data, [0])[0, 0], atol=1e-5, rtol=0)
+        model.inference = "auto"
+        measured.clear()
+        assert again.test(model, data, verbose=False)[0]["test/graph_at_test"] == better
+        assert len(measured) == 1 and measured[0].shape[1] == 32
+    assert model.state_dict()["uses_graph"]
+
+
+def test_without_a_bank_an_item_is_its_encoding(tmp_path: Path) -> None:
+    model, data = matcher(inference="anchor"), ToyData(str(tmp_path))
+    trainer(tmp_path).test(model, data, verbose=False)
+    model.eval()
+    anchored = encode(model, data, [0, 50])
+    model.inference = "encoder"
+    assert torch.equal(anchored, encode(model, data, [0, 50]))
+
+
+def test_without_a_graph_there_are_no_weights_of_one_and_no_bank(tmp_path: Path) -> None:
+    model, data, fit = with_bank(tmp_path, layers=0)
+    assert not any("graph" in name or "bank" in name for name, _ in model.named_parameters())
+    assert not hasattr(model, "bank")
+    assert fit.test(model, data, verbose=False)[0]["test/graph_at_test"] == 0
+
+
+def test_a_trained_model_with_its_bank_passes_the_leak_audit(tmp_path: Path) -> None:
+    model, data, fit = with_bank(tmp_path, inference="anchor")
+    findings = {finding.name: finding for finding in audit(fit, model, data)}
+    assert [name for name, finding in findings.items() if not finding.passed] == []
+
+
+def test_the_audit_finds_the_transductive_diagnostic(tmp_path: Path) -> None:
+    model, data, fit = with_bank(tmp_path, inference="transductive")
+    fit.test(model, data, verbose=False)
+    alone, _ = audit_few(model, data)
+    assert alone.name == "alone" and not alone.passed
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_learns(labels: bool, tmp_path: Path) -> None:
+    data, model = ToyData(str(tmp_path), labels=labels), matcher(step=0.1)
+    fit = trainer(tmp_path, max_epochs=5, check_val_every_n_epoch=5)
+    before = fit.test(model, data, verbose=False)[0]["test/objective"]
+    fit.fit(model, data)
+    metrics = fit.test(model, data, verbose=False)[0]
+    if labels:
+        assert metrics["test/mAP"] > before + 0.12
+    else:  # 16 pictures, each with its own kind: chance is 1/16
+        assert min(metrics["test/i2t/R@1"], metrics["test/t2i/R@1"]) > 0.5
+
+
+def finite(loss: Tensor, model: MCRDGN) -> None:
+    model.zero_grad()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+
+
+def some(pairs: dict[str, Any], count: int) -> dict[str, Any]:
+    return {
+        key: {name: part[:count] for name, part in value.items()} if isinstance(value, dict) else value[:count]
+        for key, value in pairs.items()
+    }
+
+
+@pytest.mark.parametrize("update", ["layer", "static"])
+def test_extremes_have_finite_gradients(update: str, tmp_path: Path) -> None:
+    """More neighbours than items; half precision; a pair alone; no label at all; images that are all the same."""
+    model, pairs = prepared(tmp_path, k=50, update=update)
+    with torch.autocast("cpu", torch.bfloat16):
+        finite(model.training_loss(some(pairs, 2)), model)
+    finite(model.training_loss(some(pairs, 1)), model)
+    finite(model.training_loss(pairs | {"labels": torch.zeros_like(pairs["labels"])}), model)
+    same = {key: value[:1].expand_as(value) for key, value in pairs["image"].items()}
+    finite(model.training_loss(pairs | {"image": same}), model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"k": 0}, "k 0 leaves every node"), ({"bank_size": 5}, "bank_size 5 has no room")]
+)
+def test_impossible_options_are_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        matcher(**options)
+    assert "\n" not in str(error.value)
