@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except InputError as error:
         return _refuse(error)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nitmbench: interrupted; the same command goes on from the last epoch", file=sys.stderr)
         return 1

@@ -147,3 +147,9 @@ def test_an_unreadable_image_in_a_loader_process_is_one_line(
     assert main(command) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("itmbench: ") and "0.png: not a readable image" in last and "replace the file" in last
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = f"{sys.executable} -u -m itmbench.cli list | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "methods:\n", "")
