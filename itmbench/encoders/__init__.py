@@ -1,6 +1,6 @@
 """Encoders: pixels, words or ready-made features -> pooled vectors and tokens."""
 
-from itmbench.encoders.base import Encoder, masked_mean
+from itmbench.encoders.base import Encoder, masked_max, masked_mean
 from itmbench.encoders.clip import (
     CLIPImageEncoder,
     CLIPTextEncoder,
@@ -28,5 +28,6 @@ __all__ = [
     "ScratchTextEncoder",
     "TextEncoder",
     "TimmImageEncoder",
+    "masked_max",
     "masked_mean",
 ]

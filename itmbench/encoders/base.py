@@ -76,3 +76,9 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     """Mean of the real tokens: `[B, N, D]`, bool `[B, N]` -> `[B, D]`; zeros where no token is real."""
     weights = mask.to(tokens.dtype).unsqueeze(-1)
     return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Maximum by dimension of the real tokens: `[B, N, D]`, bool `[B, N]` -> `[B, D]`; zeros where no token is real."""
+    largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(1)
+    return largest.masked_fill(~mask.any(1, keepdim=True), 0.0)

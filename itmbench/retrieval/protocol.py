@@ -115,7 +115,7 @@ class CaptionProtocol:
         [(i2t, t2i), *truth] = (shortlist or grid).ranks(pair_sets, self.ties)
         metrics = caption_summary(i2t, t2i, self.ks) | self._chance(here)
         if shortlist is not None:
-            metrics |= shortlist.lost(own, self.ties, self.ks)
+            metrics |= shortlist.lost(own, (i2t, t2i), self.ties, self.ks)
         for true_i2t, true_t2i in truth:
             owners, listed = np.unique(here.owner[here.listed]), np.flatnonzero(here.listed)
             summary = caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)

@@ -51,11 +51,17 @@ class Shortlist:
             for pairs, (coarse_i2t, coarse_t2i) in zip(pair_sets, coarse, strict=True)
         ]
 
-    def lost(self, pairs: Tensor, ties: Ties, ks: Sequence[int]) -> dict[str, float]:
-        """How much higher each recall is by the scorer alone, over `SAMPLE` random queries of each direction."""
-        [(i2t, t2i)] = self.ranks([pairs], ties)
+    def lost(self, pairs: Tensor, found: tuple[Tensor, Tensor], ties: Ties, ks: Sequence[int]) -> dict[str, float]:
+        """How much higher each recall is by the scorer alone, over `SAMPLE` random queries of each direction.
+
+        Args:
+            pairs: int64 `[P, 2]`, image and text.
+            found: what ``ranks`` gave for them.
+            ties: as there.
+            ks: the K of each recall.
+        """
         lost = {}
-        for direction, ranks, side in (("i2t", i2t, 0), ("t2i", t2i, 1)):
+        for side, (direction, ranks) in enumerate(zip(("i2t", "t2i"), found, strict=True)):
             asked = pairs[:, side].unique()
             order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0)).to(asked.device)
             sample = asked[order[:SAMPLE]].sort().values

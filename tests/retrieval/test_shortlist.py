@@ -59,7 +59,7 @@ def test_a_list_of_everything_is_exact_and_loses_nothing() -> None:
         Grid(images, texts, fine, str).ranks([PAIRS], "pessimistic"),
     )
     assert all(torch.equal(one, other) for one, other in zip(found, exact, strict=True))
-    assert set(shortlist.lost(PAIRS, "pessimistic", (1, 5)).values()) == {0.0}
+    assert set(shortlist.lost(PAIRS, found, "pessimistic", (1, 5)).values()) == {0.0}
 
 
 def test_says_how_much_recall_is_lost() -> None:
@@ -67,7 +67,7 @@ def test_says_how_much_recall_is_lost() -> None:
     [(i2t, t2i)] = Grid(images, texts, fine, str).ranks([PAIRS], "pessimistic")
     shortlist = Shortlist(images, texts, fine, 2, str)
     [(short_i2t, short_t2i)] = shortlist.ranks([PAIRS], "pessimistic")
-    lost = shortlist.lost(PAIRS, "pessimistic", (5,))
+    lost = shortlist.lost(PAIRS, (short_i2t, short_t2i), "pessimistic", (5,))
     assert lost["shortlist/i2t/lost R@5"] == pytest.approx(
         float((i2t <= 5).double().mean() - (short_i2t <= 5).double().mean())
     )

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from itmbench.methods.place_codes import sinusoids
+
 Intra = Literal["off", "full", "topk", "static"]
 
 
@@ -64,9 +66,6 @@ class IntraModalRelations(nn.Module):
 
 
 def position_codes(tokens: Tensor) -> Tensor:
-    """Sinusoidal codes of the places of tokens `[B, N, D]` (Vaswani et al. 2017, section 3.5), the same shape."""
-    dim = tokens.shape[2]
-    place = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(1)
-    frequency = torch.exp(torch.arange(0, dim, 2, device=tokens.device) * (-math.log(10_000.0) / dim))
-    codes = torch.stack([torch.sin(place * frequency), torch.cos(place * frequency)], dim=2).flatten(1)[:, :dim]
+    """Sinusoidal codes of the places of tokens `[B, N, D]` from 0, the same shape."""
+    codes = sinusoids(torch.arange(tokens.shape[1], device=tokens.device), tokens.shape[2])
     return codes.to(tokens.dtype).expand_as(tokens)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from itmbench.encoders import Embeddings
+from itmbench.encoders import Embeddings, masked_max
 from itmbench.encoders.base import Inputs
 from itmbench.losses import InfoNCE, TripletLoss
-from itmbench.methods.base import Batch
+from itmbench.methods.base import Batch, Matcher
 from itmbench.methods.cross_attention import regions_for_words, relations, words_for_regions
 from itmbench.methods.sedra.fusion import Fusion, RelationFusion
 from itmbench.methods.sedra.inter import Inter, InterModalRelations
@@ -69,7 +69,7 @@ class SEDRA(TokenMatcher):
         return self.text_tokens(self.text(tokens))
 
     def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
-        overall = normalize(image.pooled, dim=-1) @ normalize(text.pooled, dim=-1).T
+        overall = Matcher.score(self, image, text)
         if self.alignment == "global":
             return overall
         local = self._local(image, text, within_image, within_text)
@@ -82,8 +82,7 @@ class SEDRA(TokenMatcher):
         image, text, positives = self.encode_pairs(batch)
         loss = self.loss(self.score(image, text), positives)
         if self.global_loss:
-            overall = normalize(image.pooled, dim=-1) @ normalize(text.pooled, dim=-1).T
-            loss = loss + self.global_loss * self.contrast(overall, positives)
+            loss = loss + self.global_loss * self.contrast(Matcher.score(self, image, text), positives)
         return loss
 
     def _local(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
@@ -131,6 +130,5 @@ class Tokens(nn.Module):
         empty = ~mask.any(1, keepdim=True)
         weights = logits.squeeze(2).float().masked_fill(~mask, -torch.inf).masked_fill(empty, 0.0).softmax(1)
         attended = (weights.to(tokens.dtype).unsqueeze(2) * tokens).sum(1)
-        largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(1).masked_fill(empty, 0.0)
-        pooled = guide + attended + largest
+        pooled = guide + attended + masked_max(tokens, mask)
         return Embeddings(normalize(pooled, dim=-1), normalize(tokens, dim=-1) * mask.unsqueeze(2), mask)

@@ -2,11 +2,10 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from itmbench.encoders import Embeddings, masked_mean
+from itmbench.encoders import Embeddings, masked_max, masked_mean
 from itmbench.encoders.base import Inputs
 from itmbench.losses import InfoNCE, TripletLoss
 from itmbench.methods.base import Batch, Matcher
@@ -47,9 +46,3 @@ class VSE(Matcher):
         assert items.tokens is not None and items.mask is not None
         pool = masked_mean if self.pooling == "mean" else masked_max
         return Embeddings(normalize(pool(project(items.tokens), items.mask), dim=-1))
-
-
-def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Maximum by dimension of the real tokens: `[B, N, D]`, bool `[B, N]` -> `[B, D]`; zeros where no token is real."""
-    largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(1)
-    return largest.masked_fill(~mask.any(1, keepdim=True), 0.0)

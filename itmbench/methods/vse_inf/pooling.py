@@ -1,10 +1,10 @@
 """The generalised pooling operator (GPO) of VSE-infinity."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from itmbench.methods.place_codes import sinusoids
 
 
 class GeneralizedPooling(nn.Module):
@@ -51,7 +51,5 @@ class GeneralizedPooling(nn.Module):
 
 
 def place_codes(count: int, size: int, device: torch.device) -> Tensor:
-    """Sinusoidal codes of the places 1..count, `[count, size]` (Vaswani et al. 2017, section 3.5); size is even."""
-    place = torch.arange(1, count + 1, device=device).unsqueeze(1)
-    frequency = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10_000.0) / size))
-    return torch.stack([torch.sin(place * frequency), torch.cos(place * frequency)], dim=2).flatten(1)
+    """Sinusoidal codes of the places 1..count, `[count, size]`."""
+    return sinusoids(torch.arange(1, count + 1, device=device), size)
