@@ -7,10 +7,15 @@ A cell folder holds ``config.yaml`` (rerun it with ``itmbench fit --config``), `
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from itmbench.errors import InputError
 
@@ -21,12 +26,23 @@ SCHEMA = 2
 """Of ``result.json``; 2 added ``audit``. Results of 1 are read as well."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
 RUNNING = ".running"
-"""Folder, below the results, of cells that are not complete."""
+"""Folder, below the results, of cells that are not complete, and of what is being merged or removed."""
+
+
+def _with(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A check that a mapping has some keys."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        if missing := [key for key in keys if key not in value]:
+            raise ValueError(f"no {' and no '.join(missing)}")
+        return value
+
+    return check
 
 
 @dataclass(frozen=True)
 class Result:
-    """All that is known of a finished cell, as ``result.json`` holds it.
+    """All that is known of a finished cell, as ``result.json`` holds it; docs/results.md tells it field by field.
 
     Args:
         key: hash of everything that can change the result; a cell whose key is in the store is not run again.
@@ -50,11 +66,11 @@ class Result:
     seed: int
     metrics: dict[str, float]
     validation: float
-    protocol: dict[str, Any]
-    data: dict[str, Any]
+    protocol: Annotated[dict[str, Any], AfterValidator(_with("name", "version", "objective"))]
+    data: Annotated[dict[str, Any], AfterValidator(_with("name", "fingerprint", "counts"))]
     pretraining: str
     inductive: bool
-    parameters: dict[str, int]
+    parameters: Annotated[dict[str, int], AfterValidator(_with("all", "trained"))]
     flops: dict[str, int]
     throughput: dict[str, float]
     peak_memory: int
@@ -65,7 +81,9 @@ class Result:
     git: dict[str, Any] | None
     finished: str
     schema: int = SCHEMA
-    audit: dict[str, dict[str, Any]] = field(default_factory=dict)
+    audit: dict[str, Annotated[dict[str, Any], AfterValidator(_with("passed"))]] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` into a folder."""
@@ -73,18 +91,42 @@ class Result:
 
     @staticmethod
     def load(folder: Path) -> "Result":
-        """Read ``result.json`` of a cell folder.
+        """Read ``result.json`` of a cell folder, of this schema or an older one.
 
         Raises:
-            InputError: it is not a result of this schema.
+            InputError: there is none, a newer itmbench has written it, or a field is missing, unknown or of another
+                type.
         """
         path = folder / RESULT
         try:
-            return Result(**json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+            text = path.read_text(encoding="utf-8")
+            schema = json.loads(text).get("schema", 1)
+            if isinstance(schema, int) and schema > SCHEMA:
+                raise InputError(
+                    f"{path}: schema {schema} of a newer itmbench, this one reads up to {SCHEMA}; update it"
+                )
+            result = _validator().validate_json(text)
+            if result.protocol["objective"] not in result.metrics:
+                raise ValueError(f"metrics: no {result.protocol['objective']}, the objective of the protocol")
+            return result
+        except InputError:
+            raise
+        except (OSError, AttributeError, ValueError) as error:
             raise InputError(
-                f"{path}: not a result of this version ({error}); remove that folder and run the cell again"
+                f"{path}: not a result ({_in_a_line(error)}); remove that folder and run the cell again"
             ) from None
+
+
+@cache
+def _validator() -> TypeAdapter[Result]:
+    return TypeAdapter(Result)
+
+
+def _in_a_line(error: Exception) -> str:
+    """What is wrong with a file, by field where that is known."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, of['loc'])) or 'file'}: {of['msg']}" for of in error.errors()[:3])
 
 
 def commit(finished: Path, folder: Path) -> None:
@@ -109,6 +151,126 @@ def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
     for path in sorted(root.rglob(RESULT)):
         if RUNNING not in path.relative_to(root).parts:
             yield path.parent, Result.load(path.parent)
+
+
+def cell_folder(root: str | Path, cell: str) -> Path:
+    """The folder of a cell.
+
+    Args:
+        root: the results folder.
+        cell: its folder as ``itmbench results list`` prints it, relative to the results, or as a path.
+
+    Raises:
+        InputError: there is no complete cell, or it lies outside the results.
+    """
+    top = Path(root).resolve()
+    for path in (top / cell, Path(cell)):
+        folder = path.resolve()
+        inside = folder != top and folder.is_relative_to(top) and RUNNING not in folder.relative_to(top).parts
+        if inside and (folder / RESULT).is_file():
+            return folder
+    raise InputError(f"{cell}: no such cell in {root}; `itmbench results list` names them")
+
+
+def remove(root: str | Path, cell: str) -> Path:
+    """Remove a cell, whole or not at all, and the folders above it that are empty then.
+
+    Args:
+        root: the results folder.
+        cell: as for ``cell_folder``.
+
+    Returns:
+        The folder that was.
+
+    Raises:
+        InputError: there is no such cell in it.
+    """
+    top, folder = Path(root).resolve(), cell_folder(root, cell)
+    with _scratch(top) as scratch:
+        os.replace(folder, scratch / "removed")
+    above = folder.parent
+    while above != top and not any(above.iterdir()):
+        above.rmdir()
+        above = above.parent
+    return folder
+
+
+class Merged(NamedTuple):
+    """What a merge has done with each cell of the other store, by folder.
+
+    Args:
+        copied: those that were not here.
+        equal: those that were, with the same key, metrics and results of every query.
+        conflicts: those whose place is taken by another result, which was left as it is; and what differs.
+    """
+
+    copied: list[Path]
+    equal: list[Path]
+    conflicts: dict[Path, str]
+
+
+def merge(root: str | Path, other: str | Path) -> Merged:
+    """Copy the cells of another results folder; nothing that is here is changed.
+
+    Every cell is copied beside the results and then moved to its place, so that an interrupted merge leaves whole cells
+    only and may be run again. Cells of the other folder that are not complete are not looked at.
+
+    Args:
+        root: the results folder; made if there is none.
+        other: the folder of results to add.
+
+    Raises:
+        InputError: the other is no results folder or lies within this one, or a result in it cannot be read.
+    """
+    top, source = Path(root).resolve(), Path(other).resolve()
+    if source.is_relative_to(top) or top.is_relative_to(source):
+        raise InputError(f"{other}: is, or lies within, {root}, or the other way round; merge two separate folders")
+    merged = Merged([], [], {})
+    cells = list(results(source))
+    if any(folder == source for folder, _ in cells):
+        raise InputError(f"{other}: is a cell; name the results folder that it belongs to")
+    top.mkdir(parents=True, exist_ok=True)
+    with _scratch(top) as scratch:
+        for number, (folder, result) in enumerate(cells):
+            place = folder.relative_to(source)
+            if not (top / place).exists():
+                new = scratch / str(number)
+                shutil.copytree(folder, new)
+                (top / place).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(new, top / place)
+                merged.copied.append(place)
+            elif difference := _difference(top / place, folder, result):
+                merged.conflicts[place] = difference
+            else:
+                merged.equal.append(place)
+    return merged
+
+
+def _difference(folder: Path, other_folder: Path, other: Result) -> str:
+    """What sets two results at the same place apart; empty if they are the same up to what running them cost."""
+    import pandas as pd
+
+    if not (folder / RESULT).is_file():
+        return "something else lies there"
+    here = Result.load(folder)
+    if here.key != other.key:
+        return f"key {here.key} here, {other.key} there"
+    if json.dumps(here.metrics, sort_keys=True) != json.dumps(other.metrics, sort_keys=True):
+        return f"key {here.key} in both, other metrics"
+    queries = [of / PER_QUERY for of in (folder, other_folder)]
+    if [path.exists() for path in queries] == [True, True]:
+        same = pd.read_parquet(queries[0]).equals(pd.read_parquet(queries[1]))
+    else:
+        same = not any(path.exists() for path in queries)
+    return "" if same else f"key {here.key} and metrics in both, other results of single queries"
+
+
+@contextmanager
+def _scratch(top: Path) -> Iterator[Path]:
+    """A folder that no reader of results looks into, on their file system; gone at the end."""
+    (top / RUNNING).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=top / RUNNING, prefix="scratch-") as folder:
+        yield Path(folder)
 
 
 def load_results(root: str | Path = "results") -> "pd.DataFrame":
@@ -143,8 +305,7 @@ def _row(folder: Path, result: Result) -> dict[str, Any]:
         "audit_failed": ", ".join(name for name, finding in result.audit.items() if not finding["passed"]),
         "parameters": result.parameters["all"],
         "trained_parameters": result.parameters["trained"],
-        "image_flops": result.flops["image"],
-        "text_flops": result.flops["text"],
+        **{f"{what}_flops": count for what, count in result.flops.items()},
         **result.throughput,
         "peak_memory": result.peak_memory,
         "seconds": result.seconds,

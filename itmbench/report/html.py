@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def page(frame: pd.DataFrame, folder: Path) -> str:
         benchmarks=sorted(frame["benchmark"].unique()),
         frame=frame,
         finished=_time(max(result.finished for result in results.values())),
-        legend=LEGEND,
+        legend=LEGEND.format(mark="bold"),
         sections=[_section(table, results, folder) for table in tables(frame)],
         environment=_distinct([{"commit": _commit(r), **r.versions, **r.hardware} for r in results.values()]),
     )
@@ -75,10 +76,23 @@ def _section(table: Table, results: Mapping[str, Result], folder: Path) -> dict[
         "differs": any(count["published"] not in (None, count["found"]) for count in data["counts"]),
         "plots": [
             (f"{table.objective}: a point a seed, a line at their mean", _svg(seeds_plot, table)),
-            (f"{table.objective} against the time of a run", _svg(cost_plot, table)),
+            *(
+                (f"{table.objective} against {what}; dotted: the efficient ones", _svg(draw, table))
+                for what, draw in _cost_plots(table)
+            ),
         ],
         "runs": [_run(row, results[row["folder"]], table.objective, folder) for row in table.rows.to_dict("records")],
     }
+
+
+def _cost_plots(table: Table) -> list[tuple[str, Callable[[Axes, Table], None]]]:
+    """What training costs, and what asking costs where that was measured."""
+    costs = {"seconds": "the time of a run", "scored_pairs_per_second": "pairs scored a second"}
+    return [
+        (what, partial(cost_plot, cost=cost))
+        for cost, what in costs.items()
+        if cost in table.rows and table.rows[cost].notna().any()
+    ]
 
 
 def _run(row: dict[Hashable, Any], result: Result, objective: str, folder: Path) -> dict[str, Any]:

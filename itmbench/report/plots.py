@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from itmbench.report.columns import find
 from itmbench.report.tables import Table
 
 # Told apart by colour-blind readers, legible on white and on black (after Okabe and Ito, Color Universal Design).
@@ -28,24 +31,39 @@ def seeds_plot(axes: Axes, table: Table) -> None:
 
 
 def cost_plot(axes: Axes, table: Table, cost: str = "seconds") -> None:
-    """The objective against a cost: a point a seed.
+    """The objective against a cost: a point a seed, and a line through the methods that none beats in both.
 
     Args:
         axes: where to.
         table: whose rows.
-        cost: name, in the results, of the cost; on a logarithmic axis where it spans more than a factor of ten.
+        cost: name, in the results, of the cost, or of a rate, of which more is better; on a logarithmic axis where it
+            spans more than a factor of ten.
     """
     for name, colour, marker, rows in _methods(table):
         axes.plot(rows[cost], rows[table.objective], marker, color=colour, alpha=0.9, markersize=7, label=name)
+    efficient = frontier(table, cost)
+    axes.plot(efficient[cost], efficient[table.objective], ":", color="grey", linewidth=1, zorder=0)
     costs = table.rows[cost]
     if costs.min() > 0 and costs.max() / costs.min() > 10:
         axes.set_xscale("log")
-    axes.set_xlabel(cost.replace("_", " "))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if costs.max() / costs.min() < 100 else (1,)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    [(heading, (_, column))] = find([cost]).items()
+    axes.xaxis.set_major_formatter(lambda value, _: column.show(value))
+    axes.set_xlabel(heading)
     axes.set_ylabel(table.objective)
     axes.margins(0.12)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def frontier(table: Table, cost: str) -> pd.DataFrame:
+    """Means of objective and cost of the methods than which none is both better and cheaper, cheapest first."""
+    cheap = 1 if cost.endswith("_per_second") else -1
+    means = table.rows.groupby("label")[[cost, table.objective]].mean()
+    means = means.sort_values([cost, table.objective], ascending=[cheap < 0, False])
+    return means[means[table.objective] > means[table.objective].cummax().shift(fill_value=-np.inf)]
 
 
 def _methods(table: Table) -> Iterator[tuple[str, str, str, pd.DataFrame]]:

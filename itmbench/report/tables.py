@@ -13,7 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from itmbench.errors import InputError
 from itmbench.report.columns import Column, find
+from itmbench.report.paired import PairedResults, parts
 from itmbench.report.published import Published, published
 from itmbench.report.words import MARK, audit_in_words
 
@@ -27,7 +29,12 @@ PRETRAINING = {
 SCREEN = 120
 GAP = 2
 """Blanks between columns."""
-LEGEND = "mean ± standard deviation over the seeds; * best of the column"
+LEGEND = (
+    "mean ± standard deviation over the seeds; {mark}: not significantly worse than the best of its column, by the "
+    "luck of the images and of several seeds (paired permutation test with Holm's correction, and paired bootstrap; "
+    "5 %); no mark where values per query are not kept"
+)
+"""What stands below tables; ``mark`` is how a format shows the mark."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +42,27 @@ class Table:
     """Methods that may be compared, best first.
 
     Args:
+        dataset: its name in the benchmark.
+        pretraining: class of what the encoders had seen before.
+        inductive: every test item was encoded alone; if not, the rows are a diagnostic and are not ranked.
+        ranked: methods that may be ranked: none if not inductive, and none that failed the audit.
         title: dataset, protocol, what the encoders had seen before, and what a random order scores.
         reason: why these rows are not in another table of the same dataset; empty if it has only this one.
-        warning: which methods failed the leak audit, to stand below the table; empty if none did.
+        warning: which methods failed the leak audit, and why none could be marked, to stand below the table; empty if
+            all is well.
         protocol: what measured them.
         objective: name, in the results, of the metric that orders them.
         cells: what to print, a row a method.
-        best: which cells hold the best mean of their column; shaped as ``cells``.
+        best: which cells are not significantly worse than the best of their column; shaped as ``cells``.
         columns: heading -> what the column shows.
         rows: the results behind it, a row a cell of the benchmark, with the method's name here as ``label``.
         published: what others published on the same data, to stand below the last table of a dataset.
     """
 
+    dataset: str
+    pretraining: str
+    inductive: bool
+    ranked: list[str]
     title: str
     reason: str
     warning: str
@@ -79,25 +95,27 @@ class Table:
         return [heading for heading, column in self.columns.items() if not column.better]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the main columns, the best in bold."""
-        caption = " ".join(filter(None, (f"<b>{self.title}</b>", self.reason, self.warning)))
+        """What a notebook shows: the main columns, those not significantly worse than the best in bold."""
+        legend = LEGEND.format(mark="bold")
+        caption = ". ".join(filter(None, (f"<b>{self.title}</b>", self.reason, self.warning, legend)))
         cells, best = self.cells[self.main_columns], self.best[self.main_columns]
         styled = cells.style.apply(lambda _: np.where(best, "font-weight: bold", ""), axis=None)
         return styled.set_caption(caption).to_html()
 
 
-def tables(frame: pd.DataFrame) -> list[Table]:
+def tables(frame: pd.DataFrame, mark: bool = True) -> list[Table]:
     """Tables of the results, dataset by dataset.
 
     Args:
         frame: what ``load_results`` gives, or a part of it.
+        mark: test which methods are not significantly worse than the best, which reads the results of all queries.
     """
     if frame.empty:
         return []
     found = []
     for _, dataset in frame.groupby("dataset", sort=False):
         groups = [(dict(zip(GROUP, key, strict=True)), rows) for key, rows in dataset.groupby(list(GROUP), sort=False)]
-        *others, last = [_table(own, rows, [of for of, _ in groups]) for own, rows in groups]
+        *others, last = [_table(own, rows, [of for of, _ in groups], mark) for own, rows in groups]
         figures = published(dataset["data"].unique(), last.protocol["name"])
         found += [*others, replace(last, published=tuple(figures))]
     return found
@@ -130,10 +148,11 @@ def print_tables(frame: pd.DataFrame, file: TextIO | None = None) -> None:
             console.width = max(width, _width(columns))
             console.print(_grid(columns))
             console.print()
-    console.print(LEGEND, soft_wrap=True)
+    console.width = width
+    console.print(LEGEND.format(mark="*"))
 
 
-def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any]]) -> Table:
+def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any]], mark: bool) -> Table:
     protocol = json.loads(own["protocol"])
     objective = protocol["objective"]
     rows = rows.assign(label=_labels(rows))
@@ -145,16 +164,25 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
     means = numbers.mean().sort_values(objective, ascending=False, kind="stable")
     deviations = numbers.std().loc[means.index]
     cells = pd.DataFrame({"seeds": methods.size().astype(str)}, index=means.index.rename("method"))
-    best = pd.DataFrame(False, index=cells.index, columns=["seeds", *columns])
     for heading, (key, column) in columns.items():
         cells[heading] = [_cell(column, mean, std) for mean, std in zip(means[key], deviations[key], strict=True)]
-        if own["inductive"]:
-            best[heading] = _best(column, means[key])
+    best, untested = pd.DataFrame(False, index=cells.index, columns=cells.columns), ""
+    # A method that failed the audit is no yardstick.
+    ranked = [name for name in cells.index if own["inductive"] and not name.endswith(MARK)]
+    try:
+        if mark:
+            _mark(best, columns, rows, ranked)
+    except InputError as error:
+        untested = f"No marks: {error}."
     return Table(
+        dataset=own["dataset"],
+        pretraining=own["pretraining"],
+        inductive=bool(own["inductive"]),
+        ranked=ranked,
         title=f"{own['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[own['pretraining']]}"
         + _chance(rows, objective, columns),
         reason=_reason(own, siblings),
-        warning=audit_in_words(failed),
+        warning=" ".join(filter(None, (audit_in_words(failed), untested))),
         protocol=protocol,
         objective=objective,
         cells=cells,
@@ -193,11 +221,19 @@ def _cell(column: Column, mean: float, std: float) -> str:
     return column.show(mean) if np.isnan(std) or not column.better else f"{column.show(mean)} ± {column.show(std)}"
 
 
-def _best(column: Column, means: pd.Series) -> list[bool]:
-    """Which means are the best of the column, as far as the digits that are printed tell; none if all are."""
-    best = column.show((column.better * means).max() * column.better)
-    marks = [bool(column.better) and column.show(mean) == best for mean in means]
-    return [mark and not all(marks) for mark in marks]
+def _mark(best: pd.DataFrame, columns: dict[str, tuple[str, Column]], rows: pd.DataFrame, methods: list[str]) -> None:
+    """Set the cells of those methods that are not significantly worse than the best of them.
+
+    Raises:
+        InputError: the queries of a result cannot be compared with those of the others.
+    """
+    tested = {heading: key for heading, (key, _) in columns.items() if parts(key)}
+    if len(methods) < 2 or not tested:
+        return
+    folders = {name: list(rows.loc[rows["label"] == name, "folder"]) for name in methods}
+    results = PairedResults(folders, list(tested.values()))
+    for heading, key in tested.items():
+        best.loc[results.leaders(key, methods), heading] = True
 
 
 def _reason(own: dict[str, Any], siblings: list[dict[str, Any]]) -> str:
@@ -250,7 +286,7 @@ def _width(columns: list[list[str]]) -> int:
 
 
 def _starred(table: Table) -> dict[str, list[str]]:
-    """The main columns as text, with a star behind the best and a blank behind the others."""
+    """The main columns as text, with a star behind what is marked and a blank behind the others."""
     return {
         heading: [
             text + ("*" if best else " " if table.best[heading].any() else "")

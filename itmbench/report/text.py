@@ -5,7 +5,7 @@ from itertools import chain
 
 import pandas as pd
 
-from itmbench.report.tables import Table
+from itmbench.report.tables import LEGEND, Table
 
 LATEX = str.maketrans(
     {
@@ -22,7 +22,7 @@ LATEX = str.maketrans(
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """The main columns as pipe tables, the best of a column bold; below them what others published."""
+    """The main columns as pipe tables, what is marked bold; below them what others published, and the legend."""
 
     def one(table: Table) -> str:
         measured = _pipes(_grid(table, _escape_pipes, "**{}**"))
@@ -30,16 +30,17 @@ def markdown(tables: Sequence[Table]) -> str:
         parts = (f"### {table.title}", table.reason, measured, table.warning, *chain.from_iterable(others))
         return "\n\n".join(filter(None, parts)) + "\n"
 
-    return "\n".join(map(one, tables))
+    return "\n".join((*map(one, tables), f"Numbers are {LEGEND.format(mark='bold')}.\n"))
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """``table`` environments, which need the booktabs package: the main columns, the best of a column bold; and below
-    them what others published.
+    """``table`` environments, which need the booktabs package: the main columns, what is marked bold; and below them
+    what others published.
     """
 
     def one(table: Table) -> str:
-        caption = " ".join(filter(None, (f"{table.title}.", table.reason, table.warning)))
+        legend = f"Numbers are {LEGEND.format(mark='bold')}."
+        caption = " ".join(filter(None, (f"{table.title}.", table.reason, table.warning, legend)))
         others = [_environment(f"{f.title}.", _plain_grid(f.cells, _escape)) for f in table.published]
         return "\n".join((_environment(caption, _grid(table, _escape, r"\textbf{{{}}}")), *others))
 
@@ -81,7 +82,7 @@ def _escape(text: str) -> str:
 
 
 def _grid(table: Table, escape: Callable[[str], str], bold: str) -> list[list[str]]:
-    """Headings and rows as text, every cell escaped and the best of a column put into the ``bold`` format."""
+    """Headings and rows as text, every cell escaped and what is marked put into the ``bold`` format."""
     cells, best = table.cells[table.main_columns], table.best[table.main_columns]
     rows = zip(cells.index, cells.to_numpy(), best.to_numpy(), strict=True)
     return [

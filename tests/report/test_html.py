@@ -103,6 +103,14 @@ def test_a_plot_has_a_point_a_seed_and_follows_the_colour_of_the_page(path: Path
         assert len(re.findall(r"<use [^>]*fill: #", plot)) >= 4
 
 
+def test_pairs_scored_a_second_are_shown_where_they_were_measured(path: Path, frame: pd.DataFrame) -> None:
+    measured = frame.assign(scored_pairs_per_second=1.5e6, pair_flops=2048.0)
+    text = write_html(measured, path.with_name("measured.html")).read_text(encoding="utf-8")
+    assert len(re.findall("<svg", text)) == 6
+    assert text.count("pairs scored a second") == 2 and "1.5 M</td>" in text and "2.05 k</td>" in text
+    assert "scored" not in path.read_text(encoding="utf-8")
+
+
 def test_same_results_same_bytes(path: Path, frame: pd.DataFrame) -> None:
     text = path.read_bytes()
     assert write_html(frame, path).read_bytes() == text

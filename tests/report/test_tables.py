@@ -1,5 +1,6 @@
 import html
 import json
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from results_store import CAPTION
 
 from itmbench.report.html import page
+from itmbench.report.paired import PairedResults, parts
 from itmbench.report.tables import GROUP, print_tables, tables
 from itmbench.report.text import latex, markdown
 
@@ -58,18 +60,51 @@ def test_the_best_by_the_objective_comes_first(frame: pd.DataFrame) -> None:
     assert list(tables(turned)[0].cells.index) == ["dual_triplet", "dual_infonce"]
 
 
-def test_the_best_mean_of_each_metric_is_marked(frame: pd.DataFrame) -> None:
-    table = tables(frame.assign(**{"i2t/MedR": frame["seed"] + 1.0 + 5 * (frame["method"] == "dual_infonce")}))[0]
-    for heading, key in (("rSum", "rSum"), ("t2i R@1", "t2i/R@1"), ("true rSum", "truth/rSum")):
-        means = table.rows.groupby("label")[key].mean()
-        assert list(table.cells.index[table.best[heading]]) == [means.idxmax()]
-    assert list(table.cells.index[table.best["i2t MedR"]]) == ["dual_triplet"]  # a rank: less is better
-    assert not table.best[["seeds", *table.cost_columns]].to_numpy().any()
+def test_marked_is_what_is_not_significantly_worse_than_the_best(frame: pd.DataFrame) -> None:
+    flickr, mirflickr = tables(frame)
+    for table in (flickr, mirflickr):
+        for heading in table.quality_columns[1:]:
+            key = heading.replace(" ", "/", 1) if heading[1] == "2" else heading
+            key = {"hard neg.": "hard_negative_accuracy", "true rSum": "truth/rSum"}.get(heading, key)
+            marked = list(table.cells.index[table.best[heading]])
+            if not parts(key):  # an average over queries that are not kept
+                assert marked == []
+                continue
+            folders = {str(name): list(of["folder"]) for name, of in table.rows.groupby("label")}
+            one, other = table.rows.groupby("label")[key].mean().sort_values(ascending=False).index
+            of = PairedResults(folders, [key]).difference(one, other, key)
+            assert marked == ([one] if of.p < 0.05 and of.low > 0 else list(table.cells.index))
+        assert not table.best[["seeds", *table.cost_columns]].to_numpy().any()
+    assert list(flickr.best["rSum"]) == [True, False]
+    assert list(flickr.best["hard neg."]) == [True, True]
 
 
-def test_a_column_where_all_are_equal_marks_none(frame: pd.DataFrame) -> None:
-    assert not tables(frame.assign(rSum=300.04 + frame["seed"] / 1000))[0].best["rSum"].any()
+def test_without_marks_no_results_of_queries_are_read(frame: pd.DataFrame, more: More) -> None:
+    both = with_more(frame, more, method="other")  # has none
+    for table, marked in zip(tables(both, mark=False), tables(both), strict=True):
+        assert not table.best.to_numpy().any() and not table.warning
+        assert table.cells.equals(marked.cells)
+
+
+def test_a_method_alone_is_not_marked(frame: pd.DataFrame) -> None:
     assert not tables(frame[frame["method"] == "dual_infonce"])[0].best.to_numpy().any()
+
+
+def test_a_method_that_failed_the_audit_is_neither_marked_nor_a_yardstick(frame: pd.DataFrame) -> None:
+    assert list(tables(frame)[0].best["rSum"]) == [True, False]
+    leaky = frame.assign(audit_failed=["pairs" if method == "dual_infonce" else "" for method in frame["method"]])
+    assert not tables(leaky)[0].best.to_numpy().any()  # one honest method is left
+
+
+def test_without_queries_nothing_is_marked_and_the_table_says_why(
+    frame: pd.DataFrame, more: More, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = with_more(frame, more, method="other")
+    table, untouched = tables(both)
+    assert not table.best.to_numpy().any() and untouched.best.to_numpy().any()
+    assert re.fullmatch(r"No marks: .*other/seed\d/per_query.parquet: no such file; name the folder .*", table.warning)
+    print_tables(both)
+    assert table.warning in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -128,7 +163,6 @@ def test_a_metric_that_a_method_lacks_is_a_dash(frame: pd.DataFrame) -> None:
     lacking.loc[frame["method"] == "dual_infonce", "hard_negative_accuracy"] = None
     table = tables(lacking)[0]
     assert table.cells.at["dual_infonce", "hard neg."] == "–"
-    assert list(table.cells.index[table.best["hard neg."]]) == ["dual_triplet"]
 
 
 def test_no_results_no_tables() -> None:
