@@ -10,9 +10,14 @@ ITEMS, TRAIN = 60, 40
 
 
 def write_features(
-    root: Path, tokens: bool = False, labels: bool = True, captions: int = 1, dims: tuple[int, int] = (7, 5)
+    root: Path,
+    tokens: bool = False,
+    labels: bool = True,
+    captions: int = 1,
+    dims: tuple[int, int] = (7, 5),
+    items: int = ITEMS,
 ) -> Path:
-    """``images.npy`` and ``texts.npy`` of 60 items: 40 to train on, of which 4 validate, and 20 queries.
+    """``images.npy`` and ``texts.npy``: two thirds to train on, of which a tenth validates, and the rest to test.
 
     Args:
         root: the folder, made here.
@@ -20,15 +25,16 @@ def write_features(
         labels: give one of four classes to each item.
         captions: texts of an image.
         dims: widths of image and text features.
+        items: images in all.
     """
     root.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
-    classes, seen = np.arange(ITEMS) % 4, generator.normal(size=(ITEMS, 3))
-    owner = np.repeat(np.arange(ITEMS), captions)
-    for what, items, dim, length in (("image", np.arange(ITEMS), dims[0], 3), ("text", owner, dims[1], 4)):
+    classes, seen = np.arange(items) % 4, generator.normal(size=(items, 3))
+    owner = np.repeat(np.arange(items), captions)
+    for what, rows, dim, length in (("image", np.arange(items), dims[0], 3), ("text", owner, dims[1], 4)):
         centres, view = generator.normal(size=(4, dim)), generator.normal(size=(3, dim))
-        shape = (len(items), length, dim) if tokens else (len(items), dim)
-        exact = centres[classes[items]] + seen[items] @ view
+        shape = (len(rows), length, dim) if tokens else (len(rows), dim)
+        exact = centres[classes[rows]] + seen[rows] @ view
         noisy = (exact[:, None] if tokens else exact) + 0.3 * generator.normal(size=shape)
         np.save(root / f"{what}s.npy", noisy.astype(np.float32))
     if tokens:
@@ -36,8 +42,9 @@ def write_features(
     np.save(root / "text_to_image.npy", owner)
     if labels:
         np.save(root / "labels.npy", classes)
-    test = list(range(TRAIN, ITEMS))
-    write_splits(root, train=list(range(TRAIN)), query=test, gallery=test)
+    train = items * TRAIN // ITEMS
+    test = list(range(train, items))
+    write_splits(root, train=list(range(train)), query=test, gallery=test)
     return root
 
 

@@ -1,6 +1,8 @@
 """Matcher: what every method is."""
 
 import math
+import textwrap
+from collections.abc import Mapping
 from typing import Any, cast
 
 import lightning as L
@@ -140,6 +142,21 @@ class Matcher(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._evaluate("test")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module.
+
+        Raises:
+            InputError: the weights are of other options, or of data with other labels or features.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            wrong = [line.strip() for line in str(error).splitlines()[1:]]
+            raise InputError(
+                f"{type(self).__name__}: the checkpoint does not fit ({textwrap.shorten('; '.join(wrong), 300)}); give "
+                "the options that it was trained with, and data with as many labels and features"
+            ) from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay, stepped every batch."""

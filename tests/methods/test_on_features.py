@@ -1,14 +1,18 @@
 """Every registered method on a folder of one's own features: no photograph, no tokenizer, no width given."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 import yaml
 from own_features import write_features
 
 from itmbench.bench import registry, store
+from itmbench.bench.spec import load_yaml
 from itmbench.cli import main
 from itmbench.data.datasets import FeatureFolder
 from itmbench.encoders import FeatureEncoder
@@ -20,20 +24,23 @@ from itmbench.methods.dual_encoder.module import DualEncoder
 CONFIGS = Path(__file__).parents[2] / "benchmarks" / "configs"
 METHODS = [entry.name for entry in registry.entries("methods") if entry.name != "clip"]
 NEED_LABELS = {"dcmh", "dscmr", "gnn4cmr"}
+METHODS_OF_ONE_VECTOR = {"mcr_dgn", "sedra", "dual_infonce", "cca", *NEED_LABELS}
+
+
+ONE_STEP: dict[str, Any] = {
+    "accelerator": "cpu",
+    "max_steps": 1,
+    "limit_val_batches": 0,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
 def run(folder: Path, model: Matcher, data: FeatureFolder) -> float:
     """Two training steps, then the test; its objective."""
-    fit = L.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    fit = L.Trainer(default_root_dir=folder, **(ONE_STEP | {"max_steps": 2}))
     fit.fit(model, data)
     return float(fit.test(model, data, verbose=False)[0]["test/objective"])
 
@@ -65,6 +72,49 @@ def test_who_needs_labels_says_so(tmp_path: Path, name: str) -> None:
         run(tmp_path, model, FeatureFolder(str(write_features(tmp_path, labels=False)), batch_size=12))
 
 
+def other_labels(root: Path) -> None:
+    np.save(root / "labels.npy", np.arange(60) % 3)
+
+
+def no_labels(root: Path) -> None:
+    (root / "labels.npy").unlink()
+
+
+def wider_images(root: Path) -> None:
+    np.save(root / "images.npy", np.ones((60, 9), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("dscmr", other_labels, "DSCMR: the checkpoint does not fit (size mismatch for classifier.weight: "),
+        ("gnn4cmr", other_labels, "GNN4CMR: the checkpoint does not fit (size mismatch for classifiers."),
+        ("mcr_dgn", other_labels, "MCRDGN: the checkpoint does not fit (size mismatch for plain_losses."),
+        ("mcr_dgn", no_labels, 'MCRDGN: the checkpoint does not fit (Unexpected key(s) in state_dict: "plain'),
+        ("dscmr", no_labels, "features: has no labels, and DSCMR needs labels: use a dataset with labels"),
+        ("cca", wider_images, "CCA: the checkpoint does not fit (size mismatch for project_image: "),
+        ("dcmh", wider_images, "DCMH: the checkpoint does not fit (size mismatch for image.layers.0.weight: "),
+    ],
+)
+def test_a_checkpoint_of_other_data_is_refused_in_one_line(
+    tmp_path: Path, name: str, change: Callable[[Path], None], said: str
+) -> None:
+    root = write_features(tmp_path / "features")
+    method = registry.find("methods", name).load()
+    fit = L.Trainer(default_root_dir=tmp_path, **ONE_STEP)
+    fit.fit(method(image=FeatureEncoder(), text=FeatureEncoder()), FeatureFolder(str(root)))
+    fit.save_checkpoint(tmp_path / "some.ckpt")
+    change(root)
+    with pytest.raises(InputError) as refused:
+        L.Trainer(default_root_dir=tmp_path, **ONE_STEP).test(
+            method(image=FeatureEncoder(), text=FeatureEncoder()),
+            FeatureFolder(str(root)),
+            ckpt_path=tmp_path / "some.ckpt",
+        )
+    line = str(refused.value)
+    assert line.startswith(said) and "\n" not in line and len(line) < 450
+
+
 def test_clip_says_that_it_reads_photographs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="reads photographs, and this dataset holds ready-made features") as said:
         run(tmp_path, CLIP(), FeatureFolder(str(write_features(tmp_path)), batch_size=12))
@@ -87,21 +137,25 @@ def test_from_the_command_line_to_a_test_in_a_new_process(tmp_path: Path, capsys
     assert yaml.safe_load(Path(hint[3]).read_text())["model"]["init_args"]["image"]["init_args"]["input_dim"] is None
 
 
-def test_one_benchmark_runs_methods_on_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = {
-        "datasets": {"mine": [str(CONFIGS / f"{each}.yaml") for each in ("data/feature_folder", "encoders/features")]},
-        "methods": {name: str(CONFIGS / "methods" / f"{name}.yaml") for name in ("cca", "vse")},
-        "config": {
-            "data": {"init_args": {"root": str(write_features(tmp_path / "set")), "batch_size": 12}},
-            "trainer": {"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_progress_bar": False},
-        },
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(spec))
-    assert main(["bench", str(tmp_path / "mine.yaml"), "--results", str(tmp_path / "results")]) == 0
+def test_one_benchmark_runs_every_method_on_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``benchmarks/features.yaml`` as its header says it is run, but for its epochs."""
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path / "data" / "features", dims=(20, 10), items=300)
+    spec = load_yaml(CONFIGS.parent / "features.yaml")
+    for part in ("datasets", "methods"):
+        for name, files in spec[part].items():
+            spec[part][name] = [str(CONFIGS.parent / each) for each in ([files] if isinstance(files, str) else files)]
+    spec["config"]["trainer"] |= {"max_epochs": 2, "check_val_every_n_epoch": 2, "accelerator": "cpu"}
+    spec["config"]["model"]["init_args"]["dim"] = 16
+    Path("few.yaml").write_text(yaml.safe_dump(spec))
+    assert main(["bench", "few.yaml"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("epoch 1/1") == 2
+    assert printed.count("epoch 2/2") == len(METHODS_OF_ONE_VECTOR) - 1 and printed.count("epoch 1/1") == 1
     results = {result.method: result for _, result in store.results(tmp_path / "results")}
-    assert set(results) == {"cca", "vse"} and {result.data["name"] for result in results.values()} == {"set"}
-    assert all(check["passed"] for result in results.values() for check in result.audit.values())
-    assert results["cca"].parameters["all"] == (7 + 5) * 5
-    assert results["cca"].metrics["mAP"] > results["cca"].metrics["chance/mAP"] + 0.05
+    assert set(results) == METHODS_OF_ONE_VECTOR
+    for result in results.values():
+        assert result.data["name"] == "features" and all(check["passed"] for check in result.audit.values())
+        assert result.metrics["mAP"] > result.metrics["chance/mAP"] + 0.05
+    assert results["cca"].parameters["all"] == (20 + 10) * 10

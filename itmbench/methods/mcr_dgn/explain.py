@@ -1,8 +1,9 @@
 """What an item's embedding owes to which training items, and whether the attention tells the truth about it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import mean, pstdev
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.methods.mcr_dgn.context import Edges
+from itmbench.methods.mcr_dgn.context import Context, Edges
 from itmbench.methods.mcr_dgn.graph import Keep
 from itmbench.methods.mcr_dgn.module import MCRDGN, read_out
 
@@ -33,18 +34,49 @@ class Seen:
     weight: float
 
 
+@dataclass(frozen=True)
+class Deletion:
+    """Two deletion curves: how good the embeddings remain as edges are removed (Petsiuk et al., "RISE", BMVC 2018).
+
+    Args:
+        shares: of every node's edges that are removed, in every layer; rounded up `[S]`.
+        strongest: quality where those with the most attention are removed `[S]`.
+        random: quality where as many are removed at random, a row a draw `[draws, S]`.
+        whole: quality with all edges.
+        none: quality without any.
+    """
+
+    shares: Sequence[float]
+    strongest: Sequence[float]
+    random: Sequence[Sequence[float]]
+    whole: float
+    none: float
+
+    @property
+    def gap(self) -> float:
+        """Mean difference of the curves. Above 0, the attention names the edges that matter."""
+        return mean(self._gaps)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the gap over the draws of random edges."""
+        return pstdev(self._gaps)
+
+    @property
+    def _gaps(self) -> list[float]:
+        return [mean(draw) - mean(self.strongest) for draw in self.random]
+
+
 @torch.no_grad()
 def explain(model: MCRDGN, modality: str, inputs: Inputs) -> list[list[Seen]]:
     """What each item of a batch looks at in the bank, the most important first; nothing where it has no neighbour.
 
     Raises:
-        InputError: the model has no graph, or nothing in its bank.
+        InputError: items do not look at a bank here, or there is nothing in it.
     """
+    bank = attached_to(model)
     nodes, seen = _nodes(model, modality, inputs)
     done = model.propagate(MODALITIES.index(modality), nodes, seen)
-    bank = model.bank.context(model.k, model.blocks) if done else None
-    if bank is None:
-        raise InputError("explain: the model has no graph or was never trained; give a checkpoint of one with layers")
     share = 1 / (nodes.shape[1] * len(done))
     found = [defaultdict[tuple[int, int], float](float) for _ in nodes]
     for step in done:
@@ -59,36 +91,67 @@ def explain(model: MCRDGN, modality: str, inputs: Inputs) -> list[list[Seen]]:
 
 
 @torch.no_grad()
-def deletion_gap(
+def deletion(
     model: MCRDGN,
-    images: Sequence[Inputs],
-    texts: Sequence[Inputs],
+    images: Iterable[Inputs],
+    texts: Iterable[Inputs],
     quality: Callable[[Embeddings, Embeddings], float],
     shares: Sequence[float] = (0.25, 0.5, 0.75),
+    draws: int = 3,
     seed: int = 0,
-) -> float:
-    """How much more it hurts to remove the edges with the most attention than to remove as many at random.
-
-    The mean difference of two deletion curves (Petsiuk et al., "RISE", BMVC 2018, remove pixels in this way). Above 0,
-    the attention names the edges that matter.
+) -> Deletion:
+    """Whether it hurts more to remove the edges with the most attention than to remove as many at random.
 
     Args:
         model: trained, in evaluation mode.
-        images: batches of test images.
+        images: batches of test images, on the model's device; encoded once.
         texts: batches of test texts.
-        quality: of image and text embeddings, higher is better.
+        quality: of image and text embeddings, in the order of the batches; higher is better.
         shares: of every node's edges that are removed, in every layer; rounded up.
-        seed: of the random edges.
+        draws: of random edges.
+        seed: of these draws.
+
+    Raises:
+        InputError: items do not look at a bank here, or there is nothing in it; or there is no draw.
     """
+    attached_to(model)
+    if draws < 1:
+        raise InputError(f"explain: {draws} draws of random edges leave nothing to compare with; give 1 or more")
     generator = torch.Generator().manual_seed(seed)
-    gaps = []
-    for share in shares:
-        curves = [
-            quality(_embeddings(model, "image", images, keep), _embeddings(model, "text", texts, keep))
-            for keep in (without_strongest(share), without_random(share, generator))
-        ]
-        gaps.append(curves[1] - curves[0])
-    return sum(gaps) / len(gaps)
+    nodes = [
+        [_nodes(model, modality, inputs) for inputs in batches]
+        for modality, batches in zip(MODALITIES, (images, texts), strict=True)
+    ]
+
+    def left(keep: Keep | None) -> float:
+        return quality(*(_embeddings(model, modality, parts, keep) for modality, parts in enumerate(nodes)))
+
+    return Deletion(
+        shares=shares,
+        strongest=[left(without_strongest(share)) for share in shares],
+        random=[[left(without_random(share, generator)) for share in shares] for _ in range(draws)],
+        whole=left(None),
+        none=left(without_strongest(1.0)),
+    )
+
+
+def attached_to(model: MCRDGN) -> Context:
+    """The bank that items look at.
+
+    Raises:
+        InputError: items do not look at a bank, or there is nothing in it.
+    """
+    if model.inference == "transductive":
+        raise InputError("explain: with inference transductive items look at each other; set --model.inference anchor")
+    bank = model.bank.context(model.k, model.blocks) if model.layers else None
+    if bank is None:
+        raise InputError("explain: the model has no graph or was never trained; give a checkpoint of one with layers")
+    return bank
+
+
+def graph_at_test(model: MCRDGN) -> bool:
+    """Whether the model's test embeddings are those with the graph."""
+    return model.layers > 0 and model.inference != "encoder" and (model.inference != "auto" or bool(model.uses_graph))
 
 
 def without_strongest(share: float) -> Keep:
@@ -117,13 +180,10 @@ def _first(edges: Edges, value: Tensor, share: float) -> Tensor:
     return chosen
 
 
-def _embeddings(model: MCRDGN, modality: str, batches: Sequence[Inputs], keep: Keep) -> Embeddings:
-    parts = []
-    for inputs in batches:
-        nodes, seen = _nodes(model, modality, inputs)
-        done = model.propagate(MODALITIES.index(modality), nodes, seen, keep)
-        parts.append(read_out(done[-1].states.view_as(nodes) if done else nodes))
-    return Embeddings(torch.cat(parts))
+def _embeddings(model: MCRDGN, modality: int, parts: Sequence[tuple[Tensor, Tensor]], keep: Keep | None) -> Embeddings:
+    """Items of one modality with the graph, from their nodes and what these look for edges by, batch by batch."""
+    done = [model.propagate(modality, nodes, seen, keep)[-1].states.view_as(nodes) for nodes, seen in parts]
+    return Embeddings(torch.cat([read_out(states) for states in done]))
 
 
 def _nodes(model: MCRDGN, modality: str, inputs: Inputs) -> tuple[Tensor, Tensor]:

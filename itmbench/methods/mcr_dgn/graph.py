@@ -32,7 +32,7 @@ class Propagation:
     Args:
         states: of the targets after it `[T, D]`.
         edges: that it used.
-        attention: weight of each edge, float32 `[E]`; those of a target add up to 1.
+        attention: weight of each edge in what its target has seen, float32 `[E]`; those of a target add up to 1.
     """
 
     states: Tensor
@@ -75,8 +75,7 @@ class DynamicGraph(nn.Module):
             seen: what the targets' first edges are found by: their states, or what the context is seen by.
             keep: edges that are left out of a layer, once their attention is known, share it among the others.
         """
-        sources = context.nodes.vectors + self.modality[context.nodes.modality]
-        images = len(seen[0])
+        sources, images = context.nodes.vectors + self.modality[context.nodes.modality], len(seen[0])
         modality = self.modality[(torch.arange(len(targets), device=targets.device) >= images).long()]
         states, done = targets, list[Propagation]()
         for layer in cast(Iterable[GraphLayer], self.layers):
@@ -86,42 +85,43 @@ class DynamicGraph(nn.Module):
                 found = context.attach((states[:images], states[images:]), own, self.rule)
             edges = found
             if keep is not None:
-                edges = edges[keep(edges, layer.weights(states + modality, sources, edges))]
-            attention = layer.weights(states + modality, sources, edges)
-            states = layer(states, sources, edges, attention)
-            done.append(Propagation(states, edges, attention))
+                edges = edges[keep(edges, layer.share(edges, layer.weights(states + modality, sources, edges)))]
+            weights = layer.weights(states + modality, sources, edges)
+            states = layer(states, sources, edges, weights, images)
+            done.append(Propagation(states, edges, layer.share(edges, weights)))
         return done
 
 
 class GraphLayer(MessagePassing):
-    """A step of graph convolution along weighted edges, from sources to targets.
+    """A step of relational graph convolution along weighted edges, from sources to targets.
 
-    h_i' = unit(h_i + step * W sum_j a_ij h_j), the convolution of Kipf and Welling (2017) with the attention in place
-    of its normalised adjacency. W begins as the identity and the step small, so that an untrained graph leaves nearly
-    everything where it is; a target without edges stays there in any case.
+    h_i' = unit(h_i + sum_r step_r W_r sum_j a_ij h_j): the convolution of Schlichtkrull et al. (ESWC 2018, eq. 2) over
+    two relations of a target, to images and to texts, with attention in place of its normalisation. W_r begins as the
+    identity; the step begins small within a modality and at 0 across, because there what lies behind the gap between
+    the modalities is a direction that all nodes share. A target without edges stays where it is.
 
     The logit of an edge is c_ij / 0.1 + a' LeakyReLU(A h_i + B h_j + C e_ij), with the cosine c_ij and its features
-    e_ij: cosine, Jaccard overlap, kind. The second part is GATv2 (Brody et al., ICLR 2022, eq. 7) and begins at 0.
+    e_ij: cosine, Jaccard overlap, kind. The second part is GATv2 (Brody et al., ICLR 2022, eq. 7) and begins at 0. The
+    softmax goes over the edges of a target to one modality, so that neither modality starves the other.
 
     Args:
         dim: D, size of the states.
-        attention: with both parts of the logit, with its cosine alone, or the same for all edges of a target.
-        step: at the start.
+        attention: with both parts of the logit, with its cosine alone, or the same for all edges of a relation.
+        step: within a modality, at the start.
     """
 
     def __init__(self, dim: int, attention: Attention, step: float) -> None:
         super().__init__(aggr="add", flow="source_to_target", node_dim=0)
         self.attention = attention
-        self.out = nn.Linear(dim, dim, bias=False)
-        nn.init.eye_(self.out.weight)
-        self.step = nn.Parameter(torch.tensor(step))
+        self.out = nn.Parameter(torch.eye(dim).repeat(KINDS, 1, 1))
+        self.step = nn.Parameter(step * torch.eye(2).flatten())
         if attention == "gatv2":
             self.of_target, self.of_source = nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False)
             self.of_edge, self.score = nn.Linear(2 + KINDS, dim, bias=False), nn.Linear(dim, 1, bias=False)
             nn.init.zeros_(self.score.weight)
 
     def weights(self, targets: Tensor, sources: Tensor, edges: Edges) -> Tensor:
-        """Attention float32 `[E]` of targets `[T, D]` to sources `[N, D]` over edges."""
+        """Attention float32 `[E]` of targets `[T, D]` to sources `[N, D]`; that to one modality adds up to 1."""
         logits = torch.zeros_like(edges.cosine) if self.attention == "uniform" else edges.cosine / TEMPERATURE
         if self.attention == "gatv2":
             # A context has many more nodes than those that are looked at.
@@ -130,19 +130,33 @@ class GraphLayer(MessagePassing):
             features = torch.cat([features, one_hot(edges.kind, KINDS)], dim=1)
             hidden = self.of_target(targets)[edges.target] + self.of_source(sources[used])[source]
             logits = logits + self.score(leaky_relu(hidden + self.of_edge(features), 0.2)).squeeze(1).float()
-        return softmax(logits, edges.target, num_nodes=len(targets))
+        return softmax(logits, _relation(edges), num_nodes=2 * len(targets))
 
-    def forward(self, targets: Tensor, sources: Tensor, edges: Edges, attention: Tensor) -> Tensor:
-        """New states `[T, D]` of the targets."""
+    def forward(self, targets: Tensor, sources: Tensor, edges: Edges, weights: Tensor, images: int) -> Tensor:
+        """New states `[T, D]` of the targets, the first of which are nodes of images."""
         seen = self.propagate(
-            torch.stack([edges.source, edges.target]),
-            x=(sources, targets),
-            weight=attention,
-            size=(len(sources), len(targets)),
-        )
+            torch.stack([edges.source, _relation(edges)]),
+            x=(sources, None),
+            weight=weights,
+            size=(len(sources), 2 * len(targets)),
+        ).view(len(targets), 2, -1)
         # W is linear: it is the same before and after the sum, and there are fewer targets than edges.
-        return normalize(targets + self.step * self.out(seen), dim=1)
+        change = (self.step.view(KINDS, 1, 1) * self.out).unflatten(0, (2, 2))
+        halves = seen[:images], seen[images:]
+        moved = [torch.einsum("tsd,sed->te", part, of) for part, of in zip(halves, change, strict=True)]
+        return normalize(targets + torch.cat(moved), dim=1)
+
+    def share(self, edges: Edges, weights: Tensor) -> Tensor:
+        """Each edge's share `[E]` of what its target has seen: its attention, times the size of its relation's step."""
+        size = weights * self.step.detach().abs().clamp(min=1e-6)[edges.kind]
+        total = size.new_zeros(int(edges.target.max()) + 1 if len(edges) else 0).index_add(0, edges.target, size)
+        return size / total[edges.target]
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
         """What goes along the edges `[E, D]`."""
         return weight.unsqueeze(1) * x_j
+
+
+def _relation(edges: Edges) -> Tensor:
+    """The relation that every edge belongs to, int64 `[E]`: 2 * target + modality of the source."""
+    return 2 * edges.target + edges.kind % 2

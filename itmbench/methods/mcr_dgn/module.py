@@ -37,19 +37,21 @@ class MCRDGN(Matcher):
         update: when edges are found; see `itmbench.methods.mcr_dgn.graph.DynamicGraph`.
         attention: what weighs the edges; see `itmbench.methods.mcr_dgn.graph.GraphLayer`.
         layers: of the graph; 0 trains and tests without one.
-        step: how far a layer moves a node, at the start.
-        context: what training items attach to: the other items of their batch, or the bank of the last epoch (the
-            batch while it is empty).
+        step: how far a layer moves a node towards what it sees of its own modality, at the start.
+        context: what training items attach to: the bank of the last epoch (the batch while it is empty), or the other
+            items of their batch.
+        end_to_end: the losses of the embeddings with the graph train the encoders too, not the graph alone.
         inference: how an item is encoded at test. "anchor": attached alone to the bank; "encoder": without the graph;
             "auto": the better of these two on validation; "transductive": attached to the batch that it comes in, a
             diagnostic that is not ranked.
         bank_size: most nodes that the bank holds.
-        temperature: of the contrast, at the start; it is learned.
+        temperature: of the contrasts, at the start; each is learned.
         contrast_weight: factor on the contrast by shared labels, or by pairs where there are none.
         likelihood_weight: factor on the likelihood of what belongs together.
         label_weight: factor on the prediction of the labels, where there are any.
         graph_weight: factor on these three of the embeddings with the graph; those without it count 1.
-        consistency_weight: factor on the distance of the embeddings without the graph from those with it.
+        consistency_weight: factor on the distance of the embeddings without the graph from those with it, which the
+            encoders are to follow.
         **kwargs: those of ``Matcher``.
 
     Raises:
@@ -62,22 +64,23 @@ class MCRDGN(Matcher):
         self,
         dim: int = 256,
         concepts: int = 2,
-        k: int = 8,
+        k: int = 16,
         edges: Rule = "mutual",
         blocks: Blocks = "all",
         update: Update = "layer",
         attention: Attention = "gatv2",
         layers: int = 2,
-        step: float = 0.1,
-        context: Literal["batch", "bank"] = "batch",
+        step: float = 0.3,
+        context: Literal["bank", "batch"] = "bank",
+        end_to_end: bool = False,
         inference: Inference = "auto",
-        bank_size: int = 4096,
+        bank_size: int = 16384,
         temperature: float = 0.1,
         contrast_weight: float = 1.0,
         likelihood_weight: float = 0.5,
         label_weight: float = 0.5,
         graph_weight: float = 1.0,
-        consistency_weight: float = 0.1,
+        consistency_weight: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -88,16 +91,12 @@ class MCRDGN(Matcher):
         self.dim, self.k, self.blocks, self.context, self.inference = dim, k, blocks, context, inference
         self.image_nodes = ItemNodes(self.image.width, dim, concepts)
         self.text_nodes = ItemNodes(self.text.width, dim, concepts)
-        self.contrast = SoftInfoNCE(temperature, learn_temperature=True)
-        self.likelihood = PairLikelihood(scale=5.0)
-        self.classifier: nn.Linear | None = None  # once the number of labels is known
-        self.contrast_weight, self.likelihood_weight, self.label_weight = (
-            contrast_weight,
-            likelihood_weight,
-            label_weight,
-        )
+        weights = contrast_weight, likelihood_weight, label_weight
+        self.plain_losses = Losses(dim, temperature, *weights)
+        self.end_to_end = end_to_end
         self.graph_weight, self.consistency_weight = graph_weight, consistency_weight
         if layers:
+            self.graph_losses = Losses(dim, temperature, *weights)
             self.graph = DynamicGraph(dim, layers, attention, edges, update, step)
             seen = (self.image.width, self.text.width) if update == "static" else None
             self.bank = Bank(bank_size // (2 * (1 + concepts)), 1 + concepts, dim, seen)
@@ -117,12 +116,11 @@ class MCRDGN(Matcher):
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
         labels = gather_rows(self, batch["labels"]) if "labels" in batch else None
-        loss = self._loss(image, text, positives, labels)
+        loss = self.plain_losses(image, text, self.score(image, text), positives, labels)
         if not self.layers:
             return loss
-        item = gather_rows(self, batch["image_index"])
-        related = self._related(image, text, item)
-        with_graph = self._loss(*related, positives, labels)
+        related = self._related(image, text, gather_rows(self, batch["image_index"]))
+        with_graph = self.graph_losses(*related, self.score(*related), positives, labels)
         # The encoder follows the graph, which has seen more: no gradient makes the graph follow the encoder.
         apart = [
             1 - (plain.pooled * graph.pooled.detach()).sum(1).mean()
@@ -130,24 +128,12 @@ class MCRDGN(Matcher):
         ]
         return loss + self.graph_weight * with_graph + self.consistency_weight * (apart[0] + apart[1])
 
-    def _loss(self, image: Embeddings, text: Embeddings, positives: Tensor, labels: Tensor | None) -> Tensor:
-        """The losses of embeddings, with or without the graph."""
-        scores = self.score(image, text)
-        loss = self.contrast_weight * self.contrast(scores, positives.float())
-        loss = loss + self.likelihood_weight * self.likelihood(scores, positives)
-        if labels is not None:
-            assert self.classifier is not None
-            # Unit vectors are short for a classifier that begins with small weights.
-            logits = self.classifier(torch.cat([image.pooled, text.pooled]) * self.dim**0.5)
-            loss = loss + self.label_weight * binary_cross_entropy_with_logits(
-                logits.float(), labels.float().repeat(2, 1)
-            )
-        return loss
-
     def _related(self, image: Embeddings, text: Embeddings, item: Tensor) -> tuple[Embeddings, Embeddings]:
         """Embeddings of a training batch with the graph."""
         assert image.tokens is not None and text.tokens is not None
         nodes = image.tokens[..., : self.dim], text.tokens[..., : self.dim]
+        if not self.end_to_end:
+            nodes = nodes[0].detach(), nodes[1].detach()
         seen = (image.tokens[..., self.dim :], text.tokens[..., self.dim :]) if self.static else None
         context = self.bank.context(self.k, self.blocks) if self.context == "bank" else None
         if context is None:
@@ -200,8 +186,9 @@ class MCRDGN(Matcher):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         labels = self.data.corpus.labels
-        if labels is not None and self.classifier is None:
-            self.classifier = nn.Linear(self.dim, labels.shape[1])
+        if labels is not None:
+            for losses in (self.plain_losses, *([self.graph_losses] if self.layers else [])):
+                losses.fit(labels.shape[1])
 
     def on_fit_start(self) -> None:
         self._filled_at = -1  # steps are counted anew
@@ -263,6 +250,46 @@ class MCRDGN(Matcher):
             self.bank.fill(torch.from_numpy(images).to(self.device), image_nodes, text_nodes, seen)
         self.train(training)
         self._filled_at = self.global_step
+
+
+class Losses(nn.Module):
+    """What embeddings of pairs are trained by: a contrast, a likelihood, and their labels where there are any.
+
+    Args:
+        dim: D, size of the embeddings.
+        temperature: of the contrast, at the start.
+        contrast_weight: factor on the contrast (soft InfoNCE).
+        likelihood_weight: factor on the likelihood of what belongs together.
+        label_weight: factor on the binary cross-entropy of a linear classifier of the labels.
+    """
+
+    def __init__(
+        self, dim: int, temperature: float, contrast_weight: float, likelihood_weight: float, label_weight: float
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.weights = contrast_weight, likelihood_weight, label_weight
+        self.contrast = SoftInfoNCE(temperature, learn_temperature=True)
+        self.likelihood = PairLikelihood(scale=5.0)
+        self.classifier: nn.Linear | None = None
+
+    def fit(self, labels: int) -> None:
+        """Make the classifier, once the number of labels is known."""
+        if self.classifier is None:
+            self.classifier = nn.Linear(self.dim, labels)
+
+    def forward(
+        self, image: Embeddings, text: Embeddings, scores: Tensor, positives: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """Loss, a scalar, of embeddings with scores and positives `[B, B]`, and labels `[B, C]` or None."""
+        contrast, likelihood, label = self.weights
+        loss = contrast * self.contrast(scores, positives.float()) + likelihood * self.likelihood(scores, positives)
+        if labels is not None:
+            assert self.classifier is not None
+            # Unit vectors are short for a classifier that begins with small weights.
+            logits = self.classifier(torch.cat([image.pooled, text.pooled]) * self.dim**0.5)
+            loss = loss + label * binary_cross_entropy_with_logits(logits.float(), labels.float().repeat(2, 1))
+        return loss
 
 
 class ItemNodes(nn.Module):

@@ -10,6 +10,10 @@ from itmbench.methods.place_codes import sinusoids
 
 Intra = Literal["off", "full", "topk", "static"]
 
+BRANCH = 0.1
+"""Factor on both branches. AdamW's steps do not depend on the size of a gradient: without it these layers, which begin
+at 0, change the tokens faster than encoders from scratch can follow."""
+
 
 class IntraModalRelations(nn.Module):
     """Self-attention over the strongest relations of each token, then a feed-forward layer, each added to the token.
@@ -57,8 +61,8 @@ class IntraModalRelations(nn.Module):
         # An item without a real token has no relation at all: weights 0, where softmax alone gives NaN.
         weights = strength.masked_fill(~mask.any(1)[:, None, None, None], 0.0).softmax(-1).to(value.dtype)
         seen = (weights @ value).transpose(1, 2).flatten(2)
-        tokens = tokens + self.dropout(self.out(seen))
-        return tokens + self.dropout(self.feed_forward(self.feed_forward_norm(tokens)))
+        tokens = tokens + BRANCH * self.dropout(self.out(seen))
+        return tokens + BRANCH * self.dropout(self.feed_forward(self.feed_forward_norm(tokens)))
 
     def _split(self, tokens: Tensor) -> Tensor:
         """`[B, N, D]` -> `[B, H, N, D / H]`."""

@@ -10,7 +10,14 @@ from toy import ToyData
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.mcr_dgn.context import Edges
-from itmbench.methods.mcr_dgn.explain import deletion_gap, explain, without_random, without_strongest
+from itmbench.methods.mcr_dgn.explain import (
+    attached_to,
+    deletion,
+    explain,
+    graph_at_test,
+    without_random,
+    without_strongest,
+)
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
 
@@ -79,23 +86,60 @@ def test_nothing_to_explain_is_one_line(tmp_path: Path) -> None:
     images, _ = inputs(model, data, range(2))
     with pytest.raises(InputError, match="no graph or was never trained"):
         explain(model, "image", images)
+    with pytest.raises(InputError, match="no graph or was never trained"):
+        attached_to(matcher(layers=0))
+
+
+def test_items_that_look_at_each_other_have_no_bank_to_explain(tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path)
+    model.inference = "transductive"
+    images, texts = inputs(model, data, range(48, 50))
+    with pytest.raises(InputError, match=r"items look at each other; set --model\.inference anchor$"):
+        explain(model, "image", images)
+    with pytest.raises(InputError, match="items look at each other"):
+        deletion(model, [images], [texts], lambda image, text: 0.0)
+
+
+def test_it_is_said_whether_the_graph_is_used_at_test(tmp_path: Path) -> None:
+    model, _, _ = with_bank(tmp_path)
+    for inference, used, expected in (
+        ("auto", True, True),
+        ("auto", False, False),
+        ("anchor", False, True),
+        ("encoder", True, False),
+    ):
+        model.inference = inference  # type: ignore[assignment]
+        model.uses_graph.fill_(used)
+        assert graph_at_test(model) is expected
+    assert not graph_at_test(matcher(layers=0))
 
 
 def test_removing_what_is_looked_at_most_changes_more_than_removing_anything(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path, k=8)
     images, texts = inputs(model, data, range(48, 64))
+    model.inference = "anchor"
     with torch.no_grad():
         whole = model.encode_image(images).pooled @ model.encode_text(texts).pooled.T
+        model.inference = "encoder"
+        plain = model.encode_image(images).pooled @ model.encode_text(texts).pooled.T
 
     def likeness(image: Embeddings, text: Embeddings) -> float:
         return -float((image.pooled @ text.pooled.T - whole).abs().mean())
 
-    assert model.uses_graph
-    model.inference = "anchor"
-    assert deletion_gap(model, [images], [texts], likeness) > 0
+    found = deletion(model, [images], [texts], likeness, draws=2)
+    assert found.gap > 0 and found.gap == pytest.approx(
+        sum(sum(draw) - sum(found.strongest) for draw in found.random) / 6
+    )
+    assert found.spread == pytest.approx(abs(sum(found.random[0]) - sum(found.random[1])) / 6) and found.spread > 0
+    assert found.whole == pytest.approx(0, abs=1e-6)
+    assert found.none == pytest.approx(-float((plain - whole).abs().mean()))
+    assert 0 > found.strongest[0] > found.strongest[2]
     halves = [
         [{key: value[part] for key, value in side.items()} for part in (slice(0, 8), slice(8, 16))]
         for side in (images, texts)
     ]
-    gaps = [deletion_gap(model, halves[0], halves[1], likeness, shares=(share,)) for share in (0.5, 0.5, 1.0)]
-    assert gaps[0] == gaps[1] > 0 and gaps[2] == pytest.approx(0, abs=1e-6)
+    in_halves = [deletion(model, iter(halves[0]), iter(halves[1]), likeness, shares=(0.5,), seed=s) for s in (0, 0, 1)]
+    assert in_halves[0] == in_halves[1] != in_halves[2]
+    assert in_halves[0].strongest == pytest.approx([found.strongest[1]])
+    with pytest.raises(InputError, match="0 draws"):
+        deletion(model, [images], [texts], likeness, draws=0)

@@ -30,8 +30,7 @@ def layer(attention: Attention = "gatv2", step: float = 0.3) -> GraphLayer:
     """A layer whose weights are not those that it begins with."""
     made = GraphLayer(DIM, attention, step)
     for weight in made.parameters():
-        if weight.ndim:
-            torch.nn.init.normal_(weight, std=0.5)
+        torch.nn.init.normal_(weight, std=0.5)
     return made
 
 
@@ -41,41 +40,48 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize("attention", ["gatv2", "cosine", "uniform"])
-def test_layer_is_attention_and_a_graph_convolution(attention: Attention) -> None:
+def test_layer_is_attention_and_a_relational_graph_convolution(attention: Attention) -> None:
     made, targets, sources = layer(attention), unit(3, DIM), unit(5, DIM)
     weights = made.weights(targets, sources, EDGES)
-    states = made(targets, sources, EDGES, weights)
+    states = made(targets, sources, EDGES, weights, 1)
+    share = made.share(EDGES, weights)
     for target in range(3):
-        logits = {}
-        for e in range(5):
-            if EDGES.target[e] != target:
-                continue
-            logit = 0.0 if attention == "uniform" else EDGES.cosine[e].item() / 0.1
-            if attention == "gatv2":
-                kind = [float(EDGES.kind[e] == kind) for kind in range(4)]
-                features = torch.tensor([EDGES.cosine[e], EDGES.jaccard[e], *kind])
-                hidden = made.of_target(targets[target]) + made.of_source(sources[EDGES.source[e]])
-                logit += made.score(leaky_relu(hidden + made.of_edge(features), 0.2)).item()
-            logits[e] = logit
-        total = sum(math.exp(logit) for logit in logits.values())
-        message = torch.zeros(DIM)
-        for e, logit in logits.items():
-            assert weights[e].item() == pytest.approx(math.exp(logit) / total, rel=1e-4)
-            message = message + math.exp(logit) / total * made.out(sources[EDGES.source[e]])
-        moved = targets[target] + 0.3 * message
+        moved, sizes = targets[target], {}
+        for modality in range(2):
+            logits = {}
+            for e in range(5):
+                if EDGES.target[e] != target or EDGES.kind[e] % 2 != modality:
+                    continue
+                logit = 0.0 if attention == "uniform" else EDGES.cosine[e].item() / 0.1
+                if attention == "gatv2":
+                    kind = [float(EDGES.kind[e] == kind) for kind in range(4)]
+                    features = torch.tensor([EDGES.cosine[e], EDGES.jaccard[e], *kind])
+                    hidden = made.of_target(targets[target]) + made.of_source(sources[EDGES.source[e]])
+                    logit += made.score(leaky_relu(hidden + made.of_edge(features), 0.2)).item()
+                logits[e] = logit
+            total = sum(math.exp(logit) for logit in logits.values())
+            relation = 2 * (target > 0) + modality  # the first target is a node of an image
+            for e, logit in logits.items():
+                assert weights[e].item() == pytest.approx(math.exp(logit) / total, rel=1e-4)
+                message = made.out[relation] @ sources[EDGES.source[e]]
+                moved = moved + made.step[relation] * math.exp(logit) / total * message
+                sizes[e] = abs(made.step[relation].item()) * math.exp(logit) / total
         torch.testing.assert_close(states[target], moved / moved.norm(), atol=1e-5, rtol=0)
+        for e, size in sizes.items():
+            assert share[e].item() == pytest.approx(size / sum(sizes.values()), rel=1e-4)
     torch.testing.assert_close(states[1], targets[1])  # it has no edge
 
 
-def test_an_untrained_layer_moves_a_node_a_little_towards_what_is_near() -> None:
+def test_an_untrained_layer_moves_a_node_a_little_towards_what_is_near_in_its_modality() -> None:
     made, targets, sources = GraphLayer(DIM, "gatv2", 0.1), unit(3, DIM), unit(5, DIM)
     plain = GraphLayer(DIM, "cosine", 0.1)
     weights = made.weights(targets, sources, EDGES)
     torch.testing.assert_close(weights, plain.weights(targets, sources, EDGES))
-    states = made(targets, sources, EDGES, weights)
+    states = made(targets, sources, EDGES, weights, 1)
     assert (states * targets).sum(1).min() > 0.98
-    moved = targets[2] + 0.1 * (weights[3] * sources[0] + weights[4] * sources[4])
-    torch.testing.assert_close(states[2], normalize(moved, dim=0))
+    torch.testing.assert_close(states[0], normalize(targets[0] + 0.1 * sources[1], dim=0))
+    torch.testing.assert_close(states[2], normalize(targets[2] + 0.1 * sources[4], dim=0))
+    torch.testing.assert_close(made.share(EDGES, weights), torch.tensor([1.0, 0, 0, 0, 1]), atol=1e-4, rtol=0)
 
 
 PAIRS = torch.tensor([0, 1, 2, 2, 4, 5, 6, 7])
@@ -93,6 +99,7 @@ def graph(layers: int = 2, update: Update = "layer", step: float = 0.5, **option
     made = DynamicGraph(DIM, layers, **({"attention": "gatv2", "rule": "mutual"} | options), update=update, step=step)
     for each in made.layers:
         torch.nn.init.normal_(each.score.weight)  # type: ignore[arg-type, union-attr]
+        torch.nn.init.constant_(each.step, step)  # type: ignore[arg-type]
     return made
 
 
@@ -111,8 +118,8 @@ def test_layers_follow_each_other_with_the_modalities_known() -> None:
     sources = states + modality  # of every layer: those of the encoder
     for each, step in zip(made.layers, done, strict=True):
         weights = each.weights(states + modality, sources, step.edges)  # type: ignore[operator]
-        torch.testing.assert_close(step.attention, weights)
-        states = each(states, sources, step.edges, weights)
+        torch.testing.assert_close(step.attention, each.share(step.edges, weights))  # type: ignore[operator]
+        states = each(states, sources, step.edges, weights, len(states) // 2)
         torch.testing.assert_close(step.states, states)
     ones = torch.zeros(len(states)).index_add(0, done[0].edges.target, done[0].attention)
     assert ((ones - 1).abs() < 1e-5).logical_or(ones == 0).all()

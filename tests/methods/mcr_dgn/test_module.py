@@ -22,8 +22,13 @@ from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out
 
 
 def matcher(**options: Any) -> MCRDGN:
+    """A small model that looks across the modalities as far as within them."""
     torch.manual_seed(0)
-    return MCRDGN(**({"dim": 32, "k": 4, "step": 0.5, "lr": 3e-3} | toy_encoders() | options))
+    model = MCRDGN(**({"dim": 32, "k": 4, "step": 0.5, "lr": 3e-3} | toy_encoders() | options))
+    for name, weight in model.named_parameters():
+        if name.endswith(".step"):
+            torch.nn.init.constant_(weight, weight.max().item())
+    return model
 
 
 def prepared(folder: Path, labels: bool = True, **options: Any) -> tuple[MCRDGN, dict[str, Any]]:
@@ -71,20 +76,21 @@ def test_the_loss_is_that_of_both_embeddings_and_their_distance(labels: bool, tm
     image, text, positives = model.encode_pairs(pairs)
     related = model._related(image, text, pairs["image_index"])
 
-    def loss(pair: tuple[Embeddings, Embeddings]) -> Tensor:
+    def loss(pair: tuple[Embeddings, Embeddings], classifier: torch.nn.Linear | None) -> Tensor:
         scores = pair[0].pooled @ pair[1].pooled.T
         total = 0.7 * SoftInfoNCE(0.2)(scores, positives) + 0.3 * PairLikelihood(5.0)(scores, positives)
         if labels:
-            assert model.classifier is not None
+            assert classifier is not None
             for items in pair:
-                logits = model.classifier(items.pooled * 32**0.5)
+                logits = classifier(items.pooled * 32**0.5)
                 total = total + binary_cross_entropy_with_logits(logits, pairs["labels"].float())
         return total
 
     apart = sum(
         (1 - torch.cosine_similarity(a.pooled, b.pooled)).mean() for a, b in zip((image, text), related, strict=True)
     )
-    expected = loss((image, text)) + 0.6 * loss(related) + 5.0 * apart
+    plain, graph = model.plain_losses.classifier, model.graph_losses.classifier
+    expected = loss((image, text), plain) + 0.6 * loss(related, graph) + 5.0 * apart
     torch.testing.assert_close(model.training_loss(pairs), expected)
 
 
@@ -97,6 +103,21 @@ def test_the_encoder_follows_the_graph_and_not_the_reverse(tmp_path: Path) -> No
         assert weight.grad is not None and other.grad is not None
         torch.testing.assert_close(weight.grad, other.grad)
     assert not torch.allclose(model.image_nodes.project.weight.grad, off.image_nodes.project.weight.grad)  # type: ignore[arg-type]
+
+
+def test_the_losses_with_the_graph_train_the_encoders_if_asked_to(tmp_path: Path) -> None:
+    gradients = {}
+    ways: dict[str, dict[str, Any]] = {"none": {"layers": 0}, "alone": {}, "end to end": {"end_to_end": True}}
+    for name, options in ways.items():
+        model, pairs = prepared(tmp_path, **options)
+        assert model.plain_losses.classifier is not None
+        for weight in model.plain_losses.classifier.parameters():  # what is drawn for it depends on what was before
+            torch.nn.init.constant_(weight, 0.1)
+        torch.manual_seed(0)
+        model.training_loss(pairs).backward()
+        gradients[name] = model.image_nodes.project.weight.grad
+    torch.testing.assert_close(gradients["alone"], gradients["none"])
+    assert not torch.allclose(gradients["end to end"], gradients["none"], rtol=1e-2)  # type: ignore[arg-type]
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -116,7 +137,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "likelihood": {"likelihood_weight": 0.0},
     "labels": {"label_weight": 0.0},
     "graph": {"graph_weight": 0.0},
-    "consistency": {"consistency_weight": 0.0},
+    "consistency": {"consistency_weight": 0.1},
 }
 
 
