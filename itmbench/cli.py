@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from itmbench import __version__
-from itmbench.errors import InputError
+from itmbench.errors import InputError, InputErrors
 
 LIGHTNING = {
     "fit": "train a method on a dataset (LightningCLI: any option of trainer, model and data)",
@@ -15,6 +15,7 @@ LIGHTNING = {
     "test": "evaluate a checkpoint on the test split",
     "predict": "write the embeddings of the test split",
     "audit": "prove that test numbers hold nothing of other test items (options of test, and --images)",
+    "explain": "what test items look at in a checkpoint of mcr_dgn, and whether it matters (options of test; --items)",
 }
 
 
@@ -56,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="run methods x datasets x seeds and print the table")
     bench.add_argument("spec", help="a YAML file such as benchmarks/mini.yaml")
     bench.add_argument("--results", default="results", help="folder of the results (default: %(default)s)")
-    bench.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
+    bench.add_argument("--dry-run", action="store_true", help="say what is done, what would run and how long, and stop")
+    bench.add_argument("--force", action="store_true", help="run what is done, or has failed, as well")
+    bench.add_argument("--retry-failed", action="store_true", help="run what has failed as well")
     bench.add_argument(
         "--only", default="", metavar="KEY=NAME,…", help="such as dataset=flickr30k-mini,method=dual_infonce,seed=0"
     )
@@ -69,11 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
 
     compare = commands.add_parser("compare", help="how much better a method is than others, and whether it is luck")
-    compare.add_argument("first", help="a method of the results")
+    compare.add_argument("first", nargs="?", help="a method of the results (default: all pairs of methods)")
     compare.add_argument("others", nargs="*", help="those that it is compared with (default: all others)")
     compare.add_argument("--results", default="results", help="folder of the results (default: %(default)s)")
     compare.add_argument("--format", default="table", choices=["table", "markdown"])
     compare.set_defaults(run=_compare)
+
+    _add_results(commands.add_parser("results", help="what is in the results: list, show, rm, merge"))
 
     listing = commands.add_parser("list", help="methods and datasets, installed plug-ins included")
     listing.set_defaults(run=_list)
@@ -88,11 +93,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    """The commands of ``itmbench results``; a cell is named by its folder as ``list`` prints it."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="a line a cell")
+    listing.add_argument("--only", default="", metavar="KEY=NAME,…", help="such as benchmark=mini,method=scan,seed=0")
+    listing.set_defaults(run=_results_list)
+    show = actions.add_parser("show", help="everything that is known of a cell")
+    show.add_argument("cells", nargs="+", metavar="CELL", help="its folder as `list` prints it")
+    show.set_defaults(run=_results_show)
+    remove = actions.add_parser("rm", help="remove cells; asks nothing")
+    remove.add_argument("cells", nargs="+", metavar="CELL", help="its folder as `list` prints it")
+    remove.set_defaults(run=_results_rm)
+    merge = actions.add_parser("merge", help="add the cells of another results folder; nothing here is changed")
+    merge.add_argument("other", help="the other folder")
+    merge.set_defaults(run=_results_merge)
+    for action in (listing, show, remove, merge):
+        action.add_argument("--results", default="results", help="folder of the results (default: %(default)s)")
+
+
 def _lightning(arguments: list[str]) -> int:
     if arguments[0] == "audit":
         from itmbench.bench.audit_command import audit_command
 
         return audit_command(arguments[1:])
+    if arguments[0] == "explain":
+        from itmbench.bench.explain_command import explain_command
+
+        return explain_command(arguments[1:])
     from itmbench.bench.lightning_cli import MatcherCLI
 
     MatcherCLI(args=arguments)
@@ -102,7 +130,14 @@ def _lightning(arguments: list[str]) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from itmbench.bench.runner import run
 
-    failed = run(options.spec, options.results, only=options.only, dry_run=options.dry_run)
+    failed = run(
+        options.spec,
+        options.results,
+        only=options.only,
+        dry_run=options.dry_run,
+        force=options.force,
+        retry_failed=options.retry_failed,
+    )
     if not options.dry_run:
         from itmbench.bench.store import load_results
         from itmbench.report.html import write_html
@@ -126,6 +161,30 @@ def _compare(options: argparse.Namespace) -> int:
     return compare(options.results, options.first, options.others, options.format)
 
 
+def _results_list(options: argparse.Namespace) -> int:
+    from itmbench.report.store_command import list_cells
+
+    return list_cells(options.results, options.only)
+
+
+def _results_show(options: argparse.Namespace) -> int:
+    from itmbench.report.store_command import show_cells
+
+    return show_cells(options.results, options.cells)
+
+
+def _results_rm(options: argparse.Namespace) -> int:
+    from itmbench.report.store_command import remove_cells
+
+    return remove_cells(options.results, options.cells)
+
+
+def _results_merge(options: argparse.Namespace) -> int:
+    from itmbench.report.store_command import merge_results
+
+    return merge_results(options.results, options.other)
+
+
 def _list(options: argparse.Namespace) -> int:
     from itmbench.bench import registry
 
@@ -143,9 +202,10 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _refuse(error: InputError) -> int:
-    """Print the one line that an input error is; that of a loader process arrives at the end of a traceback."""
+    """Print the one line that an input error is, or one for each; a loader process's ends a traceback."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    print(f"itmbench: {lines[-1].removeprefix('itmbench.errors.InputError: ')}", file=sys.stderr)
+    for line in error.lines if isinstance(error, InputErrors) else lines[-1:]:
+        print(f"itmbench: {line.removeprefix('itmbench.errors.InputError: ')}", file=sys.stderr)
     return 2
 
 

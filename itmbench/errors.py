@@ -1,4 +1,6 @@
-"""The one exception that means "the input is wrong", shown to users as a single line."""
+"""The one exception that means "the input is wrong", shown to users as a single line, or a line for each that is."""
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -7,3 +9,15 @@ class InputError(ValueError):
     The message is one line that says what is wrong, where (file and line, option, id) and what to do.
     The command line prints it without a traceback and exits with 2.
     """
+
+
+class InputErrors(InputError):
+    """Everything that is wrong with an input, where it is looked through to the end before it is refused.
+
+    Args:
+        lines: one of each error.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = list(lines)

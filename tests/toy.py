@@ -1,6 +1,7 @@
 """A dataset small enough to train on in seconds: a square of one colour on a ground of another, and captions of it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,27 @@ from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220), "yellow": (230, 220, 30)}
 GROUNDS = {"black": (10, 10, 10), "white": (245, 245, 245), "pink": (250, 150, 190), "cyan": (60, 220, 220)}
 KINDS = [(colour, ground) for colour in COLOURS for ground in GROUNDS]
+
+TOY_MODEL: dict[str, Any] = {
+    "class_path": "DualEncoder",
+    "init_args": {
+        "dim": 32,
+        "lr": 0.003,
+        "image": {
+            "class_path": "TimmImageEncoder",
+            "init_args": {
+                "image_size": 32,
+                "train_crop": 1.0,
+                "model_args": {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
+            },
+        },
+        "text": {
+            "class_path": "ScratchTextEncoder",
+            "init_args": {"width": 32, "depth": 1, "heads": 2, "vocab_size": 100},
+        },
+    },
+}
+"""The smallest method that learns the toy, as a config names it."""
 
 
 class ToyData(CorpusDataModule):
@@ -45,7 +67,8 @@ def toy_corpus(root: Path, labels: bool = False, copies: int = 6) -> Corpus:
         pixels[top : top + 16, left : left + 16] = COLOURS[colour]
         noisy = (pixels + generator.integers(-10, 11, pixels.shape)).clip(0, 255).astype(np.uint8)
         names.append(f"{row}.png")
-        Image.fromarray(noisy).save(root / names[-1])
+        if not (root / names[-1]).exists():  # another process may be reading it
+            Image.fromarray(noisy).save(root / names[-1])
         texts += [f"a {colour} square on a {ground} ground", f"{ground} behind, {colour} in front"]
         hot[row, list(COLOURS).index(colour)] = hot[row, len(COLOURS) + list(GROUNDS).index(ground)] = 1
     train, val, test = np.split(np.arange(len(kinds)), [copies * len(KINDS), (copies + 1) * len(KINDS)])

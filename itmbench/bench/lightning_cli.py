@@ -1,14 +1,19 @@
 """LightningCLI for matchers: what ``itmbench fit|validate|test|predict`` runs, and what makes a benchmark cell."""
 
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from itmbench.bench import registry
+from itmbench.bench.callbacks import SeedEpochs, WholeFiles
 from itmbench.bench.embedding_writer import EmbeddingWriter
 from itmbench.bench.progress import ignore_noise
 from itmbench.data.datamodule import CorpusDataModule
@@ -20,6 +25,7 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "gradient_clip_val": 1.0,
     "max_epochs": 20,
+    "callbacks": SeedEpochs(),
 }
 
 
@@ -59,7 +65,8 @@ class MatcherCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Two checkpoints are always kept: the best on validation, and the last to go on from.
 
-        The last has a callback of its own: with ``save_last``, Lightning (2.6) writes it only when the best changes.
+        The last has a callback of its own: with ``save_last``, Lightning (2.6) writes it only when the best changes. It
+        is written where an epoch ends, because that is where a run that goes on can repeat what would have happened.
         """
         parser.add_lightning_class_args(ModelCheckpoint, "best")
         parser.add_lightning_class_args(ModelCheckpoint, "last")
@@ -72,29 +79,49 @@ class MatcherCLI(LightningCLI):
                 "best.enable_version_counter": False,
                 "last.filename": "last",
                 "last.enable_version_counter": False,
+                "last.save_on_train_epoch_end": True,
             }
         )
 
     def instantiate_classes(self) -> None:
-        """Build trainer, model and data; what a constructor says of its input is not buried in jsonargparse's words."""
-        try:
+        """Build trainer, model and data."""
+        with _plainly():
             super().instantiate_classes()
-        except ValueError as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__
-            if cause is None:
-                raise
-            raise cause from cause.__cause__
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer; it writes checkpoints whole, unless it is given a way of its own."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
+        return trainer
+
+    def _parse_ckpt_path(self) -> None:
+        """Say in one line that a file is no checkpoint, or one that would run code.
+
+        Raises:
+            InputError: it is.
+        """
+        try:
+            super()._parse_ckpt_path()
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            path = self.config[self.config.subcommand].ckpt_path
+            why = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{path}: no checkpoint of tensors and plain values ({why}); give one of `itmbench fit`"
+            ) from error
 
     def before_instantiate_classes(self) -> None:
         """Leave out Lightning's table of metrics, which has a column a loader; ``after_test`` prints one of its own.
+
+        Checkpoints are read without unpickling code, also those at an address, which Lightning (2.6) would trust.
 
         Raises:
             InputError: there is no such checkpoint.
         """
         if self.subcommand in ("validate", "test"):
             self.config[self.subcommand].verbose = False
+        if self.subcommand and "weights_only" in self.config[self.subcommand]:
+            self.config[self.subcommand].weights_only = True
         checkpoint = self.config[self.subcommand].ckpt_path if self.subcommand else None
         if checkpoint and checkpoint.endswith(".ckpt") and "://" not in checkpoint and not Path(checkpoint).exists():
             raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
@@ -129,7 +156,7 @@ class MatcherCLI(LightningCLI):
 
 
 class CellCLI(MatcherCLI):
-    """The parsed config of a benchmark cell; ``make`` builds what it names.
+    """The parsed config of a benchmark cell, with its data; ``make`` builds the rest that it names.
 
     Args:
         config: keys as in a config file of ``itmbench fit``.
@@ -139,8 +166,9 @@ class CellCLI(MatcherCLI):
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(args=config, run=False)
-        self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
+        super().__init__(args=config, run=False)  # this seeds everything
+        with _plainly():
+            self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
 
     def instantiate_classes(self) -> None:
         """Nothing yet: all cells of a benchmark are parsed before the first is made."""
@@ -149,11 +177,32 @@ class CellCLI(MatcherCLI):
         """The config with all its defaults, as YAML that ``itmbench fit --config`` takes."""
         return self.parser.dump(self.config, skip_validation=True)
 
+    def make_model(self) -> Matcher:
+        """The model alone, to be asked before anything runs."""
+        with _plainly():
+            return self.parser.instantiate(Namespace(model=self.config.model)).model
+
     def make(self, folder: Path, callbacks: list[L.Callback]) -> tuple[L.Trainer, Matcher]:
         """Seed everything, then build trainer and model; checkpoints and logs go into the folder."""
         L.seed_everything(self.config.seed_everything, workers=True, verbose=False)
         self.config.trainer.default_root_dir = str(folder)
         self.config.best.dirpath = self.config.last.dirpath = str(folder)
         super().instantiate_classes()
-        self.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-        return self.trainer, self.model
+        trainer, model = self.trainer, self.model
+        del self.trainer, self.model, self.datamodule, self.config_init  # a sweep keeps no models
+        trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+        return trainer, model
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """What a constructor says of its input is not buried in jsonargparse's words."""
+    try:
+        yield
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from cause.__cause__

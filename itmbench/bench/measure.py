@@ -17,13 +17,29 @@ from itmbench.methods.base import Matcher
 
 
 class Meter(L.Callback):
-    """Counts and times training pairs, encoded images and encoded texts, loading included; probes do not count."""
+    """Counts and times training pairs, encoded images and encoded texts, loading included; probes do not count.
+
+    What was counted before a run was interrupted is in its checkpoint.
+    """
 
     def __init__(self) -> None:
         self.items = {"train": 0, "image": 0, "text": 0}
         self.seconds = {"train": 0.0, "image": 0.0, "text": 0.0}
         self.flops: dict[str, int] = {}
         self._mark = 0.0
+        self._started = time.perf_counter()
+        self._before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"items": self.items, "seconds": self.seconds, "elapsed": self.elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.items, self.seconds = dict(state_dict["items"]), dict(state_dict["seconds"])
+        self._before = state_dict["elapsed"]
+
+    def elapsed(self) -> float:
+        """Seconds since this was made, and before the interruption up to the checkpoint that the run goes on from."""
+        return self._before + time.perf_counter() - self._started
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._mark = time.perf_counter()

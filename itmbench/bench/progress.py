@@ -1,10 +1,13 @@
 """What a benchmark prints while it runs: a line an epoch."""
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
@@ -36,6 +39,8 @@ NOISE = (
     ".*does not have many workers",
     ".*number of training batches .* is smaller than the logging interval",
     ".*`tensorboardX` has been removed",
+    # frozen encoders stay in evaluation mode
+    ".*module.* in eval mode at the start of training",
     # a cell goes on in its own folder; a test leaves the best checkpoint where it is
     ".*Checkpoint directory .* exists and is not empty",
     ".*The dirpath has changed",
@@ -60,3 +65,29 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """What is printed meanwhile is also added to a file."""
+    with (
+        path.open("a", encoding="utf-8") as file,
+        redirect_stdout(_Both(sys.stdout, file)),
+        redirect_stderr(_Both(sys.stderr, file)),
+    ):
+        yield
+
+
+class _Both:
+    """The screen, with all that is written to it in a file as well."""
+
+    def __init__(self, screen: TextIO, file: TextIO) -> None:
+        self._screen, self._file = screen, file
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        self._file.flush()  # what is in no file yet is lost with a process that is killed
+        return self._screen.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._screen, name)

@@ -1,30 +1,81 @@
-"""Cells, one after another: fit, test on the best checkpoint, store; what is stored already is not run again."""
+"""A benchmark's cells, run one after another by as many processes as share its results folder.
 
-import hashlib
+What is stored is not run again, what fails does not keep the others from running, and what another process runs is
+waited for. docs/benchmarks.md says how.
+"""
+
+import gc
 import json
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
-import traceback
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-import itmbench
 from itmbench.bench import store
 from itmbench.bench.spec import Cell, plan
-from itmbench.errors import InputError
+from itmbench.errors import InputError, InputErrors
 
 if TYPE_CHECKING:
+    from itmbench.bench.failure import Failure
     from itmbench.bench.lightning_cli import CellCLI
+    from itmbench.data.corpus import Corpus
 
-KEY, ERROR = "key", "error.txt"
+POLL = 2.0
+"""Seconds between two looks at cells that other processes run."""
 
 
-def run(spec: str | Path, root: str | Path, only: str = "", dry_run: bool = False) -> list[Cell]:
+@dataclass
+class Planned:
+    """A cell with all that is known of it before it runs.
+
+    Args:
+        cell: which one.
+        cli: its config and data.
+        key: hash of all that can change its result.
+        root: the results folder.
+        before: outcomes that it had when this was planned, and that are to be had again.
+        afresh: what an earlier run has left unfinished is not gone on from.
+    """
+
+    cell: Cell
+    cli: "CellCLI"
+    key: str
+    root: Path
+    before: "list[str | Failure]" = field(default_factory=list)
+    afresh: bool = False
+
+    @property
+    def running(self) -> Path:
+        """The folder that it runs in."""
+        return self.root / store.RUNNING / self.cell.folder
+
+    def outcomes(self) -> "list[str | Failure]":
+        """When it was finished, and how it failed, whoever ran it."""
+        from itmbench.bench import cell, failure
+
+        found = cell.finished(self.root / self.cell.folder, self.key), failure.recorded(self.running, self.key)
+        return [outcome for outcome in found if outcome is not None]
+
+    def outcome(self) -> "str | Failure | None":
+        """The outcome that counts; None while it is to run."""
+        return next((outcome for outcome in self.outcomes() if outcome not in self.before), None)
+
+
+def run(
+    spec: str | Path,
+    root: str | Path,
+    only: str = "",
+    dry_run: bool = False,
+    force: bool = False,
+    retry_failed: bool = False,
+) -> list[Cell]:
     """Run every cell of a benchmark that is not in the store; one that fails does not keep the others from running.
 
     Args:
@@ -32,143 +83,158 @@ def run(spec: str | Path, root: str | Path, only: str = "", dry_run: bool = Fals
         root: the results folder.
         only: as for ``plan``.
         dry_run: say what would run, and stop.
+        force: run what is stored, or has failed, as well.
+        retry_failed: run what has failed as well.
 
     Returns:
-        The cells that failed.
+        The cells that failed, now or before.
 
     Raises:
-        InputError: the benchmark file or one of the configs is wrong; nothing has run then.
-        KeyboardInterrupt: the user stopped it; the same call goes on from the last epoch.
+        InputError: the benchmark file, configs, or methods and datasets that do not go together; nothing has run then.
+        KeyboardInterrupt: the user stopped it (or SIGTERM did); the same call goes on from the last epoch.
     """
-    cells = plan(spec, only)
+    from itmbench.bench import forecast
+
+    planned = _resolve(plan(spec, only), Path(root), force, retry_failed)
+    if dry_run:
+        forecast.show(planned, Path(root))
+        return []
+    with _terminated_as_interrupted():
+        failed = _run_all(planned)
+    for each, failure in failed:
+        print(f"FAILED {each.cell}: {failure.error}; see {each.running}", file=sys.stderr)
+        if failure.advice:
+            print(f"  {failure.advice}", file=sys.stderr)
+    if failed:
+        print("  --retry-failed tries them again; so does any change that gives them another key", file=sys.stderr)
+    return [each.cell for each, _ in failed]
+
+
+def _run_all(planned: list[Planned]) -> "list[tuple[Planned, Failure]]":
+    """Every cell that has no outcome, and then those that others were running, until all have one."""
+    from itmbench.bench import failure, lease
+
     failed = []
-    for number, (cell, cli) in enumerate(zip(cells, _resolve(cells), strict=True), 1):
-        print(f"[{number}/{len(cells)}] {cell}: ", end="", flush=True)
-        try:
-            key = cell_key(cli)
-            if is_done(Path(root, cell.folder), key):
-                print("done before", flush=True)
-            elif dry_run:
-                print("to run", flush=True)
-            else:
-                run_cell(cell, cli, Path(root), key)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from None
-        except Exception as error:
-            failed.append(cell)
-            _record_failure(Path(root, store.RUNNING, cell.folder), error)
-    for cell in failed:
-        print(f"FAILED {cell}: see {Path(root, store.RUNNING, cell.folder, ERROR)}", file=sys.stderr)
+    waiting = list(enumerate(planned, 1))
+    said = False
+    while waiting:
+        taken = []
+        for number, each in waiting:
+            title = f"[{number}/{len(planned)}] {each.cell}: "
+            held = None if each.outcome() else lease.take(each.running)
+            if held is None and each.outcome() is None:
+                taken.append((number, each))
+                continue
+            try:
+                # Looked at again: it may have been finished between the look and the lease.
+                if held is not None and each.outcome() is None:
+                    print(title, end="", flush=True)
+                    _run_one(each, held)
+                elif isinstance(found := each.outcome(), failure.Failure):
+                    print(f"{title}failed before: {found.error}", flush=True)
+                else:
+                    print(f"{title}done before", flush=True)
+            except lease.Lost as error:
+                print(f"    another process has taken it over ({error})", flush=True)
+                taken.append((number, each))
+                continue
+            finally:
+                if held is not None:
+                    held.release()
+            if isinstance(found := each.outcome(), failure.Failure):
+                failed.append((each, found))
+        if len(taken) == len(waiting):
+            if not said:
+                for _, each in taken:
+                    print(f"waiting for {each.cell}: run by {lease.holder(each.running) or 'another'}", flush=True)
+            said = True
+            time.sleep(POLL)
+        else:
+            said = False
+        waiting = taken
     return failed
 
 
-def run_cell(cell: Cell, cli: "CellCLI", root: Path, key: str) -> None:
-    """Train and test one cell and commit its folder; goes on from the last checkpoint of an interrupted run."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
+def _run_one(each: Planned, held: Any) -> None:
+    """Run a cell that this process holds, and write down how it fails."""
+    from itmbench.bench import failure, tracker
+    from itmbench.bench.cell import run_cell
+    from itmbench.bench.lease import Lost
 
-    from itmbench.bench import audit, measure
-    from itmbench.bench.progress import EpochLines, quiet
-
-    folder = root / store.RUNNING / cell.folder
-    _start_folder(folder, key)
-    (folder / store.CONFIG).write_text(cli.dump(), encoding="utf-8")
-    started = time.perf_counter()
-    measure.reset_peak_memory()
-    meter, watch = measure.Meter(), audit.StateWatch()
-    with quiet():
-        trainer, model = cli.make(folder, [meter, EpochLines(), watch])
-        data = cli.data
-        last = folder / "last.ckpt"
-        trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-        chosen = trainer.checkpoint_callback
-        assert isinstance(chosen, ModelCheckpoint)
-        best, validation = chosen.best_model_path, chosen.best_model_score
-        if not best:  # no epoch was trained (max_epochs 0): the model is measured as it comes
-            trainer.validate(model, data, verbose=False)
-            validation = trainer.callback_metrics["val/objective"]
-        trainer.test(model, data, ckpt_path=best or None, verbose=False, weights_only=True)
-        trainer.save_checkpoint(folder / store.CHECKPOINT, weights_only=True)
-    findings = [*audit.audit_few(model, data), watch.finding()]
-    last.unlink(missing_ok=True)
-    evaluation = model.evaluation
-    assert evaluation is not None and validation is not None
-    pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
-    corpus = data.corpus
-    store.Result(
-        key=key,
-        benchmark=cell.benchmark,
-        dataset=cell.dataset,
-        method=cell.method,
-        seed=cell.seed,
-        metrics=evaluation.metrics,
-        validation=float(validation),
-        protocol=model.evaluated_by.as_dict(),
-        data={
-            "name": corpus.name,
-            "fingerprint": corpus.fingerprint,
-            "counts": [asdict(count) for count in corpus.counts],
-        },
-        pretraining=model.pretraining,
-        inductive=model.inductive,
-        parameters=measure.parameters(model),
-        flops=meter.flops,
-        throughput=meter.throughput(),
-        peak_memory=measure.peak_memory(),
-        seconds=time.perf_counter() - started,
-        epochs=trainer.current_epoch,
-        hardware=measure.hardware(trainer),
-        versions=measure.versions(),
-        git=measure.git_state(),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        audit={finding.name: finding.as_dict() for finding in findings},
-    ).save(folder)
-    (folder / KEY).unlink()
-    store.commit(folder, root / cell.folder)
+    if each.afresh:
+        shutil.rmtree(each.running, ignore_errors=True)
+    try:
+        run_cell(each.cell, each.cli, each.root, each.key, held)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    except Lost:
+        raise
+    except Exception as error:
+        tracker.abandon()
+        recorded = failure.record(each.running, each.key, error)
+        print(f"failed: {recorded.error}", flush=True)
+    _free_memory()
 
 
-def is_done(folder: Path, key: str) -> bool:
-    """Whether the store holds a result of exactly this cell."""
-    return (folder / store.RESULT).exists() and store.Result.load(folder).key == key
+def _free_memory() -> None:
+    """Give back what the model of the last cell held: cycles keep it, on the GPU too, until they are collected."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
-def cell_key(cli: "CellCLI") -> str:
-    """Hash of the resolved config, the data and the version of itmbench: all that can change the cell's result."""
-    corpus = cli.data.corpus
-    text = json.dumps([cli.dump(), corpus.fingerprint, itmbench.__version__])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which schedulers send, does what Ctrl-C does; in this process, not in those that it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != process:
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _resolve(cells: list[Cell]) -> list["CellCLI"]:
-    """The config of every cell, with all defaults; wrong ones are told all at once, before anything runs."""
+def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> list[Planned]:
+    """Every cell with its config, data and key; all that is wrong is told at once, before anything runs."""
+    import yaml
+
+    from itmbench.bench.checks import check_pair
+    from itmbench.bench.failure import Failure
+    from itmbench.bench.key import cell_key
     from itmbench.bench.lightning_cli import CellCLI
     from itmbench.bench.progress import quiet
 
-    resolved, wrong = [], []
+    resolved: list[Planned] = []
+    wrong: list[str] = []
+    corpora: dict[str, Corpus] = {}  # cells of one dataset share it
+    checked = set()
     with quiet():
         for cell in cells:
             try:
-                resolved.append(CellCLI(cell.config))
+                cli = CellCLI(cell.config)
+                config = yaml.safe_load(cli.dump())
+                data = json.dumps(config["data"], sort_keys=True)
+                cli.data = cli.data.with_corpus(corpora.get(data) or cli.data.corpus)
+                corpora[data] = cli.data.corpus
+                each = Planned(cell, cli, cell_key(config, cli.data.corpus), root, afresh=force)
+                each.before = [o for o in each.outcomes() if force or (retry_failed and isinstance(o, Failure))]
+                if each.outcome() is None and (cell.dataset, cell.method) not in checked:
+                    checked.add((cell.dataset, cell.method))
+                    check_pair(cli.make_model(), cli.data)
+                resolved.append(each)
             except InputError as error:
-                wrong.append(f"{cell}: {error}")
+                wrong.append(f"{cell.method} on {cell.dataset}: {error}")
     if wrong:
-        raise InputError(" | ".join(wrong))
+        raise InputErrors(list(dict.fromkeys(wrong)))
     return resolved
-
-
-def _start_folder(folder: Path, key: str) -> None:
-    """An empty folder for a cell, or the one that an interrupted run of the same cell has left."""
-    mark = folder / KEY
-    if not mark.exists() or mark.read_text() != key:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        mark.write_text(key)
-
-
-def _record_failure(folder: Path, error: Exception) -> None:
-    """Say in one line what went wrong, and keep the whole of it beside the cell."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ERROR).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    print(
-        f"failed: {type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}",
-        flush=True,
-    )

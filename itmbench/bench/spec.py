@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, InputErrors
 
 Config = dict[str, Any]
-KEYS = {"name", "datasets", "methods", "seeds", "config", "overrides"}
+KEYS = {"name", "datasets", "methods", "seeds", "config", "overrides", "leave_out"}
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,37 @@ def plan(path: str | Path, only: str = "") -> list[Cell]:
 
     The file names ``datasets`` and ``methods`` (name: config file or list of them, relative to the benchmark file),
     ``seeds``, a shared ``config``, and ``overrides``: a list of ``{dataset: …, method: …, config: …}`` that apply to
-    the cells they match. Later configs win: dataset, method, shared, overrides in order, seed.
+    the cells they match. Later configs win: dataset, method, shared, overrides in order, seed. ``leave_out`` lists
+    ``{dataset: …, method: …}`` that are not defined, or not wanted.
 
     Args:
         path: the benchmark file.
         only: keep cells that match all of ``key=value`` pairs, comma-separated; keys are dataset, method and seed.
 
     Raises:
-        InputError: a file is missing or malformed, a key or a name is unknown, or nothing is left.
+        InputErrors: files are missing or malformed, keys or names are unknown; a line for each.
+        InputError: nothing is left.
     """
     path = Path(path)
     spec = _mapping(path, load_yaml(path))
-    unknown, missing = set(spec) - KEYS, {"datasets", "methods"} - set(spec)
-    if unknown or missing:
-        what = f"unknown key {sorted(unknown)[0]}" if unknown else f"no {sorted(missing)[0]}"
-        raise InputError(f"{path}: {what}; a benchmark has the keys {', '.join(sorted(KEYS))}")
-    overrides = list(_overrides(path, spec))
+    if wrong := [*_wrong_keys(path, spec)]:
+        raise InputErrors(wrong)
+    wrong += [*_wrong_overrides(path, spec), *_wrong_pairs(path, spec)]
+    loaded: dict[str, list[Config]] = {}
+    for name in [*spec["datasets"].values(), *spec["methods"].values()]:
+        try:
+            loaded[str(name)] = list(_load(path, name))
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputErrors(list(dict.fromkeys(wrong)))
     cells = []
-    for dataset, dataset_files in _mapping(path, spec["datasets"]).items():
-        for method, method_files in _mapping(path, spec["methods"]).items():
-            matching = [
-                o["config"]
-                for o in overrides
-                if o.get("dataset", dataset) == dataset and o.get("method", method) == method
-            ]
-            parts = [*_load(path, dataset_files), *_load(path, method_files), spec.get("config") or {}, *matching]
+    for dataset, dataset_files in spec["datasets"].items():
+        for method, method_files in spec["methods"].items():
+            if any(_matches(pair, dataset, method) for pair in spec.get("leave_out") or []):
+                continue
+            matching = [o["config"] for o in spec.get("overrides") or [] if _matches(o, dataset, method)]
+            parts = [*loaded[str(dataset_files)], *loaded[str(method_files)], spec.get("config") or {}, *matching]
             for seed in spec.get("seeds", [0]):
                 config: Config = {}
                 for part in [*parts, {"seed_everything": seed}]:
@@ -112,16 +118,47 @@ def _load(spec: Path, files: str | list[str]) -> Iterator[Config]:
         yield _mapping(spec.parent / name, load_yaml(spec.parent / name))
 
 
-def _overrides(path: Path, spec: Config) -> Iterator[Config]:
+def _wrong_keys(path: Path, spec: Config) -> Iterator[str]:
+    """What is wrong with a benchmark file by itself, a line each."""
+    for key in sorted({str(key) for key in spec} - KEYS):
+        yield f"{path}: unknown key {key}; a benchmark has the keys {', '.join(sorted(KEYS))}"
+    for key in ("datasets", "methods"):
+        if key not in spec:
+            yield f"{path}: no {key}; a benchmark has the keys {', '.join(sorted(KEYS))}"
+        elif not isinstance(spec[key], dict) or not spec[key]:
+            yield f"{path}: a mapping with at least one entry is needed where {spec[key]!r} stands"
+    seeds = spec.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        yield f"{path}: seeds is {seeds!r}; give a list of whole numbers such as [0, 1, 2]"
+
+
+def _wrong_overrides(path: Path, spec: Config) -> Iterator[str]:
+    """What is wrong with the overrides of a benchmark file, a line each."""
     for override in spec.get("overrides") or []:
-        unknown = set(override) - {"dataset", "method", "config"}
-        for key in ("dataset", "method"):
-            if key in override and override[key] not in spec[f"{key}s"]:
-                unknown.add(f"{key}: {override[key]}")
-        if unknown or "config" not in override:
-            wrong = f"does not know {sorted(unknown)[0]}" if unknown else "has no config"
-            raise InputError(f"{path}: an override {wrong}; it takes a dataset and a method of this file, and a config")
-        yield override
+        wrong = [f"does not know {each}" for each in _unknown(spec, override, {"config"})]
+        for each in [*wrong, *(["has no config"] if "config" not in override else [])]:
+            yield f"{path}: an override {each}; it takes a dataset and a method of this file, and a config"
+
+
+def _wrong_pairs(path: Path, spec: Config) -> Iterator[str]:
+    """What is wrong with the pairs that a benchmark file leaves out, a line each."""
+    for pair in spec.get("leave_out") or []:
+        wrong = [f"does not know {each}" for each in _unknown(spec, pair, set())]
+        for each in wrong or ([] if pair else ["is empty"]):
+            yield f"{path}: a pair to leave out {each}; it takes a dataset, a method of this file, or both"
+
+
+def _unknown(spec: Config, choice: Config, also: set[str]) -> list[str]:
+    """What a choice of cells, and other keys, names that is not in the benchmark file."""
+    unknown = set(choice) - {"dataset", "method"} - also
+    for key in ("dataset", "method"):
+        if key in choice and choice[key] not in spec[f"{key}s"]:
+            unknown.add(f"{key}: {choice[key]}")
+    return sorted(unknown)
+
+
+def _matches(choice: Config, dataset: str, method: str) -> bool:
+    return choice.get("dataset", dataset) == dataset and choice.get("method", method) == method
 
 
 def _filter(cells: list[Cell], only: str) -> list[Cell]:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
 from itmbench.data.noise import shuffled_labels, shuffled_pairs
+from itmbench.data.order import EpochOrder, Seeded, derived_seed, global_seed
 from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
 
@@ -29,6 +30,9 @@ class CorpusDataModule(L.LightningDataModule):
     batches of ``image`` or ``text`` with their ``index`` `[B]`, so that no method can see which text belongs to which
     image. A test of captions has a third, of captions made wrong by rules: ``text``, the ``index`` of the true caption,
     and the number of the rule as ``probe`` `[B]`.
+
+    The order of training and what its processors draw follow from the run's seed, the epoch and the item
+    (`itmbench.data.order`), whatever the number of loader processes.
 
     Args:
         batch_size: pairs in a training batch, on each device.
@@ -59,6 +63,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
         self._corpus: Corpus | None = None
         self._processors: Callable[[], tuple[Processor, Processor]] | None = None
+        self._first_epoch = 0
 
     def read(self) -> Corpus:
         """Read the dataset from disk; called once, on first use of ``corpus``."""
@@ -83,10 +88,22 @@ class CorpusDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the corpus, so that what is wrong with it is said before any model runs."""
+        self._first_epoch = 0
         if self.corpus.images is None:
             raise InputError(
                 f"{self.corpus.name}: this copy has no images, so there is nothing to encode; add its image folder"
             )
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch that a run begins with when it goes on from here; loader processes start on it before it begins."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current
+        return {"epoch": epochs.ready if loop.epoch_loop.batch_progress.is_last_batch else epochs.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin with the epoch that ``state_dict`` names."""
+        self._first_epoch = state_dict["epoch"]
 
     def attach(self, processors: Callable[[], tuple[Processor, Processor]]) -> None:
         """Take the processors of a model's image and text encoder, asked for when a loader is made."""
@@ -101,7 +118,8 @@ class CorpusDataModule(L.LightningDataModule):
             )
         image, text = self._processor_pair()
         collate = PairCollate(image, text, self.corpus.labels_trained_with)
-        return self._loader(Pairs(self.corpus, pairs), collate, self.batch_size, shuffle=True, drop_last=True)
+        dataset = Pairs(self.corpus, pairs)
+        return self._loader(dataset, collate, self.batch_size, sampler=self._order(dataset), drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Images, then texts, of the validation stage."""
@@ -131,6 +149,13 @@ class CorpusDataModule(L.LightningDataModule):
             self._loader(Items(self.corpus.images, images), ItemCollate("image", image), self.eval_batch_size),
             self._loader(Items(self.corpus.texts, texts), ItemCollate("text", text), self.eval_batch_size),
         ]
+
+    def _order(self, dataset: Dataset[Any]) -> EpochOrder:
+        if self.trainer is None:
+            return EpochOrder(dataset)
+        order = EpochOrder(dataset, self.trainer.world_size, self.trainer.global_rank)
+        order.set_epoch(self._first_epoch)
+        return order
 
     def _probe_dataloader(self, probes: Probes) -> DataLoader[Any]:
         _, text = self._processor_pair()
@@ -164,25 +189,29 @@ class CorpusDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # else an epoch takes a number from the one that dropout draws from
             **options,
         )
 
 
 class Pairs(Dataset[Any]):
-    """(image row, text row, image, text) of every training pair."""
+    """(image row, text row, image, text, seed of what is drawn for them) of every training pair, by epoch and place."""
 
     def __init__(self, corpus: Corpus, texts: Rows) -> None:
         self.corpus, self.texts = corpus, texts
         self.image_of = corpus.image_trained_with
+        self.seed = global_seed()
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, at: int) -> tuple[int, int, Any, Any]:
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[int, int, Any, Any, int]:
+        epoch, at = key if isinstance(key, tuple) else (0, key)  # a sampler that is not ours counts no epochs
         text = int(self.texts[at])
         image = int(self.image_of[text])
         assert self.corpus.images is not None
-        return image, text, self.corpus.images[image], self.corpus.texts[text]
+        drawn = derived_seed(self.seed, epoch, text)
+        return image, text, self.corpus.images[image], self.corpus.texts[text], drawn
 
 
 class Items(Dataset[Any]):
@@ -207,11 +236,15 @@ class PairCollate:
     text: Processor
     labels: Any
 
-    def __call__(self, pairs: Sequence[tuple[int, int, Any, Any]]) -> dict[str, Any]:
-        image_rows, text_rows, images, texts = zip(*pairs, strict=True)
+    def __call__(self, pairs: Sequence[tuple[int, int, Any, Any, int]]) -> dict[str, Any]:
+        image_rows, text_rows, images, texts, seeds = zip(*pairs, strict=True)
+        with torch.random.fork_rng(devices=[]):  # without loader processes it is the generator that dropout draws from
+            torch.default_generator.manual_seed(seeds[0])  # for what a processor draws once a batch
+            image = self.image(Seeded(images, seeds), True)
+            text = self.text(Seeded(texts, [derived_seed(seed, 1) for seed in seeds]), True)
         batch = {
-            "image": self.image(images, True),
-            "text": self.text(texts, True),
+            "image": image,
+            "text": text,
             "image_index": torch.tensor(image_rows),
             "text_index": torch.tensor(text_rows),
         }

@@ -76,7 +76,7 @@ def score(scorer: Scorer, rows: Embeddings, columns: Embeddings, name: Name) -> 
     """
     if scorer is _dot:
         return _dot(rows, columns)  # products of finite unit vectors are finite
-    scores = scorer(rows, columns).detach().float()
+    scores = _scored(scorer, rows, columns).detach().float()
     if scores.shape != (len(rows), len(columns)):
         raise InputError(
             f"the scorer gave {list(scores.shape)} for {len(rows)} x {len(columns)} items; "
@@ -85,6 +85,22 @@ def score(scorer: Scorer, rows: Embeddings, columns: Embeddings, name: Name) -> 
     if not (bool(scores.amax().isfinite()) and bool(scores.amin().isfinite())):  # NaN wins in both
         raise not_finite(name(int(scores.isfinite().all(dim=1).int().argmin())))
     return scores
+
+
+def _scored(scorer: Scorer, rows: Embeddings, columns: Embeddings) -> Tensor:
+    """The scorer's answer, in halves where the memory of the GPU does not suffice for the whole."""
+    try:
+        return scorer(rows, columns)
+    except torch.OutOfMemoryError:
+        if len(rows) == len(columns) == 1:
+            raise
+    torch.cuda.empty_cache()  # outside the handler, which keeps what the scorer held
+    if len(columns) > 1:
+        half = len(columns) // 2
+        parts = [_scored(scorer, rows, columns[some]) for some in (slice(0, half), slice(half, None))]
+        return torch.cat(parts, dim=1)
+    half = len(rows) // 2
+    return torch.cat([_scored(scorer, rows[some], columns) for some in (slice(0, half), slice(half, None))])
 
 
 def distinct(items: Embeddings) -> tuple[Embeddings, Tensor]:

@@ -8,31 +8,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from toy import TOY_MODEL
 from toy_clip import save_toy_clip
 
 import itmbench
 from itmbench.bench import store
 from itmbench.cli import main
-
-MODEL = {
-    "class_path": "DualEncoder",
-    "init_args": {
-        "dim": 32,
-        "lr": 0.003,
-        "image": {
-            "class_path": "TimmImageEncoder",
-            "init_args": {
-                "image_size": 32,
-                "train_crop": 1.0,
-                "model_args": {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
-            },
-        },
-        "text": {
-            "class_path": "ScratchTextEncoder",
-            "init_args": {"width": 32, "depth": 1, "heads": 2, "vocab_size": 100},
-        },
-    },
-}
 
 
 def write_spec(folder: Path, datasets: dict[str, Any] | None = None, **losses: dict[str, Any]) -> Path:
@@ -43,7 +24,7 @@ def write_spec(folder: Path, datasets: dict[str, Any] | None = None, **losses: d
     for name, data in datasets.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"data": data}))
     for name, loss in losses.items():
-        model = {"class_path": "DualEncoder", "init_args": MODEL["init_args"] | {"loss": loss}}  # type: ignore[operator]
+        model = {"class_path": "DualEncoder", "init_args": TOY_MODEL["init_args"] | {"loss": loss}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
     spec = {
         "name": "small",
@@ -62,7 +43,7 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     results = tmp_path / "results"
     command = ["bench", str(spec), "--results", str(results)]
     assert main([*command, "--dry-run"]) == 0
-    assert capsys.readouterr().out.count("to run") == 2 and not results.exists()
+    assert capsys.readouterr().out.count("to run, time unknown") == 2 and not results.exists()
 
     assert main(command) == 0
     printed = capsys.readouterr().out
@@ -154,8 +135,8 @@ def test_wrong_configs_are_told_together_before_anything_runs(
 ) -> None:
     losses = {"good": {"class_path": "InfoNCE"}, "bad": {"class_path": "NoLoss"}, "worse": {"class_path": "NoOther"}}
     assert main(["bench", str(write_spec(tmp_path, **losses)), "--results", str(tmp_path / "results")]) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "bad on toy" in last and "NoLoss" in last and "worse on toy" in last and "NoOther" in last
+    first, second = (line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: "))
+    assert "bad on toy" in first and "NoLoss" in first and "worse on toy" in second and "NoOther" in second
     assert not (tmp_path / "results").exists()
 
 
@@ -181,7 +162,7 @@ def test_a_benchmark_keeps_the_quick_checks_and_its_tables_show_what_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = write_spec(tmp_path, honest={"class_path": "InfoNCE"}, leaky={"class_path": "InfoNCE"})
-    leaky = {"class_path": "toy_leaks.BatchMean", "init_args": MODEL["init_args"]}
+    leaky = {"class_path": "toy_leaks.BatchMean", "init_args": TOY_MODEL["init_args"]}
     (tmp_path / "leaky.yaml").write_text(yaml.safe_dump({"model": leaky}))
     results = tmp_path / "results"
     assert main(["bench", str(spec), "--results", str(results)]) == 0

@@ -40,6 +40,12 @@ def test_cells_are_datasets_times_methods_times_seeds(tmp_path: Path) -> None:
     assert cells[1].folder == Path("b/d1/m/seed1")
 
 
+def test_pairs_can_be_left_out(tmp_path: Path) -> None:
+    methods = {"m": "method.yaml", "m2": "method.yaml"}
+    cells = plan(write(tmp_path, methods=methods, leave_out=[{"dataset": "d1", "method": "m2"}], seeds=[0]))
+    assert [(cell.dataset, cell.method) for cell in cells] == [("d1", "m"), ("d2", "m"), ("d2", "m2")]
+
+
 def test_overrides_apply_where_they_match_and_later_ones_win(tmp_path: Path) -> None:
     overrides = [
         {"dataset": "d2", "config": {"data": {"init_args": {"batch_size": 16}}, "trainer": {"max_epochs": 5}}},
@@ -71,6 +77,8 @@ def test_only_keeps_matching_cells(tmp_path: Path) -> None:
         ({"methods": {"m": "nowhere.yaml"}}, "", "nowhere.yaml: no such file"),
         ({"overrides": [{"dataset": "d3", "config": {}}]}, "", "an override does not know dataset: d3"),
         ({"overrides": [{"dataset": "d1"}]}, "", "an override has no config"),
+        ({"leave_out": [{"method": "m3"}]}, "", "a pair to leave out does not know method: m3"),
+        ({"leave_out": [{}]}, "", "a pair to leave out is empty"),
         ({}, "dataset=d3", "--only dataset=d3: this benchmark has no such dataset; choose of d1, d2"),
         ({}, "colour=red", "colour is not dataset, method or seed"),
     ],

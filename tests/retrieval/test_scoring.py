@@ -81,3 +81,25 @@ def test_bad_shapes_are_refused() -> None:
     for table in (torch.ones(3), torch.ones(0, 3)):
         with pytest.raises(InputError, match="give a table"):
             scoring.as_embeddings(table, str)
+
+
+@pytest.mark.parametrize("room", [1, 5, 12, 100])
+def test_too_little_memory_makes_smaller_tiles(room: int) -> None:
+    rows, columns = Embeddings(torch.randn(7, 3)), Embeddings(torch.randn(11, 3))
+    sizes = []
+
+    def scorer(some: Embeddings, others: Embeddings) -> Tensor:
+        sizes.append(len(some) * len(others))
+        if sizes[-1] > room:
+            raise torch.OutOfMemoryError("no room")
+        return (some.pooled.unsqueeze(1) * others.pooled).sum(2)
+
+    expected = (rows.pooled.unsqueeze(1) * columns.pooled).sum(2)
+    assert torch.equal(scoring.score(scorer, rows, columns, str), expected)
+    assert sum(size for size in sizes if size <= room) == 77
+
+    def never(some: Embeddings, others: Embeddings) -> Tensor:
+        raise torch.OutOfMemoryError("no room for one")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        scoring.score(never, rows, columns, str)

@@ -1,0 +1,60 @@
+"""What a run does beside training: epochs are seeded, a loss that is no number ends it, checkpoints are whole files."""
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from itmbench.data.order import derived_seed, global_seed
+
+
+class SeedEpochs(L.Callback):
+    """Sets all generators at the start of a training epoch, from seed, epoch and rank.
+
+    So a run that goes on from a checkpoint draws what one that was not interrupted draws. Loaders have their own way
+    (`itmbench.data.order`).
+    """
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        seed = derived_seed(global_seed(), trainer.current_epoch, trainer.global_rank)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+
+
+class Diverged(RuntimeError):
+    """The training loss is not finite."""
+
+
+class StopWhenDiverged(L.Callback):
+    """Ends training at the first loss that is NaN or infinite."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if loss is not None and not bool(torch.isfinite(loss).all()):
+            rates = {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups}
+            raise Diverged(
+                f"the training loss is {float(loss):.0f} in step {batch_idx + 1} of epoch {trainer.current_epoch + 1}, "
+                f"at a learning rate of {max(rates, default=0):.2g}"
+            )
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all, whenever the process ends.
+
+    Lightning (2.6) writes to the system's temporary folder first and moves the file, which copies it where that folder
+    is on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        partial = f"{path}.partial"
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, partial)
+        os.replace(partial, path)

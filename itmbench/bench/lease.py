@@ -1,0 +1,159 @@
+"""Who runs a cell: a file that one process at a time can create, and keeps fresh while it lives.
+
+It needs no more of a file system than exclusive creation and dates of files, so machines that share a results folder
+share its cells. A holder whose file grows old is taken to be dead, and one on the same machine whose process is gone is
+known to be. Files are numbered: who takes a cell over creates the next number, which only one can, and nobody removes a
+file that another may have renewed. All dates are those of the file system, so that clocks need not agree.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+BEAT = 15.0
+"""Seconds between two signs of life."""
+STALE = 180.0
+"""Seconds without one after which a holder is taken to be dead; network file systems may show dates a minute late."""
+
+
+class Lost(Exception):
+    """Another process has taken the cell over, because this one seemed dead."""
+
+
+class Lease:
+    """The right to run one cell, held by this process until ``release``; ``take`` makes one.
+
+    Args:
+        path: of the file.
+        beat: seconds between two signs of life.
+    """
+
+    def __init__(self, path: Path, beat: float) -> None:
+        self._path, self._beat = path, beat
+        self._released = threading.Event()
+        self._lost = False
+        threading.Thread(target=self._live, name=f"lease of {path.name}", daemon=True).start()
+
+    def check(self) -> None:
+        """Raise ``Lost`` if the cell is no longer this process's."""
+        if self._lost:
+            raise Lost(f"{self._path.name} is gone, or there is a later one")
+
+    def release(self) -> None:
+        """Let others run the cell."""
+        self._released.set()
+        for path in _held(self._path):
+            if _number(path) <= _number(self._path):
+                path.unlink(missing_ok=True)
+
+    def _live(self) -> None:
+        while not self._released.wait(self._beat):
+            try:
+                os.utime(self._path)
+                self._lost = _held(self._path)[-1:] != [self._path]
+            except OSError as error:  # a network that fails for a moment is no reason to stop, but a missing file is
+                self._lost = isinstance(error, FileNotFoundError)
+            if self._lost:
+                return
+
+
+def take(cell: Path, beat: float = BEAT, stale: float = STALE) -> Lease | None:
+    """The lease of a cell, or None if another process holds it.
+
+    Args:
+        cell: the folder that the cell runs in; leases lie beside it.
+        beat: seconds between two signs of life.
+        stale: seconds without one after which a holder counts as dead; several beats.
+    """
+    held = _held(cell)
+    if held and _alive(held[-1], stale):
+        return None
+    path = cell.with_name(f"{cell.name}.lease{_number(held[-1]) + 1 if held else 1}")
+    cell.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x") as file:
+            json.dump({"machine": _machine(), "host": socket.gethostname(), "pid": os.getpid()}, file)
+    except FileExistsError:
+        return None
+    if any(_alive(other, stale) for other in _held(cell) if other != path):  # taken while this one looked
+        path.unlink(missing_ok=True)
+        return None
+    return Lease(path, beat)
+
+
+def holder(cell: Path, stale: float = STALE) -> str | None:
+    """Who runs a cell, as "host, process 17"; None if nobody does."""
+    held = _held(cell)
+    if not held or not _alive(held[-1], stale):
+        return None
+    said = _said(held[-1])
+    return f"{said.get('host', 'another machine')}, process {said.get('pid', 'unknown')}"
+
+
+def _held(cell: Path) -> list[Path]:
+    """The lease files of a cell, or of one of its leases, by number."""
+    start = cell.name.partition(".lease")[0] + ".lease"
+    with contextlib.suppress(FileNotFoundError):
+        return sorted((path for path in cell.parent.iterdir() if path.name.startswith(start)), key=_number)
+    return []
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition(".lease")[2])
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """What a lease says of its holder; nothing while it is being written."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _alive(path: Path, stale: float) -> bool:
+    """Whether the holder of a lease lives, as far as can be told from here."""
+    said = _said(path)
+    if said.get("machine") == _machine() and not _runs(said["pid"]):
+        return False
+    try:
+        return _now(path.parent) - path.stat().st_mtime < stale
+    except FileNotFoundError:
+        return False
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine runs; one that has ended stays listed until its parent asks how."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's process, or a system without /proc
+        return True
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system, which dates the leases."""
+    probe = folder / f".{uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _machine() -> str:
+    """What no two machines have in common, nor two containers of one, whose processes have numbers of their own."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)

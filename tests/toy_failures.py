@@ -1,0 +1,32 @@
+"""Methods that fail while they train."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itmbench.methods.base import Batch
+from itmbench.methods.dual_encoder.module import DualEncoder
+
+
+class Failing(DualEncoder):
+    """Fails in the second epoch, as long as a file is there.
+
+    Args:
+        while_there: the file.
+        how: "nan", "inf" or "memory".
+        **kwargs: those of ``DualEncoder``.
+    """
+
+    def __init__(self, while_there: str, how: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.while_there, self.how = while_there, how
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        loss = super().training_loss(batch)
+        if self.current_epoch == 0 or not Path(self.while_there).exists():
+            return loss
+        if self.how == "memory":
+            raise torch.OutOfMemoryError("tried to allocate 1 PiB")
+        return loss * float(self.how)
