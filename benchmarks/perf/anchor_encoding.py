@@ -1,6 +1,6 @@
 """What attaching a test item to the bank costs beside encoding it, at the size of ViT-B/16 and BERT-base.
 
-    python benchmarks/perf/anchor_encoding.py [--items 4] [--words 16] [--bank-size 4096] [--repeats 3]
+    python benchmarks/perf/anchor_encoding.py [--items 4] [--words 16] [--bank-size 16384] [--repeats 3]
 
 Floating-point operations are counted with torch's FlopCounterMode, which knows products of matrices and nothing else:
 the search for the largest cosines shows in the seconds alone, which of a few texts are mostly fixed costs. Weights are
@@ -79,7 +79,7 @@ def around(nodes: Tensor, count: int) -> Tensor:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in {"items": 4, "words": 16, "bank-size": 4096, "repeats": 3}.items():
+    for name, value in {"items": 4, "words": 16, "bank-size": 16384, "repeats": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     return parser.parse_args()
 
