@@ -45,8 +45,9 @@ class MCRDGN(Matcher):
             "auto": the better of these two on validation; "transductive": attached to the batch that it comes in, a
             diagnostic that is not ranked.
         bank_size: most nodes that the bank holds.
-        temperature: of the contrasts, at the start; each is learned.
+        temperature: of the contrasts, at the start; each is learned. Pairs without labels want a lower one, such as 0.07.
         contrast_weight: factor on the contrast by shared labels, or by pairs where there are none.
+        intra_weight: factor, of that, on the contrasts within images and within texts.
         likelihood_weight: factor on the likelihood of what belongs together.
         label_weight: factor on the prediction of the labels, where there are any.
         graph_weight: factor on these three of the embeddings with the graph; those without it count 1.
@@ -75,10 +76,11 @@ class MCRDGN(Matcher):
         end_to_end: bool = False,
         inference: Inference = "auto",
         bank_size: int = 16384,
-        temperature: float = 0.1,
+        temperature: float = 0.22,
         contrast_weight: float = 1.0,
+        intra_weight: float = 0.14,
         likelihood_weight: float = 0.5,
-        label_weight: float = 0.5,
+        label_weight: float = 2.0,
         graph_weight: float = 1.0,
         consistency_weight: float = 0.0,
         **kwargs: Any,
@@ -91,7 +93,7 @@ class MCRDGN(Matcher):
         self.dim, self.k, self.blocks, self.context, self.inference = dim, k, blocks, context, inference
         self.image_nodes = ItemNodes(self.image.width, dim, concepts)
         self.text_nodes = ItemNodes(self.text.width, dim, concepts)
-        weights = contrast_weight, likelihood_weight, label_weight
+        weights = contrast_weight, intra_weight, likelihood_weight, label_weight
         self.plain_losses = Losses(dim, temperature, *weights)
         self.end_to_end = end_to_end
         self.graph_weight, self.consistency_weight = graph_weight, consistency_weight
@@ -116,11 +118,11 @@ class MCRDGN(Matcher):
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
         labels = gather_rows(self, batch["labels"]) if "labels" in batch else None
-        loss = self.plain_losses(image, text, self.score(image, text), positives, labels)
+        loss = self.plain_losses(image.pooled, text.pooled, positives, labels)
         if not self.layers:
             return loss
         related = self._related(image, text, gather_rows(self, batch["image_index"]))
-        with_graph = self.graph_losses(*related, self.score(*related), positives, labels)
+        with_graph = self.graph_losses(related[0].pooled, related[1].pooled, positives, labels)
         # The encoder follows the graph, which has seen more: no gradient makes the graph follow the encoder.
         apart = [
             1 - (plain.pooled * graph.pooled.detach()).sum(1).mean()
@@ -258,17 +260,24 @@ class Losses(nn.Module):
     Args:
         dim: D, size of the embeddings.
         temperature: of the contrast, at the start.
-        contrast_weight: factor on the contrast (soft InfoNCE).
+        contrast_weight: factor on the contrast (soft InfoNCE) of images with texts.
+        intra_weight: factor, beside the last, on that of images with images, and of texts with texts.
         likelihood_weight: factor on the likelihood of what belongs together.
         label_weight: factor on the binary cross-entropy of a linear classifier of the labels.
     """
 
     def __init__(
-        self, dim: int, temperature: float, contrast_weight: float, likelihood_weight: float, label_weight: float
+        self,
+        dim: int,
+        temperature: float,
+        contrast_weight: float,
+        intra_weight: float,
+        likelihood_weight: float,
+        label_weight: float,
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.weights = contrast_weight, likelihood_weight, label_weight
+        self.weights = contrast_weight, intra_weight, likelihood_weight, label_weight
         self.contrast = SoftInfoNCE(temperature, learn_temperature=True)
         self.likelihood = PairLikelihood(scale=5.0)
         self.classifier: nn.Linear | None = None
@@ -278,16 +287,19 @@ class Losses(nn.Module):
         if self.classifier is None:
             self.classifier = nn.Linear(self.dim, labels)
 
-    def forward(
-        self, image: Embeddings, text: Embeddings, scores: Tensor, positives: Tensor, labels: Tensor | None
-    ) -> Tensor:
-        """Loss, a scalar, of embeddings with scores and positives `[B, B]`, and labels `[B, C]` or None."""
-        contrast, likelihood, label = self.weights
-        loss = contrast * self.contrast(scores, positives.float()) + likelihood * self.likelihood(scores, positives)
+    def forward(self, image: Tensor, text: Tensor, positives: Tensor, labels: Tensor | None) -> Tensor:
+        """Loss, a scalar, of vectors of length 1 `[B, D]` with positives `[B, B]`, and labels `[B, C]` or None."""
+        contrast, intra, likelihood, label = self.weights
+        across = positives.float()
+        within = across.clone().fill_diagonal_(0.0)
+        scores = image @ text.T
+        loss = contrast * self.contrast(scores, across) + likelihood * self.likelihood(scores, positives)
+        for side in (image, text):
+            loss = loss + contrast * intra * self.contrast(side @ side.T, within)
         if labels is not None:
             assert self.classifier is not None
             # Unit vectors are short for a classifier that begins with small weights.
-            logits = self.classifier(torch.cat([image.pooled, text.pooled]) * self.dim**0.5)
+            logits = self.classifier(torch.cat([image, text]) * self.dim**0.5)
             loss = loss + label * binary_cross_entropy_with_logits(logits.float(), labels.float().repeat(2, 1))
         return loss
 

@@ -71,7 +71,8 @@ def test_nodes_are_the_pooled_vector_and_what_queries_attend_to() -> None:
 
 @pytest.mark.parametrize("labels", [False, True])
 def test_the_loss_is_that_of_both_embeddings_and_their_distance(labels: bool, tmp_path: Path) -> None:
-    weights = {"contrast_weight": 0.7, "likelihood_weight": 0.3, "label_weight": 2.0, "temperature": 0.2}
+    weights = {"contrast_weight": 0.7, "intra_weight": 0.4, "likelihood_weight": 0.3, "label_weight": 2.0}
+    weights["temperature"] = 0.2
     model, pairs = prepared(tmp_path, labels, graph_weight=0.6, consistency_weight=5.0, **weights)
     image, text, positives = model.encode_pairs(pairs)
     related = model._related(image, text, pairs["image_index"])
@@ -79,6 +80,9 @@ def test_the_loss_is_that_of_both_embeddings_and_their_distance(labels: bool, tm
     def loss(pair: tuple[Embeddings, Embeddings], classifier: torch.nn.Linear | None) -> Tensor:
         scores = pair[0].pooled @ pair[1].pooled.T
         total = 0.7 * SoftInfoNCE(0.2)(scores, positives) + 0.3 * PairLikelihood(5.0)(scores, positives)
+        others = positives & ~torch.eye(len(positives), dtype=torch.bool)
+        for items in pair:
+            total = total + 0.7 * 0.4 * SoftInfoNCE(0.2)(items.pooled @ items.pooled.T, others)
         if labels:
             assert classifier is not None
             for items in pair:
@@ -134,6 +138,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "small step": {"step": 0.1},
     "temperature": {"temperature": 0.3},
     "contrast": {"contrast_weight": 0.0},
+    "within": {"intra_weight": 0.0},
     "likelihood": {"likelihood_weight": 0.0},
     "labels": {"label_weight": 0.0},
     "graph": {"graph_weight": 0.0},
