@@ -45,7 +45,7 @@ class MCRDGN(Matcher):
             "auto": the better of these two on validation; "transductive": attached to the batch that it comes in, a
             diagnostic that is not ranked.
         bank_size: most nodes that the bank holds.
-        temperature: of the contrasts, at the start; each is learned. Pairs without labels want a lower one, such as 0.07.
+        temperature: of the contrasts, at the start; each is learned. Pairs without labels want a lower one (0.07).
         contrast_weight: factor on the contrast by shared labels, or by pairs where there are none.
         intra_weight: factor, of that, on the contrasts within images and within texts.
         likelihood_weight: factor on the likelihood of what belongs together.
