@@ -31,7 +31,7 @@ def options(folder: Path, method: str = "MCRDGN", *more: str) -> list[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A folder with ``best.ckpt`` of a small model, and the options that it was trained with."""
     folder = tmp_path_factory.mktemp("explain")
-    command = options(folder, "MCRDGN", "--model.lr=0.003", "--model.step=0.5", "--model.k=4")
+    command = options(folder, "MCRDGN", "--model.lr=0.003", "--model.step=2", "--model.k=4")
     assert main(["fit", *command, f"--best.dirpath={folder}"]) == 0
     return folder, [*command, f"--ckpt_path={folder / 'best.ckpt'}"]
 
