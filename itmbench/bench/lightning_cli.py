@@ -41,8 +41,8 @@ class MatcherCLI(LightningCLI):
     """LightningCLI in subclass mode: any ``Matcher`` with any ``CorpusDataModule``, registered ones by class name."""
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
-        registry.load_all()
         ignore_noise()
+        registry.load_all()
         try:
             super().__init__(
                 Matcher,

@@ -35,6 +35,8 @@ NOISE = (
     r"\s*.*(was|were) deprecated in v4",
     r"\s*.*parameter was deprecated in v4",
     ".*LeafSpec.*is deprecated",
+    # torch-geometric, of torch
+    ".*torch.jit.script. is deprecated",
     # advice that does not fit a corpus of minutes
     ".*does not have many workers",
     ".*number of training batches .* is smaller than the logging interval",

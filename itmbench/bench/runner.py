@@ -225,8 +225,12 @@ def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> 
                 cli = CellCLI(cell.config)
                 config = yaml.safe_load(cli.dump())
                 data = json.dumps(config["data"], sort_keys=True)
-                cli.data = cli.data.with_corpus(corpora.get(data) or cli.data.corpus)
-                corpora[data] = cli.data.corpus
+                try:
+                    corpora[data] = corpora.get(data) or cli.data.corpus
+                except InputError as error:
+                    wrong.append(f"{cell.dataset}: {error}")
+                    continue
+                cli.data = cli.data.with_corpus(corpora[data])
                 each = Planned(cell, cli, cell_key(config, cli.data.corpus), root, afresh=force)
                 each.before = [o for o in each.outcomes() if force or (retry_failed and isinstance(o, Failure))]
                 if each.outcome() is None and (cell.dataset, cell.method) not in checked:

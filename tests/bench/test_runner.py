@@ -140,6 +140,14 @@ def test_wrong_configs_are_told_together_before_anything_runs(
     assert not (tmp_path / "results").exists()
 
 
+def test_missing_data_are_told_once_for_all_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = {"class_path": "KarpathyCaptions", "init_args": {"root": str(tmp_path / "nowhere")}}
+    losses = {"infonce": {"class_path": "InfoNCE"}, "triplet": {"class_path": "TripletLoss"}}
+    assert main(["bench", str(write_spec(tmp_path, {"missing": nowhere}, **losses))]) == 2
+    [said] = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(f"itmbench: missing: {tmp_path / 'nowhere'}")
+
+
 def test_an_interrupted_cell_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from itmbench.bench.progress import EpochLines
 
