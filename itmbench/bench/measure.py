@@ -34,6 +34,8 @@ class Meter(L.Callback):
         return {"items": self.items, "seconds": self.seconds, "elapsed": self.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.items["train"]:  # the test after this training reads the best checkpoint
+            return
         self.items, self.seconds = dict(state_dict["items"]), dict(state_dict["seconds"])
         self._before = state_dict["elapsed"]
 
