@@ -20,6 +20,6 @@ def check_pair(model: Matcher, data: CorpusDataModule) -> None:
     model.trainer, trainer.datamodule, data.trainer = trainer, data, trainer  # type: ignore[attr-defined]
     data.setup("fit")
     model.setup("fit")
-    data.train_dataloader()
+    data.training_texts()
     if isinstance(model.evaluated_by, LabelProtocol) and data.corpus.labels is None:
         raise InputError(f"{data.corpus.name}: has no labels, and {model.evaluated_by.name} measures by labels")

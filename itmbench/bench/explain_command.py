@@ -205,10 +205,10 @@ def _explained(model: MCRDGN, corpus: Corpus, asked: dict[str, list[int]], top: 
         return {"modality": seen.modality, "id": name, "weight": seen.weight, "text": _words(corpus, row)}
 
     items = []
-    sources = {"image": (corpus.images, model.image.processor()), "text": (corpus.texts, model.text.processor())}
+    assert corpus.images is not None
     for modality, rows in asked.items():
-        source, processor = sources[modality]
-        assert source is not None
+        encoder, items_of = (model.image, corpus.images) if modality == "image" else (model.text, corpus.texts)
+        source, processor = encoder.prepare(items_of, np.asarray(rows, dtype=np.int64))
         inputs = processor([source[row] for row in rows], False) if rows else None
         found = explain(model, modality, move_data_to_device(inputs, model.device)) if inputs else []
         for row, seen in zip(rows, found, strict=True):

@@ -1,5 +1,6 @@
 """What a run costs: time, throughput, memory, size; and where it ran."""
 
+import math
 import os
 import platform
 import subprocess
@@ -13,19 +14,29 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import itmbench
+from itmbench.encoders import Embeddings
+from itmbench.encoders.frozen import StoredItems
 from itmbench.methods.base import Matcher
+
+SCORED = {"cpu": (128, 256)}
+SCORED_ELSEWHERE = (1024, 4096)
+"""Images and texts whose pairs are scored to see how long it takes."""
+COUNTED = 8
+"""Images and texts whose pairs' floating-point operations are counted."""
 
 
 class Meter(L.Callback):
-    """Counts and times training pairs, encoded images and encoded texts, loading included; probes do not count.
+    """Counts and times training pairs, encoded images, encoded texts and scored pairs; probes do not count.
 
-    What was counted before a run was interrupted is in its checkpoint.
+    Loading is included. What is read from the disk because its encoder is frozen counts as if it had been encoded:
+    with the time and the operations that it once took. What was counted before an interruption is in the checkpoint.
     """
 
     def __init__(self) -> None:
         self.items = {"train": 0, "image": 0, "text": 0}
         self.seconds = {"train": 0.0, "image": 0.0, "text": 0.0}
         self.flops: dict[str, int] = {}
+        self.pairs_per_second = 0.0
         self._mark = 0.0
         self._started = time.perf_counter()
         self._before = 0.0
@@ -59,7 +70,7 @@ class Meter(L.Callback):
     ) -> None:
         modality = "image" if "image" in batch else "text"
         if modality not in self.flops:
-            self.flops[modality] = _flops(pl_module, batch, modality)
+            self.flops[modality] = _flops(pl_module, batch, modality) + round(_stored(trainer, dataloader_idx, "flops"))
             self._mark = time.perf_counter()  # the first batch of a loader waits for its processes to start
 
     def on_test_batch_end(
@@ -72,20 +83,58 @@ class Meter(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if "probe" not in batch:
-            self._count("image" if "image" in batch else "text", len(batch["index"]) * trainer.world_size)
+            modality, items = "image" if "image" in batch else "text", len(batch["index"]) * trainer.world_size
+            self._count(modality, items)
+            self.seconds[modality] += items * _stored(trainer, dataloader_idx, "seconds")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Score some pairs of what was encoded, before the module evaluates all of them."""
+        wanted = SCORED.get(pl_module.device.type, SCORED_ELSEWHERE)
+        image, text = (
+            _spread([items for _, items in pl_module.encoded[name]], most)
+            for name, most in zip(("image", "text"), wanted, strict=True)
+        )
+        some = slice(0, COUNTED)
+        with FlopCounterMode(display=False) as counter:
+            counted = pl_module.score(image[some], text[some]).numel()
+        self.flops["pair"] = round(counter.get_total_flops() / counted)
+        pl_module.score(image, text)  # what is done but once, such as choosing a kernel
+        _wait()
+        start = time.perf_counter()
+        scored = pl_module.score(image, text).numel()
+        _wait()
+        self.pairs_per_second = scored / (time.perf_counter() - start)
 
     def throughput(self) -> dict[str, float]:
-        """Training pairs, images and texts a second, over all devices; 0 for what did not run."""
+        """Training pairs, images and texts a second, over all devices, and scored pairs on one; 0: did not run."""
         names = {"train": "train_pairs_per_second", "image": "images_per_second", "text": "texts_per_second"}
-        return {name: self.items[key] / self.seconds[key] if self.seconds[key] else 0.0 for key, name in names.items()}
+        rates = {key: self.items[key] / self.seconds[key] if self.seconds[key] else 0.0 for key in names}
+        return {name: rates[key] for key, name in names.items()} | {"scored_pairs_per_second": self.pairs_per_second}
 
     def _count(self, what: str, items: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _wait()
         now = time.perf_counter()
         self.items[what] += items
         self.seconds[what] += now - self._mark
         self._mark = now
+
+
+def _wait() -> None:
+    """Until the GPU, if there is one, has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _stored(trainer: L.Trainer, loader: int, what: str) -> float:
+    """What an item of a test loader once cost, if it comes from the disk; see `itmbench.encoders.frozen`."""
+    items = trainer.test_dataloaders[loader].dataset.source  # type: ignore[index]
+    return items.cost[what] if isinstance(items, StoredItems) else 0.0
+
+
+def _spread(parts: list[Embeddings], most: int) -> Embeddings:
+    """At most so many items, taken evenly from all batches: texts come short ones first."""
+    step = math.ceil(sum(map(len, parts)) / most)
+    return Embeddings.cat([part[::step] for part in parts])[:most]
 
 
 def _flops(model: Any, batch: Any, modality: str) -> int:

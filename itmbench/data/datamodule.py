@@ -22,6 +22,11 @@ Processor = Callable[[Sequence[Any], bool], dict[str, Tensor]]
 """(raw items, training or not) -> a batch of tensors; an encoder's ``processor()``."""
 
 
+Prepare = Callable[[Any, Rows], tuple[Any, Processor]]
+"""(images or texts of a corpus, rows that will be loaded) -> what to load them from, and what makes batches of it; an
+encoder's ``prepare``."""
+
+
 class CorpusDataModule(L.LightningDataModule):
     """Base of all datasets: a subclass says how its corpus is read.
 
@@ -62,7 +67,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.shuffled_captions, self.corrupted_labels = shuffled_captions, corrupted_labels
         self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
         self._corpus: Corpus | None = None
-        self._processors: Callable[[], tuple[Processor, Processor]] | None = None
+        self._prepare: tuple[Prepare, Prepare] | None = None
         self._first_epoch = 0
 
     def read(self) -> Corpus:
@@ -105,20 +110,31 @@ class CorpusDataModule(L.LightningDataModule):
         """Begin with the epoch that ``state_dict`` names."""
         self._first_epoch = state_dict["epoch"]
 
-    def attach(self, processors: Callable[[], tuple[Processor, Processor]]) -> None:
-        """Take the processors of a model's image and text encoder, asked for when a loader is made."""
-        self._processors = processors
+    def attach(self, image: Prepare, text: Prepare) -> None:
+        """Take what says, when a loader is made, what to load images and texts from and what makes batches of them."""
+        self._prepare = image, text
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Pairs of the training images with each of their texts, in random order; a last partial batch is dropped."""
+    def training_texts(self) -> Rows:
+        """Texts of the training images: one training pair each.
+
+        Raises:
+            InputError: they do not fill one batch.
+        """
         pairs = self.corpus.texts_of(self.corpus.train)
         if len(pairs) < self.batch_size:
             raise InputError(
                 f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch; set batch_size below that"
             )
-        image, text = self._processor_pair()
+        return pairs
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Pairs of the training images with each of their texts, in random order; a last partial batch is dropped."""
+        pairs = self.training_texts()
+        prepare_image, prepare_text = self._attached()
+        images, image = prepare_image(self.corpus.images, self.corpus.train)
+        texts, text = prepare_text(self.corpus.texts, pairs)
         collate = PairCollate(image, text, self.corpus.labels_trained_with)
-        dataset = Pairs(self.corpus, pairs)
+        dataset = Pairs(self.corpus, images, texts, pairs)
         return self._loader(dataset, collate, self.batch_size, sampler=self._order(dataset), drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -144,11 +160,13 @@ class CorpusDataModule(L.LightningDataModule):
         texts = self.corpus.texts_of(images)
         if isinstance(self.corpus.texts, Strings):
             texts = texts[_short_first([self.corpus.texts[row] for row in texts])]
-        image, text = self._processor_pair()
-        return [
-            self._loader(Items(self.corpus.images, images), ItemCollate("image", image), self.eval_batch_size),
-            self._loader(Items(self.corpus.texts, texts), ItemCollate("text", text), self.eval_batch_size),
-        ]
+        loaders = []
+        for modality, prepare, source, rows in zip(
+            ("image", "text"), self._attached(), (self.corpus.images, self.corpus.texts), (images, texts), strict=True
+        ):
+            items, processor = prepare(source, rows)
+            loaders.append(self._loader(Items(items, rows), ItemCollate(modality, processor), self.eval_batch_size))
+        return loaders
 
     def _order(self, dataset: Dataset[Any]) -> EpochOrder:
         if self.trainer is None:
@@ -158,9 +176,9 @@ class CorpusDataModule(L.LightningDataModule):
         return order
 
     def _probe_dataloader(self, probes: Probes) -> DataLoader[Any]:
-        _, text = self._processor_pair()
         order = _short_first(probes.strings.strings)
-        return self._loader(Items(probes.strings, order), ProbeCollate(text, probes), self.eval_batch_size)
+        items, text = self._attached()[1](probes.strings, order)
+        return self._loader(Items(items, order), ProbeCollate(text, probes), self.eval_batch_size)
 
     def _with_noise(self, corpus: Corpus) -> Corpus:
         """The corpus with wrong pairs and wrong labels, if they are asked for."""
@@ -174,12 +192,12 @@ class CorpusDataModule(L.LightningDataModule):
             corpus = replace(corpus, wrong_labels=wrong, counts=counts)
         return corpus
 
-    def _processor_pair(self) -> tuple[Processor, Processor]:
-        if self._processors is None:
+    def _attached(self) -> tuple[Prepare, Prepare]:
+        if self._prepare is None:
             raise RuntimeError(
                 "no processors: run this datamodule through a Trainer with a Matcher, or call attach() first"
             )
-        return self._processors()
+        return self._prepare
 
     def _loader(self, dataset: Dataset[Any], collate: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
         return DataLoader(
@@ -197,21 +215,20 @@ class CorpusDataModule(L.LightningDataModule):
 class Pairs(Dataset[Any]):
     """(image row, text row, image, text, seed of what is drawn for them) of every training pair, by epoch and place."""
 
-    def __init__(self, corpus: Corpus, texts: Rows) -> None:
-        self.corpus, self.texts = corpus, texts
+    def __init__(self, corpus: Corpus, images: Any, texts: Any, rows: Rows) -> None:
+        self.images, self.texts, self.rows = images, texts, rows
         self.image_of = corpus.image_trained_with
         self.seed = global_seed()
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[int, int, Any, Any, int]:
         epoch, at = key if isinstance(key, tuple) else (0, key)  # a sampler that is not ours counts no epochs
-        text = int(self.texts[at])
+        text = int(self.rows[at])
         image = int(self.image_of[text])
-        assert self.corpus.images is not None
         drawn = derived_seed(self.seed, epoch, text)
-        return image, text, self.corpus.images[image], self.corpus.texts[text], drawn
+        return image, text, self.images[image], self.texts[text], drawn
 
 
 class Items(Dataset[Any]):

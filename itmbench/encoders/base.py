@@ -1,5 +1,6 @@
 """What every encoder is: raw items -> tensors in the loader's workers, tensors -> embeddings on the device."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.frozen import StoredProcessor, stored_items
 
 PRETRAINING = ("scratch", "unimodal", "image-text")
 """What weights have seen before: nothing; images or words alone; images with their texts. Rows rank within a class."""
@@ -27,7 +29,8 @@ class Encoder(nn.Module):
 
     Args:
         width: size of the vectors that the encoder returns.
-        freeze: keep the weights, and dropout off, through training.
+        freeze: keep the weights, and dropout off, through training. What pretrained weights then give for an item is
+            computed once, without random crops, and read from disk ever after.
         lr_multiplier: factor on the learning rate of this encoder's weights.
     """
 
@@ -51,12 +54,39 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def prepare(self, source: ImageFiles | Features | Strings, rows: Rows) -> tuple[Any, Processor]:
+        """What to load items from, and what makes batches of them; asked for when a loader is made, after ``fit``.
+
+        That is the source itself, and ``processor()``; or, of frozen pretrained weights, what they give, on disk.
+
+        Args:
+            source: images or texts of a corpus.
+            rows: those that will be loaded.
+        """
+        if self.freeze and self.pretraining != "scratch" and not isinstance(source, Features):
+            return stored_items(self, source, rows), StoredProcessor()
+        return source, self.processor()
+
+    def recipe(self) -> str:
+        """All that decides what the encoder gives, beside its weights."""
+        return f"{type(self).__module__}.{type(self).__qualname__} {self.processor()!r}"
+
+    def weights_digest(self) -> str:
+        """A hash of all weights and buffers."""
+        hasher = hashlib.blake2b(digest_size=16)
+        for name, value in [*self.named_parameters(), *self.named_buffers()]:
+            hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            hasher.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return hasher.hexdigest()
+
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of a batch, with gradients as training wants them."""
         raise NotImplementedError
 
     def forward(self, inputs: Inputs) -> Embeddings:
-        """Embeddings of a batch; without gradients where the encoder is frozen."""
+        """Embeddings of a batch; without gradients where the encoder is frozen, and as they are if they were stored."""
+        if "pooled" in inputs:
+            return Embeddings(inputs["pooled"].float(), inputs["tokens"].float(), inputs["mask"])
         if not self.freeze:
             return self.embed(inputs)
         with torch.no_grad():

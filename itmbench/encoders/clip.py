@@ -17,7 +17,7 @@ from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.encoders.image import PixelProcessor
-from itmbench.encoders.text import SPECIAL, LearnedTextEncoder, TextEncoder
+from itmbench.encoders.text import SPECIAL, LearnedTextEncoder, TextEncoder, transformers_model
 from itmbench.errors import InputError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -55,6 +55,9 @@ class CLIPImageEncoder(Encoder):
         for key, value in (("mean", mean), ("std", std)):
             self.register_buffer(key, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
         self.freeze_if_asked()
+
+    def recipe(self) -> str:
+        return f"{super().recipe()} {transformers_model(self.tower)}"
 
     def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
         if not isinstance(source, ImageFiles):

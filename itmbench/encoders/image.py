@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,13 @@ class TimmImageEncoder(Encoder):
         if pretrained or checkpoint:
             self.pretraining = "image-text" if any(word in name for word in ("clip", "siglip")) else "unimodal"
         self.image_size, self.train_crop, self.train_flip = image_size, train_crop, train_flip
+        self.architecture = f"timm {version('timm')} {name} {model_args}"
         for key in ("mean", "std"):
             self.register_buffer(key, 255 * torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1), persistent=False)
         self.freeze_if_asked()
+
+    def recipe(self) -> str:
+        return f"{super().recipe()} {self.architecture}"
 
     def processor(self) -> "PixelProcessor":
         return PixelProcessor(self.image_size, self.train_crop, self.train_flip)

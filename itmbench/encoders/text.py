@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ class TextEncoder(Encoder):
     model: Any
     tokenizer: Any
     max_length: int
+
+    def recipe(self) -> str:
+        words = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else self.tokenizer.get_vocab()
+        return f"{super().recipe()} {transformers_model(self.model)} {words}"
 
     def processor(self) -> "TokenProcessor":
         return TokenProcessor(self.tokenizer, self.max_length)
@@ -171,6 +176,11 @@ class TokenProcessor:
             return_tensors="pt",
         )
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def transformers_model(model: Any) -> str:
+    """What decides, beside its weights, what a model of transformers gives."""
+    return f"transformers {version('transformers')} {model.config.to_json_string()}"
 
 
 def _learn_wordpiece(texts: Sequence[str], vocab_size: int) -> Any:

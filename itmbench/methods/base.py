@@ -40,6 +40,10 @@ class Matcher(L.LightningModule):
         weight_decay: AdamW's decay of matrices; vectors (biases, norms) are not decayed.
         warmup: share of all steps in which the rate rises from 0, before it falls to 0 along a cosine.
         protocol: how to evaluate; by default the protocol of the data (labels or captions).
+
+    Attributes:
+        encoded: while a stage is evaluated, corpus rows and embeddings of each batch of images, texts and probes.
+        evaluation: of the last stage that was evaluated.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Matcher(L.LightningModule):
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.protocol = protocol
         self.evaluation: Evaluation | None = None
-        self._encoded: dict[str, list[tuple[Tensor, Embeddings]]] = {"image": [], "text": [], "probe": []}
+        self.encoded: dict[str, list[tuple[Tensor, Embeddings]]] = {"image": [], "text": [], "probe": []}
 
     # --- what a method is -------------------------------------------------------------------------------------------
 
@@ -112,13 +116,13 @@ class Matcher(L.LightningModule):
     # --- Lightning --------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Fit the encoders to the training part of the data, and give their processors to the loaders."""
+        """Fit the encoders to the training part of the data, and give them to the loaders."""
         corpus: Corpus = self.data.corpus
         if corpus.images is None:
             raise InputError(f"{corpus.name}: this copy has no images, so there is nothing to match")
         self.image.fit(corpus.images, corpus.train)
         self.text.fit(corpus.texts, corpus.texts_of(corpus.train))
-        self.data.attach(lambda: (self.image.processor(), self.text.processor()))
+        self.data.attach(self.image.prepare, self.text.prepare)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.training_loss(batch)
@@ -193,13 +197,13 @@ class Matcher(L.LightningModule):
         index, embeddings = self.predict_step(batch, 0)
         embeddings = embeddings.compact()
         if "probe" in batch:
-            self._encoded["probe"].append((index * len(RULES) + batch["probe"], embeddings))
+            self.encoded["probe"].append((index * len(RULES) + batch["probe"], embeddings))
         else:
-            self._encoded["image" if "image" in batch else "text"].append((index, embeddings))
+            self.encoded["image" if "image" in batch else "text"].append((index, embeddings))
 
     def _evaluate(self, stage: str) -> None:
         """Evaluate all that was encoded, log it as ``{stage}/...`` and keep it as ``evaluation``."""
-        encoded, self._encoded = self._encoded, {"image": [], "text": [], "probe": []}
+        encoded, self.encoded = self.encoded, {"image": [], "text": [], "probe": []}
         if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.evaluation = self.measure(encoded, stage)

@@ -1,6 +1,9 @@
 """What a run costs."""
 
+import torch
+
 from itmbench.bench import measure
+from itmbench.encoders import Embeddings
 
 
 def test_reading_the_best_checkpoint_for_the_test_counts_nothing_twice() -> None:
@@ -10,3 +13,10 @@ def test_reading_the_best_checkpoint_for_the_test_counts_nothing_twice() -> None
     assert meter.items["train"] == 8 and 100 <= meter.elapsed() < 110
     meter.load_state_dict(before.state_dict() | {"elapsed": 500.0})  # the test after it
     assert meter.elapsed() < 110
+
+
+def test_items_are_taken_evenly_from_all_batches() -> None:
+    batches = [Embeddings(torch.arange(start, start + 10.0).unsqueeze(1)) for start in (0, 10, 20)]
+    taken = measure._spread(batches, 8).pooled.squeeze(1)
+    assert taken.tolist() == [0, 4, 8, 10, 14, 18, 20, 24]
+    assert len(measure._spread(batches, 100)) == 30

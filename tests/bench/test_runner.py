@@ -59,6 +59,8 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     assert result["metrics"]["i2t/R@1"] == pytest.approx(recall)
     assert result["parameters"]["all"] == result["parameters"]["trained"] > 10_000
     assert min(result["flops"]["image"], result["flops"]["text"]) > 1_000
+    assert result["flops"]["pair"] == 2 * 32  # a product of two vectors
+    assert result["throughput"]["scored_pairs_per_second"] > 1e4
     assert min(result["throughput"].values()) > 0 and result["peak_memory"] > 1e8
     assert result["protocol"]["objective"] == "rSum" and result["pretraining"] == "scratch"
     torch.load(cell / "best.ckpt", weights_only=True)

@@ -20,7 +20,7 @@ class Data(CorpusDataModule):
         super().__init__(batch_size=16, eval_batch_size=7, num_workers=0, **kwargs)
         self.root, self.labels = root, labels
         # Batches that show what is in them: letters of a text, the mean colour of an image.
-        self.attach(lambda: (self.pixels, self.letters))
+        self.attach(lambda images, rows: (images, self.pixels), lambda texts, rows: (texts, self.letters))
 
     def read(self) -> Corpus:
         return toy_corpus(self.root, self.labels)

