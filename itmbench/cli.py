@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # By default torch's threads spin while they wait, on cores that the loader processes need: on two cores that made
     # training three times slower. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (here := os.getcwd()) not in sys.path:  # configs may name a method in a file that lies where the user is
+        sys.path.append(here)
     try:
         if arguments and arguments[0] in LIGHTNING:
             return _lightning(arguments)

@@ -93,11 +93,18 @@ def run(
         InputError: the benchmark file, configs, or methods and datasets that do not go together; nothing has run then.
         KeyboardInterrupt: the user stopped it (or SIGTERM did); the same call goes on from the last epoch.
     """
-    from itmbench.bench import forecast
+    from itmbench.bench import done
 
-    planned = _resolve(plan(spec, only), Path(root), force, retry_failed)
+    cells, root = plan(spec, only), Path(root)
+    if not (dry_run or force) and done.recall(cells, root):
+        for number, cell in enumerate(cells, 1):
+            print(f"[{number}/{len(cells)}] {cell}: done before")
+        return []
+    planned, inputs = _resolve(cells, root, force, retry_failed)
     if dry_run:
-        forecast.show(planned, Path(root))
+        from itmbench.bench import forecast
+
+        forecast.show(planned, root)
         return []
     with _terminated_as_interrupted():
         failed = _run_all(planned)
@@ -107,6 +114,8 @@ def run(
             print(f"  {failure.advice}", file=sys.stderr)
     if failed:
         print("  --retry-failed tries them again; so does any change that gives them another key", file=sys.stderr)
+    elif inputs:
+        done.remember(cells, [each.key for each in planned], inputs, root)
     return [each.cell for each, _ in failed]
 
 
@@ -205,8 +214,11 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> list[Planned]:
-    """Every cell with its config, data and key; all that is wrong is told at once, before anything runs."""
+def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> tuple[list[Planned], list[Path]]:
+    """Every cell with its config, data and key; all that is wrong is told at once, before anything runs.
+
+    Also all files and folders that the data were read from; none if there are data of which that is not known.
+    """
     import yaml
 
     from itmbench.bench.checks import check_pair
@@ -214,10 +226,12 @@ def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> 
     from itmbench.bench.key import cell_key
     from itmbench.bench.lightning_cli import CellCLI
     from itmbench.bench.progress import quiet
+    from itmbench.data.cache import inputs_read
 
     resolved: list[Planned] = []
     wrong: list[str] = []
     corpora: dict[str, Corpus] = {}  # cells of one dataset share it
+    inputs: dict[str, list[Path]] = {}
     checked = set()
     with quiet():
         for cell in cells:
@@ -226,7 +240,9 @@ def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> 
                 config = yaml.safe_load(cli.dump())
                 data = json.dumps(config["data"], sort_keys=True)
                 try:
-                    corpora[data] = corpora.get(data) or cli.data.corpus
+                    if data not in corpora:
+                        with inputs_read() as inputs[data]:
+                            corpora[data] = cli.data.corpus
                 except InputError as error:
                     wrong.append(f"{cell.dataset}: {error}")
                     continue
@@ -241,4 +257,4 @@ def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> 
                 wrong.append(f"{cell.method} on {cell.dataset}: {error}")
     if wrong:
         raise InputErrors(list(dict.fromkeys(wrong)))
-    return resolved
+    return resolved, [path for read in inputs.values() for path in read] if all(inputs.values()) else []

@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,11 +50,14 @@ def cached(reader: Reader[Any], root: Path | str, cache_dir: Path | str | None =
     folder = Path(cache_dir) if cache_dir else default_cache_dir()
     asked = json.dumps([VERSION, reader.name, str(root), options], sort_keys=True, default=str)
     entry = folder / f"{reader.name.rpartition('.')[2]}-{_hash(asked.encode())}"
-    key = _hash(asked.encode() + _inputs_digest(reader.inputs(root, **options), entry.with_suffix(".json")).encode())
+    inputs = reader.inputs(root, **options)
+    for watcher in _watchers:
+        watcher += inputs
+    key = _hash(asked.encode() + inputs_digest(inputs, entry.with_suffix(".json")).encode())
     corpus = _load(entry.with_suffix(".npz"), key)
     if corpus is None:
         corpus = reader(root, **options)
-        _write(entry.with_suffix(".npz"), lambda file: _save(corpus, key, file))
+        write_whole(entry.with_suffix(".npz"), lambda file: _save(corpus, key, file))
     return corpus
 
 
@@ -67,8 +70,26 @@ def _hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _inputs_digest(paths: Sequence[Path], index_path: Path) -> str:
-    """A hash of the contents of files and the listings of folders; the index remembers what each hashed to."""
+@contextlib.contextmanager
+def inputs_read() -> Iterator[list[Path]]:
+    """The files and folders that every corpus which ``cached`` gives meanwhile depends on."""
+    read: list[Path] = []
+    _watchers.append(read)
+    try:
+        yield read
+    finally:
+        _watchers.remove(read)
+
+
+_watchers: list[list[Path]] = []
+
+
+def inputs_digest(paths: Sequence[Path], index_path: Path) -> str:
+    """A hash of the contents of files and the listings of folders; the index remembers what each hashed to.
+
+    Raises:
+        OSError: one of them is gone.
+    """
     known = _read_index(index_path)
     index: dict[str, Any] = {}
     digests = []
@@ -83,7 +104,7 @@ def _inputs_digest(paths: Sequence[Path], index_path: Path) -> str:
             index[str(path)] = entry
         digests.append([str(path), entry["digest"]])
     if index != known:
-        _write(index_path, lambda file: file.write(json.dumps(index).encode()))
+        write_whole(index_path, lambda file: file.write(json.dumps(index).encode()))
     return _hash(json.dumps(digests).encode())
 
 
@@ -130,7 +151,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     return {key: each for key, each in entries if isinstance(each, dict) and each.keys() == INDEX_KEYS}
 
 
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file whole or not at all; a cache that cannot be written costs time, not the run."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -139,7 +160,7 @@ def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
         os.replace(temporary, path)
     except OSError as error:
-        warnings.warn(f"{path.parent}: cannot be written ({error}); datasets are parsed anew each time", stacklevel=3)
+        warnings.warn(f"{path.parent}: cannot be written ({error}); what it would save is done each time", stacklevel=3)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -136,7 +136,7 @@ def stored_items(encoder: "Encoder", source: ImageFiles | Strings, rows: Rows) -
                 found = _index(folder)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written ({error}); set ITMBENCH_CACHE to a folder that can, for what frozen encoders give"
+            f"{folder}: cannot be written ({error}); set ITMBENCH_CACHE to a folder that can be"
         ) from error
     shards = sorted({shard for shard, _ in found.values()})
     number = {shard: at for at, shard in enumerate(shards)}
