@@ -1,10 +1,10 @@
 """The generalised pooling operator (GPO) of VSE-infinity."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-from itmbench.methods.place_codes import sinusoids
 
 
 class GeneralizedPooling(nn.Module):
@@ -51,5 +51,7 @@ class GeneralizedPooling(nn.Module):
 
 
 def place_codes(count: int, size: int, device: torch.device) -> Tensor:
-    """Sinusoidal codes of the places 1..count, `[count, size]`."""
-    return sinusoids(torch.arange(1, count + 1, device=device), size)
+    """Sinusoidal codes of the places 1..count, `[count, size]` (Vaswani et al. 2017, section 3.5)."""
+    frequency = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10_000.0) / size))
+    angles = torch.arange(1, count + 1, device=device).unsqueeze(1) * frequency
+    return torch.stack([torch.sin(angles), torch.cos(angles)], dim=2).flatten(1)[:, :size]

@@ -6,49 +6,46 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
 
-from itmbench.methods.sedra.intra import IntraModalRelations, position_codes
+from itmbench.methods.sedra.intra import PLACES, IntraModalRelations
+
+MODES = ["full", "topk", "static"]
 
 
 def module(mode: Any, k: int = 2) -> IntraModalRelations:
     torch.manual_seed(0)
-    layer = IntraModalRelations(8, mode, k, heads=2, dropout=0.0)
+    layer = IntraModalRelations(8, mode, k, heads=2)
     with torch.no_grad():
         for weight in layer.parameters():
-            weight.add_(0.2 * torch.randn_like(weight))
+            weight.add_(0.3 * torch.randn_like(weight))
     return layer
 
 
 def slow(layer: IntraModalRelations, tokens: Tensor, mask: Tensor) -> Tensor:
     """One item `[N, D]`, token by token and head by head."""
-    codes = torch.zeros_like(tokens)
-    for n in range(len(tokens)):
-        for d in range(0, 8, 2):
-            codes[n, d], codes[n, d + 1] = math.sin(n / 10_000 ** (d / 8)), math.cos(n / 10_000 ** (d / 8))
-    content = layer.norm(tokens)
-    related = codes if layer.mode == "static" else content
-    seen = torch.zeros_like(tokens)
-    real = [n for n in range(len(tokens)) if mask[n]]
-    for n in range(len(tokens)):
-        for head in (slice(0, 4), slice(4, 8)):
-            query = layer.query(related[n])[head]
-            strength = {other: float(query @ layer.key(related[other])[head]) / 2 for other in real}
+    related = torch.zeros_like(tokens)
+    for i in range(len(tokens)):
+        others = [j for j in range(len(tokens)) if mask[j] and j != i]
+        for head, part in enumerate((slice(0, 4), slice(4, 8))):
+            strength = {}
+            for j in others:
+                strength[j] = float(layer.place[head, min(max(j - i, -PLACES), PLACES) + PLACES])
+                if layer.mode != "static":
+                    one, two = tokens[i, part], tokens[j, part]
+                    strength[j] += math.exp(layer.log_sharpness[head]) * float(one @ two / one.norm() / two.norm())
             if layer.mode == "topk":
                 strength = dict(sorted(strength.items(), key=lambda pair: -pair[1])[: layer.k])
             total = sum(math.exp(value) for value in strength.values())
-            for other, value in strength.items():
-                seen[n, head] += math.exp(value) / total * layer.value(content[other])[head]
-    first = tokens + 0.1 * layer.out(seen)
-    inner, outer = layer.feed_forward[0], layer.feed_forward[2]
-    return first + 0.1 * outer(gelu(inner(layer.feed_forward_norm(first))))
+            for j, value in strength.items():
+                related[i, part] += math.exp(value) / total * tokens[j, part]
+    return tokens + layer.step * (related @ layer.mix.weight.T)
 
 
-@pytest.mark.parametrize("mode", ["full", "topk", "static"])
+@pytest.mark.parametrize("mode", MODES)
 @torch.no_grad()
 def test_equals_the_loop(mode: Any) -> None:
-    layer, tokens = module(mode), torch.randn(2, 5, 8)
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    layer, tokens = module(mode), torch.randn(2, 40, 8)  # longer than the distances that are told apart
+    mask = torch.tensor([[True] * 40, [True] * 3 + [False] * 37])
     for item in range(2):
         length = int(mask[item].sum())
         torch.testing.assert_close(
@@ -68,13 +65,33 @@ def test_modes_and_k_change_the_tokens() -> None:
             assert not torch.allclose(one, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["full", "topk", "static"])
+@torch.no_grad()
+def test_only_relations_that_follow_the_content_change_with_it() -> None:
+    """What moves a token that stays: the other tokens' values alone, or also who is looked at."""
+    mask, tokens = torch.ones(1, 4, dtype=torch.bool), torch.randn(1, 4, 8)
+    swapped = tokens[:, [0, 2, 1, 3]]
+    for mode in MODES:
+        layer = module(mode)
+        layer.place.zero_()  # all places alike: an item is a set of tokens
+        torch.testing.assert_close(layer(tokens, mask)[:, 0], layer(swapped, mask)[:, 0])
+    for mode in MODES:
+        moved = [module(mode)(items, mask)[:, 0] for items in (tokens, swapped)]
+        assert not torch.allclose(*moved, atol=1e-3)  # places count
+    opposite = -tokens
+    opposite[:, 0] = tokens[:, 0]
+    layer = module("static")
+    move, other = (layer(items, mask)[:, 0] - tokens[:, 0] for items in (tokens, opposite))
+    torch.testing.assert_close(move, -other)  # the same weights
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_extremes_have_finite_gradients(mode: Any) -> None:
-    """Nothing but padding, one token, huge and equal tokens."""
-    tokens = torch.randn(4, 5, 8)
+    """Nothing but padding, one token, huge, equal and zero tokens."""
+    tokens = torch.randn(5, 5, 8)
     tokens[2] *= 1e4
     tokens[3] = 1.0
-    mask = torch.tensor([[False] * 5, [True] + [False] * 4, [True] * 5, [True] * 5])
+    tokens[4] = 0.0
+    mask = torch.tensor([[False] * 5, [True] + [False] * 4, [True] * 5, [True] * 5, [True] * 5])
     layer = module(mode)
     layer(tokens.requires_grad_(), mask).square().sum().backward()
     assert tokens.grad is not None and tokens.grad.isfinite().all()
@@ -91,12 +108,16 @@ def test_padding_is_never_looked_at() -> None:
     torch.testing.assert_close(layer(tokens, mask)[:, :3], layer(tokens[:, :3], mask[:, :3]))
 
 
-def test_position_codes_have_the_shape_of_the_tokens() -> None:
-    assert position_codes(torch.zeros(3, 4, 7)).shape == (3, 4, 7)
+@pytest.mark.parametrize("mode", MODES)
+@torch.no_grad()
+def test_a_token_that_is_alone_stays_what_it_is(mode: Any) -> None:
+    layer, tokens = module(mode), torch.randn(1, 3, 8)
+    mask = torch.tensor([[True, False, False]])
+    assert torch.equal(layer(tokens, mask)[:, 0], tokens[:, 0])
 
 
-@pytest.mark.parametrize("mode", ["full", "topk", "static"])
-def test_an_untrained_layer_changes_nothing(mode: Any) -> None:
-    tokens = torch.randn(2, 5, 8)
-    layer = IntraModalRelations(8, mode, 2, heads=2)
-    assert torch.equal(layer(tokens, torch.ones(2, 5, dtype=torch.bool)), tokens)
+@torch.no_grad()
+def test_an_untrained_layer_moves_tokens_a_little_towards_those_that_they_resemble() -> None:
+    tokens = torch.tensor([[[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]])
+    moved = IntraModalRelations(2, "topk", 1, heads=1)(tokens, torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(moved[0, 0], tokens[0, 0] + 0.1 * tokens[0, 1])
