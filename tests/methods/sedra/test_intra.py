@@ -75,13 +75,13 @@ def test_only_relations_that_follow_the_content_change_with_it() -> None:
         layer.place.zero_()  # all places alike: an item is a set of tokens
         torch.testing.assert_close(layer(tokens, mask)[:, 0], layer(swapped, mask)[:, 0])
     for mode in MODES:
-        moved = [module(mode)(items, mask)[:, 0] for items in (tokens, swapped)]
-        assert not torch.allclose(*moved, atol=1e-3)  # places count
+        one, other = (module(mode)(items, mask)[:, 0] for items in (tokens, swapped))
+        assert not torch.allclose(one, other, atol=1e-3)  # places count
     opposite = -tokens
     opposite[:, 0] = tokens[:, 0]
     layer = module("static")
-    move, other = (layer(items, mask)[:, 0] - tokens[:, 0] for items in (tokens, opposite))
-    torch.testing.assert_close(move, -other)  # the same weights
+    moved, back = (layer(items, mask)[:, 0] - tokens[:, 0] for items in (tokens, opposite))
+    torch.testing.assert_close(moved, -back)  # the same weights
 
 
 @pytest.mark.parametrize("mode", MODES)
