@@ -8,52 +8,21 @@ and take a step of the optimiser; times are those of a whole epoch, the fastest 
 
 import argparse
 import os
-import random
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import lightning as L
-import numpy as np
 import torch
-from PIL import Image
+from random_photographs import RandomPhotographs
 from timing import best_of
 
-from itmbench.data.corpus import Corpus, ImageFiles, Stage, Strings
+from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.methods.base import Matcher
 from itmbench.methods.dual_encoder.module import DualEncoder
 from itmbench.methods.sedra.module import SEDRA
-
-WORDS = [f"{first}{last}" for first in ("ba", "co", "du", "fi", "gre") for last in ("ck", "lla", "mpo", "nt", "rs")]
-
-
-class Photographs(CorpusDataModule):
-    """Random photographs with a random caption each."""
-
-    def __init__(self, folder: Path, images: int, batch_size: int) -> None:
-        super().__init__(batch_size=batch_size)
-        self.folder, self.images = folder, images
-
-    def read(self) -> Corpus:
-        pixels, words = np.random.default_rng(0), random.Random(0)
-        names = [f"{number}.jpg" for number in range(self.images)]
-        for name in names:
-            small = Image.fromarray(pixels.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-            small.resize((500, 375)).save(self.folder / name)
-        rows = np.arange(self.images)
-        return Corpus(
-            name="random photographs",
-            image_ids=names,
-            images=ImageFiles(self.folder, names, np.array([(self.folder / name).stat().st_size for name in names])),
-            text_ids=names,
-            texts=Strings([" ".join(words.choices(WORDS, k=words.randint(8, 16))) for _ in rows]),
-            text_to_image=rows,
-            train=rows,
-            stages={"test": Stage(rows, rows)},
-        )
 
 
 def main() -> None:
@@ -61,7 +30,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ITMBENCH_CACHE"] = folder
-        data = Photographs(Path(folder), options.images, options.batch_size)
+        data = RandomPhotographs(folder, options.images, batch_size=options.batch_size)
         image, text = encoders(data.corpus)
         trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         raw, stored = (
