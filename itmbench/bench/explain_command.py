@@ -29,7 +29,6 @@ from itmbench.methods.mcr_dgn.explain import (
     attached_to,
     deletion,
     explain,
-    graph_at_test,
 )
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
@@ -113,7 +112,7 @@ class ExplainCLI(MatcherCLI):
         """Print it, and write it where that is asked for."""
         corpus, model, protocol = self.datamodule.corpus, self.model, self.model.evaluated_by
         print(f"{corpus.name}, test: what items look at among {len(model.bank):,} training pairs")
-        if not graph_at_test(model):
+        if not model.graph_at_test:
             print("this checkpoint is tested without its graph: what follows is what the graph would do")
         for item in self.items:
             print(f"{item.modality} {item.id}{_quoted(item.text)}")
@@ -127,7 +126,7 @@ class ExplainCLI(MatcherCLI):
                 "dataset": corpus.name,
                 "fingerprint": corpus.fingerprint,
                 "protocol": protocol.as_dict(),
-                "graph_at_test": graph_at_test(model),
+                "graph_at_test": model.graph_at_test,
                 "items": [asdict(item) for item in self.items],
                 "deletion": asdict(self.deletion) | {"gap": self.deletion.gap, "spread": self.deletion.spread},
             }

@@ -23,6 +23,7 @@ class Bank(nn.Module):
     item: Tensor
     seen_image: Tensor
     seen_text: Tensor
+    labels: Tensor | None
 
     def __init__(self, pairs: int, nodes: int, dim: int, seen: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -31,13 +32,37 @@ class Bank(nn.Module):
         for name, size in sizes.items():
             self.register_buffer(name, torch.zeros(pairs, nodes, size))
         self.register_buffer("item", torch.full((pairs,), -1))
+        self.register_buffer("labels", None)
         self._made: tuple[Tensor, int, Context] | None = None
 
     def __len__(self) -> int:
         return int((self.item >= 0).sum())
 
-    def fill(self, item: Tensor, image: Tensor, text: Tensor, seen: Vectors | None = None) -> None:
-        """Hold these pairs, and no others: their image rows `[G]`, nodes `[G, R, D]`, and what edges are found by."""
+    def hold_labels(self, labels: int) -> None:
+        """Make room for so many labels a pair."""
+        if self.labels is None:
+            self.labels = torch.zeros(len(self.item), labels, device=self.item.device)
+
+    def fill(
+        self,
+        item: Tensor,
+        image: Tensor,
+        text: Tensor,
+        seen: Vectors | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        """Hold these pairs, and no others.
+
+        Args:
+            item: their image rows `[G]`.
+            image: nodes `[G, R, D]`.
+            text: nodes `[G, R, D]`.
+            seen: what edges are found by, where these are not the nodes.
+            labels: those that they are trained with `[G, C]`, where there are any.
+        """
+        if self.labels is not None:
+            assert labels is not None
+            self.labels[: len(item)] = labels.to(self.labels)
         contents = {"image": image, "text": text}
         if seen is not None:
             contents |= {"seen_image": seen[0], "seen_text": seen[1]}

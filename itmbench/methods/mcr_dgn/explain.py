@@ -13,7 +13,7 @@ from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.methods.mcr_dgn.context import Context, Edges
 from itmbench.methods.mcr_dgn.graph import Keep
-from itmbench.methods.mcr_dgn.module import MCRDGN, read_out
+from itmbench.methods.mcr_dgn.module import MCRDGN, joined
 
 MODALITIES = ("image", "text")
 
@@ -149,11 +149,6 @@ def attached_to(model: MCRDGN) -> Context:
     return bank
 
 
-def graph_at_test(model: MCRDGN) -> bool:
-    """Whether the model's test embeddings are those with the graph."""
-    return model.layers > 0 and model.inference != "encoder" and (model.inference != "auto" or bool(model.uses_graph))
-
-
 def without_strongest(share: float) -> Keep:
     """Leave out the share of every target's edges that has the most attention."""
     return lambda edges, attention: ~_first(edges, attention, share)
@@ -182,8 +177,8 @@ def _first(edges: Edges, value: Tensor, share: float) -> Tensor:
 
 def _embeddings(model: MCRDGN, modality: int, parts: Sequence[tuple[Tensor, Tensor]], keep: Keep | None) -> Embeddings:
     """Items of one modality with the graph, from their nodes and what these look for edges by, batch by batch."""
-    done = [model.propagate(modality, nodes, seen, keep)[-1].states.view_as(nodes) for nodes, seen in parts]
-    return Embeddings(torch.cat([read_out(states) for states in done]))
+    done = [joined(*model.with_graph(modality, nodes, seen, keep), model.label_vote) for nodes, seen in parts]
+    return Embeddings(torch.cat(done))
 
 
 def _nodes(model: MCRDGN, modality: str, inputs: Inputs) -> tuple[Tensor, Tensor]:

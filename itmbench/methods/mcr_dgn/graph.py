@@ -160,3 +160,19 @@ class GraphLayer(MessagePassing):
 def _relation(edges: Edges) -> Tensor:
     """The relation that every edge belongs to, int64 `[E]`: 2 * target + modality of the source."""
     return 2 * edges.target + edges.kind % 2
+
+
+def votes(step: Propagation, labels: Tensor, nodes: int, items: int) -> Tensor:
+    """What the training pairs that items look at are labelled with, beyond what is common, of length 1 `[B, C]`.
+
+    v = unit(sum_e a_e (y_e - mean y)), over the edges of all nodes of an item, with their attention; 0 without edges.
+
+    Args:
+        step: what a layer has done; the nodes that are looked at are those of the pairs, images first.
+        labels: of these pairs `[P, C]`.
+        nodes: R, of an item, on either side.
+        items: B, that look.
+    """
+    pair = step.edges.source % (len(labels) * nodes) // nodes
+    seen = step.attention.unsqueeze(1) * (labels - labels.mean(0))[pair]
+    return normalize(seen.new_zeros(items, labels.shape[1]).index_add(0, step.edges.target // nodes, seen), dim=1)

@@ -1,5 +1,6 @@
 """MCR-DGN: mutual context decides who is connected, a dynamic graph passes it on, an item is tested alone."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -7,6 +8,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from torch.nn.utils import clip_grad_norm_
 
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
@@ -16,7 +18,7 @@ from itmbench.methods.base import Batch, Matcher
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
 from itmbench.methods.mcr_dgn.context import Blocks, Context, Nodes, Rule, own_images
-from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, Keep, Propagation, Update
+from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, Keep, Propagation, Update, votes
 from itmbench.retrieval.protocol import Evaluation
 
 Inference = Literal["auto", "anchor", "encoder", "transductive"]
@@ -44,6 +46,8 @@ class MCRDGN(Matcher):
         inference: how an item is encoded at test. "anchor": attached alone to the bank; "encoder": without the graph;
             "auto": the better of these two on validation; "transductive": attached to the batch that it comes in, a
             diagnostic that is not ranked.
+        label_votes: with anchors, how much the labels of the training pairs that an item looks at may count beside what
+            it looks like; the best of these on validation is used.
         bank_size: most nodes that the bank holds.
         temperature: of the contrasts, at the start; each is learned. Pairs without labels want a lower one (0.07).
         contrast_weight: factor on the contrast by shared labels, or by pairs where there are none.
@@ -60,6 +64,7 @@ class MCRDGN(Matcher):
     """
 
     uses_graph: Tensor
+    label_vote: Tensor
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class MCRDGN(Matcher):
         context: Literal["bank", "batch"] = "bank",
         end_to_end: bool = False,
         inference: Inference = "auto",
+        label_votes: Sequence[float] = (0.0, 0.2, 0.4, 0.7),
         bank_size: int = 16384,
         temperature: float = 0.22,
         contrast_weight: float = 1.0,
@@ -93,6 +99,9 @@ class MCRDGN(Matcher):
         self.dim, self.k, self.blocks, self.context, self.inference = dim, k, blocks, context, inference
         self.image_nodes = ItemNodes(self.image.width, dim, concepts)
         self.text_nodes = ItemNodes(self.text.width, dim, concepts)
+        if not label_votes or min(label_votes) < 0:
+            raise InputError(f"MCRDGN: label_votes {list(label_votes)}; give one or more, each at least 0")
+        self.label_votes = list(label_votes)
         weights = contrast_weight, intra_weight, likelihood_weight, label_weight
         self.plain_losses = Losses(dim, temperature, *weights)
         self.end_to_end = end_to_end
@@ -104,7 +113,8 @@ class MCRDGN(Matcher):
             self.bank = Bank(bank_size // (2 * (1 + concepts)), 1 + concepts, dim, seen)
         self.layers, self.static = layers, update == "static"
         self.register_buffer("uses_graph", torch.tensor(True))
-        self._both = False
+        self.register_buffer("label_vote", torch.tensor(self.label_votes[0]))
+        self._choosing = False
         self._filled_at = -1
 
     # --- what a method is -------------------------------------------------------------------------------------------
@@ -158,15 +168,31 @@ class MCRDGN(Matcher):
         if self.training:
             tokens = torch.cat([nodes, seen], dim=2) if self.static else nodes
             return Embeddings(plain, tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
-        if self._both:
-            return Embeddings(torch.cat([plain, self._with_graph(modality, nodes, seen)], dim=1))
-        graph = self.inference != "encoder" and (self.inference != "auto" or bool(self.uses_graph))
-        return Embeddings(self._with_graph(modality, nodes, seen) if graph else plain)
+        if self._choosing:
+            return Embeddings(torch.cat([plain, *self.with_graph(modality, nodes, seen)], dim=1))
+        if not self.graph_at_test:
+            return Embeddings(plain)
+        return Embeddings(joined(*self.with_graph(modality, nodes, seen), self.label_vote))
 
-    def _with_graph(self, modality: int, nodes: Tensor, seen: Tensor) -> Tensor:
-        """Vectors `[B, D]` of items with the graph; the plain ones where there is no graph, or nothing in the bank."""
-        done = self.propagate(modality, nodes, seen)
-        return read_out(done[-1].states.view_as(nodes)) if done else read_out(nodes)
+    @property
+    def graph_at_test(self) -> bool:
+        """Whether test embeddings are those with the graph."""
+        return self.layers > 0 and self.inference != "encoder" and (self.inference != "auto" or bool(self.uses_graph))
+
+    def with_graph(self, modality: int, nodes: Tensor, seen: Tensor, keep: Keep | None = None) -> tuple[Tensor, Tensor]:
+        """What items look like `[B, D]` at test with the graph, and the votes of what they look at `[B, C]`.
+
+        Plain vectors where there is no graph, or nothing in the bank. Votes are those of the first layer, whose edges
+        the encoder's states find; none, `[B, 0]`, where there are no labels, and 0 where an item looks at none.
+        """
+        done = self.propagate(modality, nodes, seen, keep)
+        looks = read_out(done[-1].states.view_as(nodes)) if done else read_out(nodes)
+        labels = self.bank.labels if self.layers else None
+        if labels is None:
+            return looks, looks.new_zeros(len(nodes), 0)
+        if not done or self.inference == "transductive":  # nobody may know the labels of other test items
+            return looks, looks.new_zeros(len(nodes), labels.shape[1])
+        return looks, votes(done[0], labels[: len(self.bank)], nodes.shape[1], len(nodes))
 
     def propagate(self, modality: int, nodes: Tensor, seen: Tensor, keep: Keep | None = None) -> list[Propagation]:
         """What every layer of the graph does at test with items of one modality, from their ``ItemNodes``."""
@@ -191,6 +217,22 @@ class MCRDGN(Matcher):
         if labels is not None:
             for losses in (self.plain_losses, *([self.graph_losses] if self.layers else [])):
                 losses.fit(labels.shape[1])
+            if self.layers:
+                self.bank.hold_labels(labels.shape[1])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the graph's gradients apart from the encoders', which are to train as if there were none."""
+        if not (self.layers and gradient_clip_val) or self.end_to_end or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        graph = {id(weight) for part in (self.graph, self.graph_losses) for weight in part.parameters()}
+        for of_graph in (True, False):
+            clip_grad_norm_([each for each in self.parameters() if (id(each) in graph) == of_graph], gradient_clip_val)
 
     def on_fit_start(self) -> None:
         self._filled_at = -1  # steps are counted anew
@@ -199,33 +241,48 @@ class MCRDGN(Matcher):
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting:
             self.fill_bank()
-        self._both = fitting and self.inference == "auto" and self.layers > 0
+        self._choosing = fitting and len(self._ways()) > 1
 
     def on_train_epoch_end(self) -> None:
         self.fill_bank()
 
     def measure(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> Evaluation:
-        if not self._both:
-            found = super().measure(encoded, stage)
-            graph = self.layers > 0 and self.inference != "encoder"
-            return self._said(found, graph and (self.inference != "auto" or bool(self.uses_graph)))
-        self._both = False
-        ways = []
-        for half in (0, 1):
-            part = {
-                what: [(index, Embeddings(items.pooled.chunk(2, dim=1)[half])) for index, items in parts]
-                for what, parts in encoded.items()
-            }
-            ways.append(super().measure(part, stage))
-        objective = self.evaluated_by.objective
-        better = ways[1].metrics[objective] > ways[0].metrics[objective]
-        self.uses_graph.fill_(better)
-        return self._said(ways[better], better)
+        if not self._choosing:
+            return self._said(super().measure(encoded, stage))
+        self._choosing = False
+        best: Evaluation | None = None
+        for graph, vote in self._ways():
+            found = super().measure(
+                {
+                    what: [(index, Embeddings(self._way(items.pooled, graph, vote))) for index, items in parts]
+                    for what, parts in encoded.items()
+                },
+                stage,
+            )
+            objective = self.evaluated_by.objective
+            if best is None or found.metrics[objective] > best.metrics[objective]:
+                best = found
+                self.uses_graph.fill_(graph)
+                self.label_vote.fill_(vote)
+        assert best is not None
+        return self._said(best)
 
-    @staticmethod
-    def _said(found: Evaluation, graph: bool) -> Evaluation:
-        """An evaluation whose row says whether the graph took part."""
-        return Evaluation(found.metrics | {"graph_at_test": float(graph)}, found.per_query)
+    def _ways(self) -> list[tuple[bool, float]]:
+        """What validation chooses from: with the graph or without, and how much labels count."""
+        if not self.layers or self.inference in ("encoder", "transductive"):
+            return [(self.inference == "transductive", 0.0)]
+        graph = [(True, vote) for vote in (self.label_votes if self.bank.labels is not None else [0.0])]
+        return [*([(False, 0.0)] if self.inference == "auto" else []), *graph]
+
+    def _way(self, parts: Tensor, graph: bool, vote: float) -> Tensor:
+        """Vectors of one way, from all that the ways need of items."""
+        plain, looks, voted = parts.tensor_split([self.dim, 2 * self.dim], dim=1)
+        return joined(looks, voted, vote) if graph else plain
+
+    def _said(self, found: Evaluation) -> Evaluation:
+        """An evaluation whose row says whether the graph took part, and how much labels counted."""
+        said = {"graph_at_test": float(self.graph_at_test), "label_vote": float(self.label_vote * self.graph_at_test)}
+        return Evaluation(found.metrics | said, found.per_query)
 
     def fill_bank(self) -> None:
         """Encode the bank's training pairs as a test would, once for every state of the weights.
@@ -252,7 +309,9 @@ class MCRDGN(Matcher):
                 parts.append((*self.image_nodes(self.image(image)), *self.text_nodes(self.text(text))))
             image_nodes, seen_image, text_nodes, seen_text = (torch.cat(part) for part in zip(*parts, strict=True))
             seen = (seen_image, seen_text) if self.static else None
-            self.bank.fill(torch.from_numpy(images).to(self.device), image_nodes, text_nodes, seen)
+            labels = corpus.labels_trained_with
+            known = None if labels is None else torch.from_numpy(labels[images])
+            self.bank.fill(torch.from_numpy(images).to(self.device), image_nodes, text_nodes, seen, known)
         self.train(training)
         self._filled_at = self.global_step
 
@@ -338,3 +397,8 @@ class ItemNodes(nn.Module):
 def read_out(nodes: Tensor) -> Tensor:
     """Items `[B, D]` of length 1 from their nodes `[B, R, D]`: the mean direction."""
     return normalize(nodes.sum(1), dim=1)
+
+
+def joined(looks: Tensor, voted: Tensor, vote: Tensor | float) -> Tensor:
+    """Vectors of length 1 `[B, D + C]`: what items look like `[B, D]`, and votes `[B, C]` with their weight."""
+    return normalize(torch.cat([looks, vote * voted], dim=1), dim=1)

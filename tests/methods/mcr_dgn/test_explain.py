@@ -14,7 +14,6 @@ from itmbench.methods.mcr_dgn.explain import (
     attached_to,
     deletion,
     explain,
-    graph_at_test,
     without_random,
     without_strongest,
 )
@@ -110,8 +109,8 @@ def test_it_is_said_whether_the_graph_is_used_at_test(tmp_path: Path) -> None:
     ):
         model.inference = inference  # type: ignore[assignment]
         model.uses_graph.fill_(used)
-        assert graph_at_test(model) is expected
-    assert not graph_at_test(matcher(layers=0))
+        assert model.graph_at_test is expected
+    assert not matcher(layers=0).graph_at_test
 
 
 def test_removing_what_is_looked_at_most_changes_more_than_removing_anything(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_an_item_alone_and_in_a_batch_get_the_same_embedding(options: dict[str, 
 
 
 def test_what_inference_changes(tmp_path: Path) -> None:
-    model, data, fit = with_bank(tmp_path)
+    model, data, fit = with_bank(tmp_path, labels=False)
     rows = [0, 3, 50, 63]
     found = dict[str, Tensor]()
     for model.inference in ("anchor", "encoder", "transductive"):
@@ -300,14 +300,14 @@ def test_what_inference_changes(tmp_path: Path) -> None:
 
 
 def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, data, _ = with_bank(tmp_path)
+    model, data, _ = with_bank(tmp_path, labels=False)
     measured: list[Tensor] = []
     measure, quality = Matcher.measure, {"encoder": 0.3, "anchor": 0.2}
 
     def spy(self: MCRDGN, encoded: Any, stage: str) -> Any:
         found = measure(self, encoded, stage)
         measured.append(encoded["image"][0][1].pooled)
-        found.metrics["mAP"] = list(quality.values())[(len(measured) - 1) % 2]
+        found.metrics["rSum"] = list(quality.values())[(len(measured) - 1) % 2]
         return found
 
     monkeypatch.setattr(Matcher, "measure", spy)
@@ -325,10 +325,11 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
             ways[model.inference] = encode(model, data, [0, 50])
         assert torch.equal(ways["auto"], ways["anchor" if better else "encoder"])
         assert not torch.equal(ways["anchor"], ways["encoder"])
-        # What was compared are these two ways; the first image of the gallery is one of training.
+        # What was compared are these two ways.
+        first = int(data.corpus.stages["val"].images[0])
         for half, way in enumerate(("encoder", "anchor")):
             model.inference = way  # type: ignore[assignment]
-            torch.testing.assert_close(measured[half][0], encode(model, data, [0])[0, 0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(measured[half][0], encode(model, data, [first])[0, 0], atol=1e-5, rtol=0)
         model.inference = "auto"
         measured.clear()
         assert again.test(model, data, verbose=False)[0]["test/graph_at_test"] == better
@@ -336,13 +337,97 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
     assert model.state_dict()["uses_graph"]
 
 
+def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, _ = with_bank(tmp_path, label_votes=[0.0, 0.5, 2.0])
+    rows, measure, best = [0, 3, 50, 63], Matcher.measure, 0
+    seen: list[Tensor] = []
+
+    def spy(self: MCRDGN, encoded: Any, stage: str) -> Any:
+        found = measure(self, encoded, stage)
+        seen.append(encoded["image"][0][1].pooled)
+        found.metrics["mAP"] = 0.9 if len(seen) - 1 == best else 0.5
+        return found
+
+    monkeypatch.setattr(Matcher, "measure", spy)
+    for best, (graph, vote) in enumerate([(False, 0.0), (True, 0.0), (True, 0.5), (True, 2.0)]):
+        seen.clear()
+        again = trainer(tmp_path, max_epochs=1)
+        again.fit(model.train(), data)
+        said = again.callback_metrics
+        assert len(seen) == 4 and (said["val/graph_at_test"], said["val/label_vote"]) == (graph, vote)
+        model.eval()
+        found = encode(model, data, rows)
+        assert found.shape[2] == (32 + 8 if graph else 32)
+        # What was compared is what a test encodes; the first image of the gallery is one of training.
+        torch.testing.assert_close(seen[best][0], encode(model, data, [0])[0, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[..., :32].norm(dim=2), found.new_full((4, 2), 1 / 5**0.5))
+    assert float(model.state_dict()["label_vote"]) == 2.0
+
+
+def test_votes_are_the_labels_of_the_bank_and_of_nobody_else(tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path, label_votes=[1.0], inference="anchor")
+    corpus, bank = data.corpus, model.bank.context(model.k, "all")
+    assert corpus.labels is not None and bank is not None and model.bank.labels is not None
+    held = model.bank.item[: len(model.bank)]
+    assert torch.equal(model.bank.labels[: len(held)].long(), torch.from_numpy(corpus.labels[held]).long())
+    common = corpus.labels[held].mean(0)
+    pictures = model.image.processor()([corpus.images[row] for row in (3, 50)], False)  # type: ignore[index]
+    with torch.no_grad():
+        nodes, seen = model.image_nodes(model.image(pictures))
+        first = model.propagate(0, nodes, seen)[0]
+        _, voted = model.with_graph(0, nodes, seen)
+    expected = np.zeros((2, 8))
+    for source, target, weight in zip(first.edges.source, first.edges.target, first.attention, strict=True):
+        image = int(bank.nodes.item[source])
+        assert target >= 3 or image != 3  # a training item does not see its own labels
+        expected[target // 3] += float(weight) * (corpus.labels[image] - common)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(voted.numpy(), expected, atol=1e-5)
+    model.inference = "transductive"
+    with torch.no_grad():
+        assert not model.with_graph(0, nodes, seen)[1].any()
+
+
+def test_wrong_labels_are_held_as_they_are_trained_with(tmp_path: Path) -> None:
+    model, data = matcher(), ToyData(str(tmp_path), labels=True, copies=1)
+    data.corrupted_labels = 0.5
+    trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data)
+    held = model.bank.item[: len(model.bank)].numpy()
+    trained = data.corpus.labels_trained_with
+    assert trained is not None and data.corpus.labels is not None and model.bank.labels is not None
+    assert (model.bank.labels[: len(held)].numpy() == trained[held]).all()
+    assert not (trained[held] == data.corpus.labels[held]).all()
+
+
+def test_encoders_train_as_if_there_were_no_graph(tmp_path: Path) -> None:
+    """Clipping, too, is apart: gradients of the graph, however large, shorten no step of the encoders."""
+    weights = {}
+    ways: dict[str, dict[str, Any]] = {"none": {"layers": 0}, "graph": {"graph_weight": 50.0}}
+    for name, options in ways.items():
+        torch.manual_seed(0)
+        model, data = matcher(**options), ToyData(str(tmp_path), labels=True, copies=1)
+        losses = model.plain_losses
+        losses.fit(8)
+        assert losses.classifier is not None
+        for weight in losses.classifier.parameters():
+            torch.nn.init.constant_(weight, 0.1)
+        L.seed_everything(0, verbose=False)
+        trainer(tmp_path, max_epochs=1, limit_val_batches=0, gradient_clip_val=0.1).fit(model, data)
+        weights[name] = model.image_nodes.project.weight.detach()
+    torch.testing.assert_close(weights["graph"], weights["none"])
+
+
 def test_without_a_bank_an_item_is_its_encoding(tmp_path: Path) -> None:
-    model, data = matcher(inference="anchor"), ToyData(str(tmp_path))
+    model, data = matcher(inference="anchor"), ToyData(str(tmp_path), labels=True)
     trainer(tmp_path).test(model, data, verbose=False)
     model.eval()
     anchored = encode(model, data, [0, 50])
+    assert not anchored[..., 32:].any()  # nobody to ask
+    anchored = anchored[..., :32]
     model.inference = "encoder"
-    assert torch.equal(anchored, encode(model, data, [0, 50]))
+    torch.testing.assert_close(anchored, encode(model, data, [0, 50]))
 
 
 def test_without_a_graph_there_are_no_weights_of_one_and_no_bank(tmp_path: Path) -> None:
@@ -405,7 +490,13 @@ def test_extremes_have_finite_gradients(update: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"k": 0}, "k 0 leaves every node"), ({"bank_size": 5}, "bank_size 5 has no room")]
+    ("options", "message"),
+    [
+        ({"k": 0}, "k 0 leaves every node"),
+        ({"bank_size": 5}, "bank_size 5 has no room"),
+        ({"label_votes": []}, "label_votes .* give one or more"),
+        ({"label_votes": [-1.0]}, "each at least 0"),
+    ],
 )
 def test_impossible_options_are_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
