@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 POLL = 2.0
 """Seconds between two looks at cells that other processes run."""
+_terminated = threading.Event()
+"""Set once SIGTERM has come."""
 
 
 @dataclass
@@ -180,6 +182,9 @@ def _run_one(each: Planned, held: Any) -> None:
         raise
     except Exception as error:
         tracker.abandon()
+        # Schedulers send SIGTERM to loader processes, too, and that one has died may be noticed first.
+        if _terminated.is_set() or ("killed by signal: Terminated" in str(error) and _terminated.wait(POLL)):
+            raise KeyboardInterrupt from error
         recorded = failure.record(each.running, each.key, error)
         print(f"failed: {recorded.error}", flush=True)
     _free_memory()
@@ -205,8 +210,10 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         if os.getpid() != process:
             os._exit(128 + number)
+        _terminated.set()
         raise KeyboardInterrupt
 
+    _terminated.clear()
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield

@@ -222,6 +222,20 @@ def test_stopped_it_ends_cleanly_and_goes_on(
     assert content(tmp_path / "results") == whole
 
 
+def test_a_scheduler_that_ends_all_processes_at_once_interrupts_and_fails_nothing(tmp_path: Path) -> None:
+    spec = write(tmp_path, "m", num_workers=1, epochs=30)
+    process = start(bench(spec, tmp_path / "results"), tmp_path / "log", before=os.setsid)
+    running = tmp_path / "results" / store.RUNNING / "small" / "toy" / "m"
+    while not (running / "seed0" / "last.ckpt").exists():
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGTERM)
+    assert ended(process) == 1
+    printed = (tmp_path / "log").read_text()
+    assert "interrupted; the same command goes on" in printed and "failed" not in printed and "FAILED" not in printed
+    assert not (running / "seed0" / "failure.json").exists()
+
+
 def test_runners_share_the_cells_and_take_over_those_of_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
