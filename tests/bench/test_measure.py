@@ -1,6 +1,9 @@
 """What a run costs."""
 
+from types import SimpleNamespace
+
 import torch
+from torch import Tensor
 
 from itmbench.bench import measure
 from itmbench.encoders import Embeddings
@@ -20,3 +23,15 @@ def test_items_are_taken_evenly_from_all_batches() -> None:
     taken = measure._spread(batches, 8).pooled.squeeze(1)
     assert taken.tolist() == [0, 4, 8, 10, 14, 18, 20, 24]
     assert len(measure._spread(batches, 100)) == 30
+
+
+def test_operations_that_are_done_once_are_no_items() -> None:
+    done: list[Tensor] = []
+
+    def encode(inputs: dict[str, Tensor]) -> Tensor:
+        if not done:
+            done.append(torch.ones(50, 50) @ torch.ones(50, 50))
+        return inputs["x"] @ torch.ones(3, 5)
+
+    model = SimpleNamespace(encode_image=encode)
+    assert measure._flops(model, {"image": {"x": torch.ones(4, 3)}}, "image") == 2 * 3 * 5
