@@ -19,6 +19,7 @@ from toy import TOY_MODEL
 
 from itmbench.bench import runner, store
 from itmbench.bench.lightning_cli import MatcherCLI
+from itmbench.bench.progress import EpochLines
 from itmbench.cli import main
 
 FORK = multiprocessing.get_context("fork")
@@ -201,13 +202,25 @@ def test_a_cell_again_with_loader_processes_and_alone_gives_the_same_results(
     assert (tmp_path / "queries").read_bytes() == queries
 
 
+def wait_in_the_second_epoch() -> None:
+    """Be there when the signal comes, however busy the machine is."""
+    go_on = EpochLines.on_validation_end
+
+    def wait(self: EpochLines, trainer: Any, model: Any) -> None:
+        go_on(self, trainer, model)
+        if trainer.current_epoch == 1:
+            time.sleep(60)
+
+    EpochLines.on_validation_end = wait  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_ends_cleanly_and_goes_on(
     tmp_path: Path, uninterrupted: tuple[Path, dict[str, Any], float], which: signal.Signals
 ) -> None:
     spec, whole, _ = uninterrupted
     command = bench(spec, tmp_path / "results")
-    process = start(command, tmp_path / "log")
+    process = start(command, tmp_path / "log", before=wait_in_the_second_epoch)
     running = tmp_path / "results" / store.RUNNING / "small" / "toy" / "m"
     while not (running / "seed0" / "last.ckpt").exists():
         time.sleep(0.01)

@@ -20,7 +20,14 @@ def test_amounts_keep_three_digits(value: float, text: str) -> None:
 
 
 def test_units() -> None:
-    assert [duration(s) for s in (3.04, 60, 119.4, 120, 7200)] == ["3.0 s", "60 s", "119 s", "2 min", "2.0 h"]
+    assert [duration(s) for s in (3.04, 60, 119.4, 120, 3600, 7200)] == [
+        "3.0 s",
+        "60 s",
+        "119 s",
+        "2.0 min",
+        "60 min",
+        "2.0 h",
+    ]
     assert gigabytes(1_500_000_000) == "1.50 GB"
 
 
