@@ -211,7 +211,7 @@ def wait_in_the_second_epoch() -> None:
         if trainer.current_epoch == 1:
             time.sleep(60)
 
-    EpochLines.on_validation_end = wait  # type: ignore[method-assign]
+    EpochLines.on_validation_end = wait  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
