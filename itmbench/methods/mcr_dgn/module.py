@@ -113,7 +113,7 @@ class MCRDGN(Matcher):
             self.bank = Bank(bank_size // (2 * (1 + concepts)), 1 + concepts, dim, seen)
         self.layers, self.static = layers, update == "static"
         self.register_buffer("uses_graph", torch.tensor(True))
-        self.register_buffer("label_vote", torch.tensor(self.label_votes[0]))
+        self.register_buffer("label_vote", torch.tensor(float(label_votes[0])))
         self._choosing = False
         self._filled_at = -1
 

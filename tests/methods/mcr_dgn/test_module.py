@@ -340,7 +340,7 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
 def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, data, _ = with_bank(tmp_path, label_votes=[0.0, 0.5, 2.0])
+    model, data, _ = with_bank(tmp_path, label_votes=[0, 0.5, 2])
     rows, measure, best = [0, 3, 50, 63], Matcher.measure, 0
     seen: list[Tensor] = []
 
