@@ -67,6 +67,7 @@ def start(command: list[str], log: Path, before: Callable[[], None] = lambda: No
 
     def body() -> None:
         sys.stdout = sys.stderr = log.open("a")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         before()
         code = main(command) if command[0] == "bench" else int(bool(runner.run(command[0], command[1])))
         sys.stdout.flush()
