@@ -9,27 +9,16 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from itmbench.bench import registry, store
+from itmbench.bench.packages import own_package, versions
 from itmbench.bench.spec import Cell
 from itmbench.data.cache import inputs_digest, write_whole
 
 FOLDER = ".done"
 """Below the results; it can be removed, at the price of one plan."""
-VERSIONS = (
-    "jsonargparse",
-    "lightning",
-    "numpy",
-    "timm",
-    "torch",
-    "torch-geometric",
-    "torchvision",
-    "transformers",
-)
-"""Packages whose classes a config may name, or whose defaults it takes over."""
 
 
 def recall(cells: Sequence[Cell], root: Path) -> bool:
@@ -85,8 +74,7 @@ def _asked(cells: Sequence[Cell]) -> str:
     packages = {__name__.partition(".")[0], *_packages(configs)}
     packages |= {entry.target.partition(".")[0] for group in registry.GROUPS for entry in registry.entries(group)}
     code = [[str(path), _hash(path.read_bytes())] for package in sorted(packages) for path in _sources(package)]
-    versions = [[name, version(name)] for name in VERSIONS]
-    return _hash(json.dumps([configs, code, versions], sort_keys=True, default=str).encode())
+    return _hash(json.dumps([configs, code, versions()], sort_keys=True, default=str).encode())
 
 
 def _packages(config: Any) -> Iterator[str]:
@@ -94,8 +82,8 @@ def _packages(config: Any) -> Iterator[str]:
     if isinstance(config, dict):
         path = config.get("class_path")
         if isinstance(path, str) and "." in path:
-            package = path.partition(".")[0]
-            if package.replace("_", "-") not in VERSIONS:
+            package = own_package(path)
+            if package is not None:
                 yield package
         config = list(config.values())
     if isinstance(config, list):

@@ -8,6 +8,7 @@ from typing import Any
 
 from itmbench.bench.callbacks import SeedEpochs
 from itmbench.bench.code import code_digest
+from itmbench.bench.packages import own_package
 from itmbench.data.corpus import Corpus
 from itmbench.data.order import EpochOrder
 from itmbench.retrieval.protocol import protocol_for
@@ -36,18 +37,6 @@ LEFT_OUT = (
 )
 """Options that cannot change a result."""
 
-PACKAGES = (
-    "lightning",
-    "numpy",
-    "pytorch_lightning",
-    "timm",
-    "torch",
-    "torch_geometric",
-    "torchvision",
-    "transformers",
-)
-"""Whose versions a result records; their code is in no key."""
-
 
 def cell_key(config: dict[str, Any], corpus: Corpus) -> str:
     """16 hex digits over the resolved config, the data, the protocol and the code.
@@ -66,7 +55,7 @@ def _classes(config: Any) -> Iterator[type]:
     """Every class that a config names, but for those of the packages whose versions are recorded."""
     if isinstance(config, dict):
         path = config.get("class_path")
-        if isinstance(path, str) and path.partition(".")[0] not in PACKAGES:
+        if isinstance(path, str) and own_package(path) is not None:
             module, _, name = path.rpartition(".")
             yield getattr(importlib.import_module(module), name)
         for value in config.values():

@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import itmbench
+from itmbench.bench import packages
 from itmbench.encoders import Embeddings
 from itmbench.encoders.frozen import StoredItems
 from itmbench.methods.base import Matcher
@@ -191,21 +191,10 @@ def hardware(trainer: L.Trainer) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what can change a number."""
-    names = [
-        "torch",
-        "lightning",
-        "transformers",
-        "tokenizers",
-        "timm",
-        "torchmetrics",
-        "torch-geometric",
-        "numpy",
-        "pillow",
-    ]
     return {
         "itmbench": itmbench.__version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in names},
+        **packages.versions(),
     }
 
 

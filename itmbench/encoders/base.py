@@ -41,6 +41,7 @@ class Encoder(nn.Module):
         self.width = width
         self.freeze = freeze
         self.lr_multiplier = lr_multiplier
+        self._digested: tuple[list[tuple[int, int]], str] = [], ""
 
     def processor(self) -> Processor:
         """What makes this encoder's batches; asked for when a loader is made, after ``fit``."""
@@ -72,12 +73,13 @@ class Encoder(nn.Module):
         return f"{type(self).__module__}.{type(self).__qualname__} {self.processor()!r}"
 
     def weights_digest(self) -> str:
-        """A hash of all weights and buffers."""
-        hasher = hashlib.blake2b(digest_size=16)
-        for name, value in [*self.named_parameters(), *self.named_buffers()]:
-            hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-            hasher.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return hasher.hexdigest()
+        """A hash of all weights and buffers; found once for as long as nothing writes to them or replaces them."""
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        state = [(value.data_ptr(), value._version) for value in tensors.values()]
+        if state != self._digested[0]:
+            digests = "".join(f"{name} {tensor_digest(value)};" for name, value in tensors.items())
+            self._digested = state, hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()
+        return self._digested[1]
 
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of a batch, with gradients as training wants them."""
@@ -100,6 +102,13 @@ class Encoder(nn.Module):
         """Stop gradients of all weights of a frozen encoder; called once they exist."""
         if self.freeze:
             self.requires_grad_(False).eval()
+
+
+def tensor_digest(value: Tensor) -> str:
+    """A hash of a tensor: type, shape and content, on whatever device it is."""
+    hasher = hashlib.blake2b(f"{value.dtype} {tuple(value.shape)};".encode(), digest_size=16)
+    hasher.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from itmbench.data.corpus import Corpus
+from itmbench.encoders.base import tensor_digest
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.retrieval.limits import Limit
 from itmbench.retrieval.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
@@ -228,8 +229,5 @@ def _answers(evaluation: Evaluation) -> NDArray[np.float64]:
 
 def _digest(value: Any) -> str:
     if isinstance(value, Tensor):
-        kind = f"{value.dtype} {tuple(value.shape)};".encode()
-        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    else:
-        kind, data = b"object;", pickle.dumps(value)
-    return hashlib.blake2b(kind + data, digest_size=16).hexdigest()
+        return tensor_digest(value)
+    return hashlib.blake2b(pickle.dumps(value), digest_size=16).hexdigest()

@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 from pretrained import minilm
 from safetensors.torch import save_file
+from torch import Tensor
 
 from itmbench.data.corpus import Features, ImageFiles, Strings
-from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, frozen
+from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, base, frozen
+from itmbench.encoders.base import tensor_digest
 from itmbench.encoders.frozen import StoredItems
 from itmbench.errors import InputError
 
@@ -135,6 +137,22 @@ def test_another_number_of_heads_with_the_same_weights_is_another_encoder(tmp_pa
     )
     assert encoder.weights_digest() == other.weights_digest()
     assert not torch.allclose(encode(encoder, images, [0]).pooled, encode(other, images, [0]).pooled, atol=1e-3)
+
+
+def test_weights_are_hashed_again_only_after_they_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, other = vision(tmp_path), vision(tmp_path, seed=1)
+    first = encoder.weights_digest()
+    hashed: list[Tensor] = []
+
+    def counted(value: Tensor) -> str:
+        hashed.append(value)
+        return tensor_digest(value)
+
+    monkeypatch.setattr(base, "tensor_digest", counted)
+    assert encoder.weights_digest() == first and not hashed
+    encoder.load_state_dict(other.state_dict())
+    assert encoder.weights_digest() == other.weights_digest() != first and hashed
+    assert encoder.half().weights_digest() != other.weights_digest()
 
 
 def test_goes_on_where_it_was_interrupted(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
