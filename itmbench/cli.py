@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--only", default="", metavar="KEY=NAME,…", help="such as dataset=flickr30k-mini,method=dual_infonce,seed=0"
     )
+    bench.add_argument("--devices", type=int, default=1, metavar="N", help="run N cells at a time, a device each")
+    bench.add_argument("--launcher", default="local", choices=["local", "slurm"], help="here, or as N jobs of Slurm")
     bench.set_defaults(run=_bench)
 
     report = commands.add_parser("report", help="tables of the results")
@@ -132,6 +135,10 @@ def _lightning(arguments: list[str]) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from itmbench.bench.runner import run
 
+    if options.devices < 1:
+        raise InputError(f"--devices {options.devices}: give 1 or more")
+    if "LOCAL_RANK" in os.environ:
+        raise InputError("bench: starts all processes that it needs; call it without torchrun (LOCAL_RANK is set)")
     failed = run(
         options.spec,
         options.results,
@@ -139,8 +146,10 @@ def _bench(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
         force=options.force,
         retry_failed=options.retry_failed,
+        devices=options.devices,
+        launcher=options.launcher,
     )
-    if not options.dry_run:
+    if not options.dry_run and options.launcher == "local":
         from itmbench.bench.store import load_results
         from itmbench.report.html import write_html
         from itmbench.report.tables import print_tables
@@ -204,7 +213,16 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _refuse(error: InputError) -> int:
-    """Print the one line that an input error is, or one for each; a loader process's ends a traceback."""
+    """Print the one line that an input error is, or one for each; a loader process's ends a traceback.
+
+    Where several devices train, the first process says it. The others say what it does not end with.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        first, until = os.getppid(), time.monotonic() + 20
+        while time.monotonic() < until:
+            if os.getppid() != first:
+                return 2
+            time.sleep(0.1)
     lines = [line for line in str(error).splitlines() if line.strip()]
     for line in error.lines if isinstance(error, InputErrors) else lines[-1:]:
         print(f"itmbench: {line.removeprefix('itmbench.errors.InputError: ')}", file=sys.stderr)

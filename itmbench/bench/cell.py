@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from itmbench.bench import audit, failure, measure, store, tracker
+from itmbench.bench import audit, failure, measure, ranks, store, tracker
 from itmbench.bench.callbacks import StopWhenDiverged
 from itmbench.bench.lease import Lease
 from itmbench.bench.lightning_cli import CellCLI
@@ -37,19 +38,17 @@ def run_cell(cell: Cell, cli: CellCLI, root: Path, key: str, lease: Lease) -> No
     Raises:
         Diverged: the training loss became NaN or infinite.
         Lost: another process has taken the cell over.
+        Recorded: it failed on several devices.
     """
     folder = root / store.RUNNING / cell.folder
     start_folder(folder, key)
     if finished(folder, key) is None:  # else it was killed before its folder was moved
         (folder / store.CONFIG).write_text(cli.dump(), encoding="utf-8")
         with logged(folder / LOG), quiet():
-            trainer, result = _train_and_test(cell, cli, folder, key, lease)
-        # Written aside and moved into place: where there is a result, there is all of it, and of everything else.
-        (folder / PARTIAL).mkdir(exist_ok=True)
-        result.save(folder / PARTIAL)
-        os.replace(folder / PARTIAL / store.RESULT, folder / store.RESULT)
-        (folder / PARTIAL).rmdir()
-        tracker.publish(trainer, result, folder)
+            if cli.devices > 1:
+                ranks.run(cell, folder, key, lease.check)
+            else:
+                train_and_test(cell, cli, folder, key, [_CheckLease(lease)])
     lease.check()
     for name in (LAST, KEY):
         (folder / name).unlink(missing_ok=True)
@@ -91,12 +90,34 @@ def epochs_done(folder: Path, key: str) -> int:
     return 1 + int(torch.load(last, weights_only=True, mmap=True)["epoch"])
 
 
-def _train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, lease: Lease) -> tuple[L.Trainer, store.Result]:
+def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback] = ()) -> None:
+    """Train and test a cell in its folder, and write its result there; on every device that it runs on.
+
+    Args:
+        cell: which one.
+        cli: its config and data.
+        folder: that it runs in.
+        key: of the cell.
+        callbacks: beside those of every cell.
+    """
+    trainer, result = _train_and_test(cell, cli, folder, key, callbacks)
+    if result is not None:
+        # Written aside and moved into place: where there is a result, there is all of it, and of everything else.
+        (folder / PARTIAL).mkdir(exist_ok=True)
+        result.save(folder / PARTIAL)
+        os.replace(folder / PARTIAL / store.RESULT, folder / store.RESULT)
+        (folder / PARTIAL).rmdir()
+        tracker.publish(trainer, result, folder)
+
+
+def _train_and_test(
+    cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback]
+) -> tuple[L.Trainer, store.Result | None]:
+    """The trainer, and on the first device the result."""
     measure.reset_peak_memory()
     meter, watch = measure.Meter(), audit.StateWatch()
-    callbacks = [meter, EpochLines(), watch, StopWhenDiverged(), _CheckLease(lease)]
     tracker.prepare(cli.config, cell)
-    trainer, model = cli.make(folder, callbacks)
+    trainer, model = cli.make(folder, [meter, EpochLines(), watch, StopWhenDiverged(), *callbacks])
     data = cli.data
     last = folder / LAST
     trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
@@ -108,6 +129,8 @@ def _train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, lease: Lea
         validation = trainer.callback_metrics["val/objective"]
     trainer.test(model, data, ckpt_path=best or None, verbose=False, weights_only=True)
     trainer.save_checkpoint(folder / store.CHECKPOINT, weights_only=True)
+    if not trainer.is_global_zero:
+        return trainer, None
     findings = [*audit.audit_few(model, data), watch.finding()]
     evaluation = model.evaluation
     assert evaluation is not None and validation is not None

@@ -30,6 +30,10 @@ class Failure:
     time: str
 
 
+class Recorded(Exception):
+    """A cell has failed in other processes, which have written down how."""
+
+
 def record(folder: Path, key: str, error: BaseException) -> Failure:
     """Write down what went wrong with a cell."""
     message = str(error).strip().splitlines()

@@ -1,6 +1,7 @@
 """LightningCLI for matchers: what ``itmbench fit|validate|test|predict`` runs, and what makes a benchmark cell."""
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -149,8 +151,8 @@ class MatcherCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say where the best checkpoint is and how to test it."""
         best = self.trainer.checkpoint_callback
+        config = Path(self.trainer.log_dir or ".", "config.yaml")  # which all devices have to ask for together
         if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_path:
-            config = Path(self.trainer.log_dir or ".", "config.yaml")
             print(f"best val/objective {float(best.best_model_score or 0):.4f}; test it with")  # 0: never unset here
             print(f"  itmbench test --config {config} --ckpt_path {best.best_model_path}")
 
@@ -167,11 +169,49 @@ class CellCLI(MatcherCLI):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(args=config, run=False)  # this seeds everything
+        self.devices = self._count_devices()
         with _plainly():
             self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
 
     def instantiate_classes(self) -> None:
         """Nothing yet: all cells of a benchmark are parsed before the first is made."""
+
+    def _count_devices(self) -> int:
+        """How many devices it trains on: one, unless the config says how many; the config then says one, too.
+
+        The batch is that of all devices, so their number is part of what a result is the result of.
+
+        Raises:
+            InputError: it is not said how many, or a benchmark cannot train on them.
+        """
+        asked = self.config.trainer
+        if asked.num_nodes > 1:
+            raise InputError("trainer.num_nodes: a cell trains on one machine; train on several with `itmbench fit`")
+        if asked.devices == "auto":
+            asked.devices = 1
+        devices = asked.devices.split(",") if "," in str(asked.devices) else asked.devices
+        count = len(devices) if isinstance(devices, list) else int(devices)
+        if count < 1:
+            raise InputError(f"trainer.devices {asked.devices}: say how many; it is not the same on every machine")
+        if count > 1 and any(word in str(asked.strategy) for word in ("spawn", "fork", "notebook")):
+            raise InputError(f"trainer.strategy {asked.strategy}: gives no results back; use ddp")
+        return count
+
+    def check_devices(self) -> None:
+        """See whether this machine has the devices.
+
+        Raises:
+            InputError: it has not.
+        """
+        asked = self.config.trainer
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                L.Trainer(accelerator=asked.accelerator, devices=asked.devices, logger=False)
+        except (MisconfigurationException, ValueError) as error:
+            raise InputError(
+                f"trainer.accelerator {asked.accelerator}, devices {asked.devices}: {' '.join(str(error).split())}"
+            ) from error
 
     def dump(self) -> str:
         """The config with all its defaults, as YAML that ``itmbench fit --config`` takes."""

@@ -41,6 +41,10 @@ NOISE = (
     ".*does not have many workers",
     ".*number of training batches .* is smaller than the logging interval",
     ".*`tensorboardX` has been removed",
+    # all devices evaluate the same gathered tables, so what they log is the same; who repeats an item is known
+    ".*It is recommended to use `self.log.*sync_dist=True",
+    "Using `DistributedSampler` with the dataloaders",
+    ".*torch.distributed.nn.functional.all_gather is deprecated",
     # frozen encoders stay in evaluation mode
     ".*module.* in eval mode at the start of training",
     # a cell goes on in its own folder; a test leaves the best checkpoint where it is

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from itmbench.bench import store
 from itmbench.bench.spec import Cell, plan
@@ -31,6 +31,8 @@ POLL = 2.0
 """Seconds between two looks at cells that other processes run."""
 _terminated = threading.Event()
 """Set once SIGTERM has come."""
+
+Launcher = Literal["local", "slurm"]
 
 
 @dataclass
@@ -77,6 +79,8 @@ def run(
     dry_run: bool = False,
     force: bool = False,
     retry_failed: bool = False,
+    devices: int = 1,
+    launcher: Launcher = "local",
 ) -> list[Cell]:
     """Run every cell of a benchmark that is not in the store; one that fails does not keep the others from running.
 
@@ -87,9 +91,11 @@ def run(
         dry_run: say what would run, and stop.
         force: run what is stored, or has failed, as well.
         retry_failed: run what has failed as well.
+        devices: how many cells run at a time, a device each.
+        launcher: "local": here; "slurm": as jobs that are submitted.
 
     Returns:
-        The cells that failed, now or before.
+        The cells that failed, now or before; none where nothing was waited for.
 
     Raises:
         InputError: the benchmark file, configs, or methods and datasets that do not go together; nothing has run then.
@@ -102,14 +108,24 @@ def run(
         for number, cell in enumerate(cells, 1):
             print(f"[{number}/{len(cells)}] {cell}: done before")
         return []
-    planned, inputs = _resolve(cells, root, force, retry_failed)
+    planned, inputs = _resolve(cells, root, force, retry_failed, here=launcher == "local" and not dry_run)
     if dry_run:
         from itmbench.bench import forecast
 
         forecast.show(planned, root)
         return []
+    here = planned
+    left = [each for each in planned if each.outcome() is None]
+    if left and (launcher == "slurm" or devices > 1):
+        asked = {"spec": str(spec), "root": str(root), "only": only, "force": force, "retry_failed": retry_failed}
+        if launcher == "slurm":
+            _submit(asked, left, devices)
+            return []
+        _run_side_by_side(asked, left, devices)
+        here = [each for each in left if each.outcome() is None]  # what a runner that was killed has left
     with _terminated_as_interrupted():
-        failed = _run_all(planned)
+        _run_all(here)
+    failed = [(each, found) for each in planned if not isinstance(found := each.outcome(), str | None)]
     for each, failure in failed:
         print(f"FAILED {each.cell}: {failure.error}; see {each.running}", file=sys.stderr)
         if failure.advice:
@@ -121,11 +137,57 @@ def run(
     return [each.cell for each, _ in failed]
 
 
-def _run_all(planned: list[Planned]) -> "list[tuple[Planned, Failure]]":
-    """Every cell that has no outcome, and then those that others were running, until all have one."""
+def work(spec: str | Path, root: str | Path, only: str = "", force: bool = False, retry_failed: bool = False) -> None:
+    """What one of several runners does: as ``run``, without a last word on what failed."""
+    planned, _ = _resolve(plan(spec, only), Path(root), force, retry_failed)
+    with _terminated_as_interrupted():
+        _run_all(planned, others=True)
+
+
+def _run_side_by_side(asked: dict[str, Any], left: list[Planned], devices: int) -> None:
+    """Cells by so many runners on this machine; with no outcome is left what a runner has left that was killed.
+
+    Raises:
+        InputError: there are not as many devices, or cells want several each.
+    """
+    import torch
+
+    from itmbench.bench import workers
+
+    for each in left:
+        if each.cli.devices > 1:
+            raise InputError(
+                f"--devices {devices} runs cells side by side, but {each.cell} trains on {each.cli.devices} devices "
+                "(trainer.devices); give one of the two"
+            )
+    gpus = torch.cuda.device_count() if any(_wants_gpu(each) for each in left) else 0
+    with _terminated_as_interrupted():
+        workers.run_here(asked, min(devices, len(left)), gpus)
+
+
+def _submit(asked: dict[str, Any], left: list[Planned], devices: int) -> None:
+    """Cells by so many jobs, each with as many devices as a cell wants."""
+    from itmbench.bench import workers
+
+    gpus = max(each.cli.devices for each in left) if any(_wants_gpu(each) for each in left) else 0
+    count = min(devices, len(left))
+    job = workers.submit(asked, left[0].cell.benchmark, count, gpus)
+    print(f"job {job}: {count} runners for {len(left)} cells; the same command with --dry-run says how far they are")
+
+
+def _wants_gpu(each: Planned) -> bool:
+    return bool(each.cli.config.trainer.accelerator != "cpu")
+
+
+def _run_all(planned: list[Planned], others: bool = False) -> None:
+    """Every cell that has no outcome, and then those that others were running, until all have one.
+
+    Args:
+        planned: the cells.
+        others: show the same screen what they do; nothing is said of their cells here.
+    """
     from itmbench.bench import failure, lease
 
-    failed = []
     waiting = list(enumerate(planned, 1))
     said = False
     while waiting:
@@ -141,6 +203,8 @@ def _run_all(planned: list[Planned]) -> "list[tuple[Planned, Failure]]":
                 if held is not None and each.outcome() is None:
                     print(title, end="", flush=True)
                     _run_one(each, held)
+                elif others:
+                    continue
                 elif isinstance(found := each.outcome(), failure.Failure):
                     print(f"{title}failed before: {found.error}", flush=True)
                 else:
@@ -152,10 +216,8 @@ def _run_all(planned: list[Planned]) -> "list[tuple[Planned, Failure]]":
             finally:
                 if held is not None:
                     held.release()
-            if isinstance(found := each.outcome(), failure.Failure):
-                failed.append((each, found))
         if len(taken) == len(waiting):
-            if not said:
+            if not (said or others):
                 for _, each in taken:
                     print(f"waiting for {each.cell}: run by {lease.holder(each.running) or 'another'}", flush=True)
             said = True
@@ -163,7 +225,6 @@ def _run_all(planned: list[Planned]) -> "list[tuple[Planned, Failure]]":
         else:
             said = False
         waiting = taken
-    return failed
 
 
 def _run_one(each: Planned, held: Any) -> None:
@@ -185,7 +246,8 @@ def _run_one(each: Planned, held: Any) -> None:
         # Schedulers send SIGTERM to loader processes, too, and that one has died may be noticed first.
         if _terminated.is_set() or ("killed by signal: Terminated" in str(error) and _terminated.wait(POLL)):
             raise KeyboardInterrupt from error
-        recorded = failure.record(each.running, each.key, error)
+        recorded = failure.recorded(each.running, each.key) if isinstance(error, failure.Recorded) else None
+        recorded = recorded or failure.record(each.running, each.key, error)
         print(f"failed: {recorded.error}", flush=True)
     _free_memory()
 
@@ -221,8 +283,12 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> tuple[list[Planned], list[Path]]:
+def _resolve(
+    cells: list[Cell], root: Path, force: bool, retry_failed: bool, here: bool = True
+) -> tuple[list[Planned], list[Path]]:
     """Every cell with its config, data and key; all that is wrong is told at once, before anything runs.
+
+    Devices are looked for only where they are to run ``here``.
 
     Also all files and folders that the data were read from; none if there are data of which that is not known.
     """
@@ -258,6 +324,8 @@ def _resolve(cells: list[Cell], root: Path, force: bool, retry_failed: bool) -> 
                 each.before = [o for o in each.outcomes() if force or (retry_failed and isinstance(o, Failure))]
                 if each.outcome() is None and (cell.dataset, cell.method) not in checked:
                     checked.add((cell.dataset, cell.method))
+                    if here:
+                        cli.check_devices()
                     check_pair(cli.make_model(), cli.data)
                 resolved.append(each)
             except InputError as error:

@@ -1,0 +1,8 @@
+"""``python -m itmbench``: the same as ``itmbench``."""
+
+import sys
+
+from itmbench.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
