@@ -26,6 +26,11 @@ IDENTICAL = 1e-4
 """A node whose image is not told is taken for one of its modality that is nearer than this (1 - cosine)."""
 TIE = 1e-5
 """Cosines that differ by less than this are a tie: rounding in another batch must not decide on an edge."""
+HANDICAP = 1e-4
+"""Most that a node's cosines are lowered by when the nearest are looked for, each by its own share: of nodes that are
+equally near, such as texts of the same words, always the same is taken."""
+GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples lie, up to whole numbers, as far from each other as can be."""
 _TILE = 1 << 24
 """Most cosines that are held at a time."""
 _OVERLAPS = 1 << 24
@@ -61,7 +66,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest nodes of each modality, nearest first.
+    """The k nearest nodes of each modality, nearest first but for what ``HANDICAP`` turns around.
 
     Args:
         node: int64 `[N, 2, k]`, images, then texts; -1 where there are fewer.
@@ -113,6 +118,8 @@ class Context:
         self.seen = (nodes.vectors, nodes.vectors) if seen is None else seen
         self._order = nodes.item.argsort()
         self._items = nodes.item[self._order].contiguous()
+        places = torch.arange(len(nodes), device=nodes.item.device, dtype=torch.float64)
+        self._handicap = (HANDICAP * (places * GOLDEN % 1)).float()
         self._mine = self.seen[0][nodes.part(0)], self.seen[1][nodes.part(1)]
         self.neighbours = self.nearest(self._mine, own_images(nodes.item))
 
@@ -156,17 +163,18 @@ class Context:
                 if self._apart(modality, other):
                     continue
                 part = self.nodes.part(other)
-                found = cosines[:, part].topk(min(self.k, part.stop - part.start), dim=1)
+                handicap = self._handicap[part]
+                found = cosines[:, part].sub_(handicap).topk(min(self.k, part.stop - part.start), dim=1)
                 missing = found.values == -torch.inf
                 count = found.values.shape[1]
-                cosine[rows, other, :count] = found.values
+                cosine[rows, other, :count] = found.values + handicap[found.indices]
                 node[rows, other, :count] = (found.indices + part.start).masked_fill(missing, -1)
         return Neighbours(node, cosine)
 
     @property
     def _weakest(self) -> Tensor:
         """Cosine that a node of each modality must reach to be among every node's nearest `[N, 2]`."""
-        return self.neighbours.cosine[:, :, -1] - TIE
+        return self.neighbours.cosine.amin(2) - TIE
 
     def _apart(self, modality: int, other: int) -> bool:
         """Whether nodes of a modality have no neighbours of the other one given."""

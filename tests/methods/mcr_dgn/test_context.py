@@ -186,3 +186,20 @@ def test_looked_at_by_something_else_than_the_nodes() -> None:
     cross = (of_images[0] @ of_images[IMAGES:].T).numpy()
     first = [j for t, j in edges if t == 0 and j >= IMAGES]
     assert np.all(np.isin(np.array(first) - IMAGES, np.argsort(-cross)[:6]))
+
+
+def test_of_nodes_that_are_equally_near_rounding_chooses_none() -> None:
+    """Sixteen texts of the same words, and a target with room for three: the same three, whatever its last digit."""
+    words = unit(1).expand(16, -1)
+    nodes = Nodes(torch.cat([unit(4), words, unit(4)]), torch.arange(24), 4)
+    found = Context(nodes, 3)
+    target = unit(1)
+    item = torch.tensor([99])
+    sets = set()
+    for _ in range(50):
+        shaken = normalize(target + 1e-7 * torch.randn_like(target), dim=1)
+        # Products of other shapes round in other ways, and not all columns alike.
+        noise = 1e-7 * torch.randn(len(nodes), 6)
+        found.seen = (nodes.vectors + noise, nodes.vectors + noise)
+        sets.add(tuple(sorted(found.nearest((target[:0], shaken), own_images(item)).node[0, 1].tolist())))
+    assert len(sets) == 1
