@@ -133,12 +133,14 @@ def _lightning(arguments: list[str]) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    from itmbench.bench.child import forget_launcher
     from itmbench.bench.runner import run
 
     if options.devices < 1:
         raise InputError(f"--devices {options.devices}: give 1 or more")
     if "LOCAL_RANK" in os.environ:
         raise InputError("bench: starts all processes that it needs; call it without torchrun (LOCAL_RANK is set)")
+    forget_launcher()
     failed = run(
         options.spec,
         options.results,

@@ -24,8 +24,10 @@ def audit_command(arguments: Sequence[str]) -> int:
     Returns:
         1 if a check fails, else 0.
     """
-    findings = AuditCLI(["test", *arguments]).findings
-    return 0 if all(finding.passed for finding in findings) else 1
+    cli = AuditCLI(["test", *arguments])
+    if not cli.trainer.is_global_zero:  # the first process says it
+        return 0
+    return 0 if all(finding.passed for finding in cli.findings) else 1
 
 
 class AuditCLI(MatcherCLI):

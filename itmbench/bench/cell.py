@@ -48,7 +48,7 @@ def run_cell(cell: Cell, cli: CellCLI, root: Path, key: str, lease: Lease) -> No
             if cli.devices > 1:
                 ranks.run(cell, folder, key, lease.check)
             else:
-                train_and_test(cell, cli, folder, key, [_CheckLease(lease)])
+                train_and_test(cell, cli, folder, key, [CheckLease(lease)])
     lease.check()
     for name in (LAST, KEY):
         (folder / name).unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def _train_and_test(
     return trainer, result
 
 
-class _CheckLease(L.Callback):
+class CheckLease(L.Callback):
     """Ends a run whose cell another process has taken over."""
 
     def __init__(self, lease: Lease) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from itmbench.bench.callbacks import Diverged
+from itmbench.data.cache import write_whole
 
 FAILURE, TRACEBACK = "failure.json", "error.txt"
 
@@ -45,7 +46,7 @@ def record(folder: Path, key: str, error: BaseException) -> Failure:
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRACEBACK).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    (folder / FAILURE).write_text(json.dumps(asdict(failure), indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / FAILURE, lambda file: file.write(f"{json.dumps(asdict(failure), indent=2)}\n".encode()))
     return failure
 
 

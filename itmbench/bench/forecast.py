@@ -25,7 +25,7 @@ def show(planned: Sequence["Planned"], root: Path) -> None:
             said = "done before"
         else:
             expected = expected_seconds(each.cell, results)
-            done = 0 if each.afresh else cell.epochs_done(each.running, each.key)
+            done = 0 if each.force else cell.epochs_done(each.running, each.key)
             epochs = each.cli.config.trainer.max_epochs
             if expected is not None and done and epochs:
                 expected *= max(0.0, 1 - done / epochs)

@@ -189,8 +189,8 @@ class CellCLI(MatcherCLI):
             raise InputError("trainer.num_nodes: a cell trains on one machine; train on several with `itmbench fit`")
         if asked.devices == "auto":
             asked.devices = 1
-        devices = asked.devices.split(",") if "," in str(asked.devices) else asked.devices
-        count = len(devices) if isinstance(devices, list) else int(devices)
+        named = [each for each in asked.devices.split(",") if each] if "," in str(asked.devices) else asked.devices
+        count = len(named) if isinstance(named, list) else int(named)
         if count < 1:
             raise InputError(f"trainer.devices {asked.devices}: say how many; it is not the same on every machine")
         if count > 1 and any(word in str(asked.strategy) for word in ("spawn", "fork", "notebook")):
@@ -208,7 +208,7 @@ class CellCLI(MatcherCLI):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 L.Trainer(accelerator=asked.accelerator, devices=asked.devices, logger=False)
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:
             raise InputError(
                 f"trainer.accelerator {asked.accelerator}, devices {asked.devices}: {' '.join(str(error).split())}"
             ) from error

@@ -17,17 +17,11 @@ from pathlib import Path
 import yaml
 
 from itmbench.bench import cell as cells
-from itmbench.bench import failure, store
-from itmbench.bench.child import WATCH, Child, end_with_parent
+from itmbench.bench import failure, lease, store, tracker
+from itmbench.bench.child import LOOK, Child, end_with_parent
 from itmbench.bench.lightning_cli import CellCLI
 from itmbench.bench.progress import quiet
 from itmbench.bench.spec import Cell
-
-LAUNCHED = (
-    *("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"),
-)
-"""Variables by which Lightning would take it that somebody else starts the processes."""
 
 
 def run(cell: Cell, folder: Path, key: str, check: Callable[[], None]) -> None:
@@ -41,36 +35,48 @@ def run(cell: Cell, folder: Path, key: str, check: Callable[[], None]) -> None:
 
     Raises:
         Recorded: it failed.
+        RuntimeError: its processes ended without a result and without saying why.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
     known = {name: value for name, value in asdict(cell).items() if name != "config"}
-    status = Child(__name__, [json.dumps(known), str(folder), key], environment).wait(check)
-    if status and failure.recorded(folder, key) is None:
-        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"
-        raise RuntimeError(f"one of its processes ended {how}; what they printed is in {folder / cells.LOG}")
-    if status:
+    child = Child(__name__, [json.dumps(known), str(folder), key])
+    try:
+        status = child.wait(check)
+    finally:
+        child.end()  # at once: what is ended has not failed, and must not say so
+    if cells.finished(folder, key) is not None:
+        return
+    if failure.recorded(folder, key) is not None:
         raise failure.Recorded
+    how = f"was killed by signal: {signal.strsignal(-status)}" if status < 0 else f"ended with exit code {status}"
+    raise RuntimeError(f"a process {how} before there was a result; what was printed is in {folder / cells.LOG}")
 
 
 def main(cell: str, folder: str, key: str) -> int:
     """What the process of each device does; the first one writes."""
     end_with_parent()
-    if int(os.environ.get("LOCAL_RANK", "0")):
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not first:
         warnings.simplefilter("ignore")
-    config = yaml.safe_load(Path(folder, store.CONFIG).read_text(encoding="utf-8"))
+    at = Path(folder)
+    config = yaml.safe_load((at / store.CONFIG).read_text(encoding="utf-8"))
     try:
         with quiet():
-            cells.train_and_test(Cell(**json.loads(cell), config=config), CellCLI(config), Path(folder), key)
+            callbacks = [cells.CheckLease(lease.shared(at))] if first else []
+            cells.train_and_test(Cell(**json.loads(cell), config=config), CellCLI(config), at, key, callbacks)
+    except lease.Lost:
+        return 1
     except Exception as error:
-        # Whoever lost another process, because that was ended, ends here as well. Where one fails, the others fail of
-        # that, and it was the first.
-        time.sleep(3 * WATCH)
-        if failure.recorded(Path(folder), key) is None:
-            failure.record(Path(folder), key, error)
+        tracker.abandon()
+        # Where one device fails, the others fail of that, and it was the first. Or it was ended, and ends this one too.
+        time.sleep(3 * LOOK)
+        if failure.recorded(at, key) is None:
+            failure.record(at, key, error)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # processes of a run that failed may wait for each other when they leave

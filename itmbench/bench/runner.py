@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,32 +45,35 @@ class Planned:
         cli: its config and data.
         key: hash of all that can change its result.
         root: the results folder.
-        before: outcomes that it had when this was planned, and that are to be had again.
-        afresh: what an earlier run has left unfinished is not gone on from.
+        force: it is to run again, and not to go on from what an earlier run has left unfinished.
+        retry_failed: it is to run again if it has failed.
+        since: when that was asked for; outcomes that are later, whoever had them, count.
     """
 
     cell: Cell
     cli: "CellCLI"
     key: str
     root: Path
-    before: "list[str | Failure]" = field(default_factory=list)
-    afresh: bool = False
+    force: bool = False
+    retry_failed: bool = False
+    since: str = ""
 
     @property
     def running(self) -> Path:
         """The folder that it runs in."""
         return self.root / store.RUNNING / self.cell.folder
 
-    def outcomes(self) -> "list[str | Failure]":
-        """When it was finished, and how it failed, whoever ran it."""
+    def outcome(self) -> "str | Failure | None":
+        """When it was finished, or how it failed, whoever ran it; None while it is to run."""
         from itmbench.bench import cell, failure
 
-        found = cell.finished(self.root / self.cell.folder, self.key), failure.recorded(self.running, self.key)
-        return [outcome for outcome in found if outcome is not None]
-
-    def outcome(self) -> "str | Failure | None":
-        """The outcome that counts; None while it is to run."""
-        return next((outcome for outcome in self.outcomes() if outcome not in self.before), None)
+        finished = cell.finished(self.root / self.cell.folder, self.key)
+        if finished is not None and not (self.force and finished < self.since):
+            return finished
+        failed = failure.recorded(self.running, self.key)
+        if failed is not None and not ((self.force or self.retry_failed) and failed.time < self.since):
+            return failed
+        return None
 
 
 def run(
@@ -108,7 +112,8 @@ def run(
         for number, cell in enumerate(cells, 1):
             print(f"[{number}/{len(cells)}] {cell}: done before")
         return []
-    planned, inputs = _resolve(cells, root, force, retry_failed, here=launcher == "local" and not dry_run)
+    since = datetime.now(UTC).isoformat(timespec="microseconds")
+    planned, inputs = _resolve(cells, root, force, retry_failed, since, here=launcher == "local" and not dry_run)
     if dry_run:
         from itmbench.bench import forecast
 
@@ -117,7 +122,8 @@ def run(
     here = planned
     left = [each for each in planned if each.outcome() is None]
     if left and (launcher == "slurm" or devices > 1):
-        asked = {"spec": str(spec), "root": str(root), "only": only, "force": force, "retry_failed": retry_failed}
+        asked: dict[str, Any] = {"spec": str(spec), "root": str(root), "only": only}
+        asked |= {"force": force, "retry_failed": retry_failed, "since": since}
         if launcher == "slurm":
             _submit(asked, left, devices)
             return []
@@ -137,11 +143,20 @@ def run(
     return [each.cell for each, _ in failed]
 
 
-def work(spec: str | Path, root: str | Path, only: str = "", force: bool = False, retry_failed: bool = False) -> None:
-    """What one of several runners does: as ``run``, without a last word on what failed."""
-    planned, _ = _resolve(plan(spec, only), Path(root), force, retry_failed)
+def work(spec: str, root: str, only: str, force: bool, retry_failed: bool, since: str) -> None:
+    """What one of several runners does: the cells that it finds, until nothing is left that no other runs.
+
+    Args:
+        spec: as for ``run``; so are the next four.
+        root: the results folder.
+        only: which cells.
+        force: run what was stored, or had failed, as well.
+        retry_failed: run what had failed as well.
+        since: when that was asked for; ISO 8601, UTC.
+    """
+    planned, _ = _resolve(plan(spec, only), Path(root), force, retry_failed, since)
     with _terminated_as_interrupted():
-        _run_all(planned, others=True)
+        _run_all(planned, alone=False)
 
 
 def _run_side_by_side(asked: dict[str, Any], left: list[Planned], devices: int) -> None:
@@ -155,10 +170,10 @@ def _run_side_by_side(asked: dict[str, Any], left: list[Planned], devices: int) 
     from itmbench.bench import workers
 
     for each in left:
-        if each.cli.devices > 1:
+        if str(each.cli.config.trainer.devices) != "1":
             raise InputError(
-                f"--devices {devices} runs cells side by side, but {each.cell} trains on {each.cli.devices} devices "
-                "(trainer.devices); give one of the two"
+                f"--devices {devices} gives each cell one device, but {each.cell} has trainer.devices "
+                f"{each.cli.config.trainer.devices}; give one of the two"
             )
     gpus = torch.cuda.device_count() if any(_wants_gpu(each) for each in left) else 0
     with _terminated_as_interrupted():
@@ -169,9 +184,11 @@ def _submit(asked: dict[str, Any], left: list[Planned], devices: int) -> None:
     """Cells by so many jobs, each with as many devices as a cell wants."""
     from itmbench.bench import workers
 
-    gpus = max(each.cli.devices for each in left) if any(_wants_gpu(each) for each in left) else 0
+    of_a_cell = max(each.cli.devices for each in left)
+    gpus = of_a_cell if any(_wants_gpu(each) for each in left) else 0
     count = min(devices, len(left))
-    job = workers.submit(asked, left[0].cell.benchmark, count, gpus)
+    loaders = max(each.cli.data.num_workers for each in left)
+    job = workers.submit(asked, left[0].cell.benchmark, count, gpus, cpus=of_a_cell * (1 + loaders))
     print(f"job {job}: {count} runners for {len(left)} cells; the same command with --dry-run says how far they are")
 
 
@@ -179,12 +196,12 @@ def _wants_gpu(each: Planned) -> bool:
     return bool(each.cli.config.trainer.accelerator != "cpu")
 
 
-def _run_all(planned: list[Planned], others: bool = False) -> None:
+def _run_all(planned: list[Planned], alone: bool = True) -> None:
     """Every cell that has no outcome, and then those that others were running, until all have one.
 
     Args:
         planned: the cells.
-        others: show the same screen what they do; nothing is said of their cells here.
+        alone: else others show what they do, and whoever has started them waits for them.
     """
     from itmbench.bench import failure, lease
 
@@ -203,7 +220,7 @@ def _run_all(planned: list[Planned], others: bool = False) -> None:
                 if held is not None and each.outcome() is None:
                     print(title, end="", flush=True)
                     _run_one(each, held)
-                elif others:
+                elif not alone:
                     continue
                 elif isinstance(found := each.outcome(), failure.Failure):
                     print(f"{title}failed before: {found.error}", flush=True)
@@ -217,7 +234,9 @@ def _run_all(planned: list[Planned], others: bool = False) -> None:
                 if held is not None:
                     held.release()
         if len(taken) == len(waiting):
-            if not (said or others):
+            if not alone:
+                return
+            if not said:
                 for _, each in taken:
                     print(f"waiting for {each.cell}: run by {lease.holder(each.running) or 'another'}", flush=True)
             said = True
@@ -233,7 +252,7 @@ def _run_one(each: Planned, held: Any) -> None:
     from itmbench.bench.cell import run_cell
     from itmbench.bench.lease import Lost
 
-    if each.afresh:
+    if each.force:
         shutil.rmtree(each.running, ignore_errors=True)
     try:
         run_cell(each.cell, each.cli, each.root, each.key, held)
@@ -284,7 +303,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _resolve(
-    cells: list[Cell], root: Path, force: bool, retry_failed: bool, here: bool = True
+    cells: list[Cell], root: Path, force: bool, retry_failed: bool, since: str, here: bool = True
 ) -> tuple[list[Planned], list[Path]]:
     """Every cell with its config, data and key; all that is wrong is told at once, before anything runs.
 
@@ -295,7 +314,6 @@ def _resolve(
     import yaml
 
     from itmbench.bench.checks import check_pair
-    from itmbench.bench.failure import Failure
     from itmbench.bench.key import cell_key
     from itmbench.bench.lightning_cli import CellCLI
     from itmbench.bench.progress import quiet
@@ -320,13 +338,12 @@ def _resolve(
                     wrong.append(f"{cell.dataset}: {error}")
                     continue
                 cli.data = cli.data.with_corpus(corpora[data])
-                each = Planned(cell, cli, cell_key(config, cli.data.corpus), root, afresh=force)
-                each.before = [o for o in each.outcomes() if force or (retry_failed and isinstance(o, Failure))]
+                each = Planned(cell, cli, cell_key(config, cli.data.corpus), root, force, retry_failed, since)
                 if each.outcome() is None and (cell.dataset, cell.method) not in checked:
                     checked.add((cell.dataset, cell.method))
                     if here:
                         cli.check_devices()
-                    check_pair(cli.make_model(), cli.data)
+                    check_pair(cli.make_model(), cli.data, cli.devices)
                 resolved.append(each)
             except InputError as error:
                 wrong.append(f"{cell.method} on {cell.dataset}: {error}")

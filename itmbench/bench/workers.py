@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from itmbench.bench import store
-from itmbench.bench.child import Child, end_with_parent
+from itmbench.bench.child import Child, end_with_parent, forget_launcher
 from itmbench.errors import InputError
 
+PATIENCE = 20.0
+"""Seconds that runners have to end by themselves when they are interrupted."""
 SLURM = """#!/bin/bash
-#SBATCH --job-name=itmbench-{name}
-#SBATCH --array=0-{last}
-#SBATCH --ntasks=1{gpus}
-#SBATCH --output={log}/slurm-%A-%a.txt
+#SBATCH --ntasks=1 --cpus-per-task={cpus}{gpus}
 #SBATCH --signal=B:TERM@60
 cd {here}
 exec {command}
@@ -39,17 +38,17 @@ def run_here(asked: dict[str, Any], count: int, gpus: int) -> None:
     runners: list[Child] = []
     try:
         for number, own in enumerate(variables(count, gpus)):
-            runners.append(Child(__name__, [json.dumps(asked)], os.environ | own, f"{number} | "))
+            runners.append(Child(__name__, [json.dumps(asked), "--child"], own, f"{number} | "))
         for each in runners:
             each.wait()
     finally:
         for each in runners:
             each.tell()
         for each in runners:
-            each.end()
+            each.end(PATIENCE)
 
 
-def submit(asked: dict[str, Any], name: str, count: int, gpus: int) -> str:
+def submit(asked: dict[str, Any], name: str, count: int, gpus: int, cpus: int) -> str:
     """Submit an array of so many jobs to Slurm, a runner each; what else they need, ``SBATCH_...`` variables say.
 
     Args:
@@ -57,6 +56,7 @@ def submit(asked: dict[str, Any], name: str, count: int, gpus: int) -> str:
         name: of the benchmark.
         count: how many jobs.
         gpus: of a job.
+        cpus: of a job.
 
     Returns:
         The number of the job.
@@ -64,22 +64,22 @@ def submit(asked: dict[str, Any], name: str, count: int, gpus: int) -> str:
     Raises:
         InputError: there is no Slurm here, or it takes no such job.
     """
-    flags = [flag for flag, name in (("--force", "force"), ("--retry-failed", "retry_failed")) if asked[name]]
-    command = [asked["spec"], f"--results={asked['root']}", f"--only={asked['only']}", *flags]
     log = (Path(asked["root"]) / store.RUNNING).resolve()
     log.mkdir(parents=True, exist_ok=True)
     script = SLURM.format(
-        name=name,
-        last=count - 1,
-        gpus=f"\n#SBATCH --gpus-per-task={gpus}" if gpus else "",
-        log=log,
+        cpus=cpus,
+        gpus=f" --gpus-per-task={gpus}" if gpus else "",
         here=shlex.quote(os.getcwd()),
-        command=shlex.join([sys.executable, "-m", "itmbench", "bench", *command]),
+        command=shlex.join([sys.executable, "-m", __name__, json.dumps(asked)]),
     )
+    output = f"{str(log).replace('%', '%%')}/slurm-%A-%a.txt"
+    options = ["--parsable", f"--job-name=itmbench-{name}", f"--array=0-{count - 1}", f"--output={output}"]
     try:
-        done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise InputError("--launcher slurm: there is no sbatch here; call it on a machine that submits jobs") from None
+        done = subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, check=True)
+    except OSError as error:
+        raise InputError(
+            f"--launcher slurm: no sbatch can be called here ({error.strerror}); do it on a machine that submits jobs"
+        ) from error
     except subprocess.CalledProcessError as error:
         raise InputError(f"--launcher slurm: {' '.join(error.stderr.split())}") from error
     return done.stdout.strip().partition(";")[0]
@@ -95,13 +95,18 @@ def variables(count: int, gpus: int) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:count]]
 
 
-def main(asked: str) -> int:
-    """A runner that ``run_here`` has started."""
+def main(asked: str, *child: str) -> int:
+    """A runner: a child of ``run_here``, or a job."""
     from itmbench.bench.runner import work
 
-    end_with_parent()
+    if child:
+        end_with_parent()
+    forget_launcher()
     try:
         work(**json.loads(asked))
+    except InputError as error:
+        print(f"itmbench: {error}", flush=True)
+        return 2
     except KeyboardInterrupt:
         return 1
     return 0

@@ -121,9 +121,12 @@ class CorpusDataModule(L.LightningDataModule):
             InputError: they do not fill one batch.
         """
         pairs = self.corpus.texts_of(self.corpus.train)
-        if len(pairs) < self.batch_size:
+        devices = 1 if self.trainer is None else self.trainer.world_size
+        if len(pairs) < self.batch_size * devices:
+            each = f" on each of {devices} devices" if devices > 1 else ""
             raise InputError(
-                f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch; set batch_size below that"
+                f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch{each}; set batch_size to "
+                f"{len(pairs) // devices} or less"
             )
         return pairs
 
@@ -200,16 +203,27 @@ class CorpusDataModule(L.LightningDataModule):
         return self._prepare
 
     def _loader(self, dataset: Dataset[Any], collate: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
+        workers = 0 if _forks_may_hang() else self.num_workers
         return DataLoader(
             dataset,
             batch_size=batch_size,
             collate_fn=collate,
-            num_workers=self.num_workers,
+            num_workers=workers,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=workers > 0,
             generator=torch.Generator(),  # else an epoch takes a number from the one that dropout draws from
             **options,
         )
+
+
+def _forks_may_hang() -> bool:
+    """Whether this process is one of several that train on processors.
+
+    Threads of gloo, their backend, come back to Python for a moment after every exchange; a process that is forked in
+    such a moment waits for ever for a lock that nobody holds any more (seen with Python 3.11).
+    """
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return several and "gloo" in torch.distributed.get_backend()
 
 
 class Pairs(Dataset[Any]):

@@ -83,6 +83,8 @@ class PretrainedTextEncoder(TextEncoder):
         super().__init__(model.config.hidden_size, freeze, lr_multiplier)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # nobody asks it, and weights that never get a gradient stop training on many devices
         self.model.train()  # transformers hands it over without dropout
         self.freeze_if_asked()
 

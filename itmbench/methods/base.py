@@ -236,12 +236,13 @@ class Matcher(L.LightningModule):
             InputError: some rows were not encoded.
         """
         index, embeddings = self._gather(parts)
-        position = torch.full((int(max(rows.max(), index.max())) + 1,), -1, device=index.device)
-        position[index] = torch.arange(len(index), device=index.device)
+        # Samplers of several devices repeat some items: the first counts.
+        position = torch.full((int(max(rows.max(), index.max())) + 1,), len(index), device=index.device)
+        position.scatter_reduce_(0, index, torch.arange(len(index), device=index.device), "amin")
         found = position[torch.from_numpy(rows).to(index.device)]
-        if bool((found < 0).any()):
+        if bool((found == len(index)).any()):
             raise InputError(
-                f"{stage}: {int((found < 0).sum())} of {len(rows)} items were not encoded; all are needed, "
+                f"{stage}: {int((found == len(index)).sum())} of {len(rows)} items were not encoded; all are needed, "
                 f"so leave trainer.limit_{stage}_batches unset"
             )
         return embeddings[found]
@@ -255,7 +256,8 @@ class Matcher(L.LightningModule):
 
     def _gather(self, parts: list[tuple[Tensor, Embeddings]]) -> tuple[Tensor, Embeddings]:
         """What all devices have encoded, as two tables of equal length."""
-        return (
-            gather_rows(self, torch.cat([part for part, _ in parts])),
-            gather_embeddings(self, Embeddings.cat([part for _, part in parts])),
-        )
+        index, embeddings = torch.cat([part for part, _ in parts]), Embeddings.cat([part for _, part in parts])
+        # Devices have unequally many in `predict`; a last one again and again makes them equal.
+        most = int(gather_rows(self, torch.tensor([len(index)], device=index.device)).max())
+        filled = torch.arange(most, device=index.device).clamp(max=len(index) - 1)
+        return gather_rows(self, index[filled]), gather_embeddings(self, embeddings[filled])

@@ -1,5 +1,6 @@
 """Many devices: cells that train on several, cells side by side on one each, and what cannot be."""
 
+import json
 import os
 import shlex
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -87,35 +89,44 @@ def test_a_cell_on_two_devices_is_one_cell_that_trains_with_the_batch_of_both(
     )  # not as many as there are
 
 
-def test_processes_of_a_cell_end_with_its_runner_and_it_goes_on(tmp_path: Path) -> None:
-    spec = changed(write(tmp_path, "m", epochs=15), devices=2)
+def test_a_cell_on_two_devices_that_is_ended_goes_on_and_has_no_result_before_its_end(tmp_path: Path) -> None:
+    spec = changed(write(tmp_path, "m", epochs=15, num_workers=1), devices=2)
     command = ["bench", str(spec), "--results", str(tmp_path / "results")]
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        runner = start(command, tmp_path / "log")
-        last = tmp_path / "results" / store.RUNNING / "small" / "toy" / "m" / "seed0" / "last.ckpt"
+    log = tmp_path / "log"
+    running = tmp_path / "results" / store.RUNNING / "small" / "toy" / "m" / "seed0"
+    for how in ("interrupted", "killed", "ranks"):
+        last = running / "last.ckpt"
         before = last.stat().st_mtime_ns if last.exists() else 0
+        runner = start(command, log)
         while not last.exists() or last.stat().st_mtime_ns == before:
-            assert runner.is_alive(), (tmp_path / "log").read_text()
+            assert runner.is_alive(), log.read_text()
             time.sleep(0.05)
-        assert len(processes(str(tmp_path))) == 2
-        assert runner.pid is not None
-        os.kill(runner.pid, how)
-        assert ended(runner) == (1 if how == signal.SIGTERM else -signal.SIGKILL)
+        assert len(processes(str(tmp_path))) == 2 and runner.pid is not None  # no loaders: a fork might hang
+        if how == "ranks":  # by somebody who knows nothing of the runner
+            for process in processes(str(tmp_path)):
+                os.kill(process, signal.SIGTERM)
+            assert ended(runner) == 1 and "FAILED m on toy, seed 0: RuntimeError: " in log.read_text()
+        elif how == "killed":
+            os.kill(runner.pid, signal.SIGKILL)
+            assert ended(runner) == -signal.SIGKILL
+        else:
+            os.kill(runner.pid, signal.SIGTERM)
+            assert ended(runner) == 1 and "failed" not in log.read_text()
         until = time.monotonic() + 30
         while processes(str(tmp_path)) and time.monotonic() < until:
             time.sleep(0.1)
-        assert not processes(str(tmp_path))
+        assert not processes(str(tmp_path)) and not list((tmp_path / "results").glob("small/**/result.json"))
+        assert (running / "failure.json").exists() == (how == "ranks")
     reached = 1 + torch.load(last, weights_only=True)["epoch"]
-    (tmp_path / "log").unlink()
-    
-    assert ended(start(command, tmp_path / "log")) == 0
-    log = (tmp_path / "log").read_text()
-    assert f"epoch {reached}/15" not in log and f"epoch {reached + 1}/15" in log and "epoch 15/15" in log
+    log.unlink()
+    assert ended(start([*command, "--retry-failed"], log)) == 0
+    said = log.read_text()
+    assert f"epoch {reached}/15" not in said and f"epoch {reached + 1}/15" in said and "epoch 15/15" in said
     assert not unfinished(tmp_path / "results")
 
 
 def processes(mark: str) -> list[int]:
-    """Programs of a cell whose arguments hold the mark."""
+    """Processes of a cell whose arguments hold the mark."""
     found = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -164,29 +175,31 @@ def test_slurm_is_given_an_array_of_runners(
     spec = write(tmp_path, "a", "b", epochs=1)
     folder = tmp_path / "my results"
     command = ["bench", str(spec), "--results", str(folder), "--launcher", "slurm", "--devices", "8"]
-    (programs / "sbatch").write_text(f"#!/bin/sh\ncat > {tmp_path}/job.sh\necho '17;cluster'\n")
+    (programs / "sbatch").write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/sbatch\ncat > {tmp_path}/job.sh\necho '17;cluster'\n"
+    )
     (programs / "sbatch").chmod(0o755)
     assert main(command) == 0
     assert "job 17: 2 runners for 2 cells" in capsys.readouterr().out
-    job = (tmp_path / "job.sh").read_text()
-    assert "#SBATCH --array=0-1\n" in job and "gpus" not in job
+    job, sbatch = (tmp_path / "job.sh").read_text(), (tmp_path / "sbatch").read_text().splitlines()
+    assert "--array=0-1" in sbatch and "gpus" not in job and "--cpus-per-task=1\n" in job
+    assert f"--output={folder}/.running/slurm-%A-%a.txt" in sbatch
     assert subprocess.run(["bash", str(tmp_path / "job.sh")], capture_output=True).returncode == 0
     assert len(content(folder)) == 2
     assert main(command) == 0  # nothing is left to submit
     assert capsys.readouterr().out.count("done before") == 2
 
-    changed(spec, accelerator="gpu", devices=4)
+    changed(spec, accelerator="gpu", devices=2)
     assert main([*command, "--only=method=a"]) == 0
-    job = (tmp_path / "job.sh").read_text()
-    assert "#SBATCH --gpus-per-task=4\n" in job and "#SBATCH --array=0-0\n" in job
-    assert f"bench {spec} '--results={folder}' --only=method=a" in job
+    job, sbatch = (tmp_path / "job.sh").read_text(), (tmp_path / "sbatch").read_text().splitlines()
+    assert "--cpus-per-task=2 --gpus-per-task=2\n" in job and "--array=0-0" in sbatch
 
     (programs / "sbatch").write_text("#!/bin/sh\necho 'error: invalid account' >&2\nexit 1\n")
     assert main(command) == 2
     assert capsys.readouterr().err == "itmbench: --launcher slurm: error: invalid account\n"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(command) == 2
-    assert "there is no sbatch here" in capsys.readouterr().err
+    assert "no sbatch can be called here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -198,8 +211,10 @@ def test_slurm_is_given_an_array_of_runners(
         (
             {"devices": 2},
             ["--devices=2"],
-            "m on toy, seed 0 trains on 2 devices (trainer.devices); give one of the two",
+            "gives each cell one device, but m on toy, seed 0 has trainer.devices 2",
         ),
+        ({"devices": [3]}, [], "trainer.accelerator cpu, devices [3]: "),
+        ({"devices": 8}, [], "32 training pairs do not fill one batch on each of 8 devices; set batch_size to 4 or"),
         ({}, ["--devices=0"], "--devices 0: give 1 or more"),
         ({"accelerator": "gpu"}, [], "trainer.accelerator gpu, devices 1: "),
     ],
@@ -262,6 +277,31 @@ def test_the_command_line_trains_and_tests_on_two_devices(tmp_path: Path) -> Non
     assert [line for line in tested.stdout.splitlines() if "/" in line] == [
         line for line in alone.stdout.splitlines() if "/" in line
     ]
+
+
+def test_devices_with_unequally_many_items_predict_what_one_predicts(tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    features.mkdir()
+    generator = np.random.default_rng(0)
+    np.save(features / "images.npy", generator.normal(size=(33, 6)).astype(np.float32))
+    np.save(features / "texts.npy", generator.normal(size=(33, 5)).astype(np.float32))
+    np.save(features / "text_to_image.npy", np.arange(33))
+    splits = {"train": list(range(20)), "val": list(range(20, 26)), "query": list(range(26, 33))}
+    (features / "splits.json").write_text(json.dumps(splits | {"gallery": splits["query"]}))
+    configs = Path(__file__).parents[2] / "benchmarks" / "configs"
+    given = " ".join(f"--config {configs}/{name}.yaml" for name in ("data/feature_folder", "encoders/features"))
+    given += f" --config {configs}/methods/dual_infonce.yaml --data.root {features} --data.batch_size 4"
+    given += " --trainer.accelerator cpu --trainer.enable_progress_bar false"
+    fit = run(f"-m itmbench fit {given} --trainer.max_epochs 1 --trainer.devices 1", tmp_path)
+    assert fit.returncode == 0, fit.stderr
+    checkpoint = next(tmp_path.rglob("best.ckpt"))
+    for devices in (1, 2):
+        options = f"--ckpt_path {checkpoint} --trainer.devices {devices} --embeddings.folder {tmp_path}/{devices}"
+        done = run(f"-m itmbench predict {given} {options}", tmp_path)
+        assert done.returncode == 0, done.stderr
+    for name, items in (("images", 7), ("texts", 7)):
+        one, two = (np.load(tmp_path / str(devices) / f"{name}.npy") for devices in (1, 2))
+        assert one.shape[0] == items and np.allclose(one, two, atol=1e-6)
 
 
 def test_what_is_wrong_on_all_devices_is_said_once(tmp_path: Path) -> None:

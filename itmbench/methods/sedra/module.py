@@ -61,6 +61,21 @@ class SEDRA(TokenMatcher):
         self.balance = nn.Parameter(torch.tensor(0.0))
         self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
         self.contrast = InfoNCE()
+        for part in self._unused():
+            part.requires_grad_(False)
+
+    def _unused(self) -> list[nn.Module | nn.Parameter]:
+        """What the options leave without a gradient, which training on many devices would wait for."""
+        unused: list[nn.Module | nn.Parameter] = []
+        if self.alignment != "both":
+            unused.append(self.balance)
+        if self.alignment == "global":
+            unused += [self.inter, self.word_fusion, self.region_fusion, self.evidence]
+        if self.alignment == "local" and not self.global_loss:
+            unused += [part for side in (self.image_tokens, self.text_tokens) for part in side.of_the_whole]
+        if not self.global_loss:
+            unused.append(self.contrast)
+        return unused
 
     def encode_image(self, images: Inputs) -> Embeddings:
         return self.image_tokens(self.image(images))
@@ -120,6 +135,11 @@ class Tokens(nn.Module):
         self.project, self.project_guide = nn.Linear(width, dim), nn.Linear(width, dim)
         self.intra = IntraModalRelations(dim, intra, k)
         self.of_token, self.of_guide, self.attention = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 1)
+
+    @property
+    def of_the_whole(self) -> list[nn.Module]:
+        """What the tokens do without."""
+        return [self.project_guide, self.of_token, self.of_guide, self.attention]
 
     def forward(self, items: Embeddings) -> Embeddings:
         """Embeddings with tokens `[B, N, D]` and pooled `[B, D]`, all of length 1 (a padded token: 0)."""
