@@ -8,7 +8,7 @@ from pathlib import Path
 import itmbench
 
 PACKAGE = Path(itmbench.__file__).parent
-ORDER = ["errors", "data", "encoders", "losses", "retrieval", "methods", "bench", "report", "cli"]
+ORDER = ["errors", "data", "encoders", "losses", "retrieval", "methods", "bench", "report", "cli", "__main__"]
 ALLOWED = {("__init__", "bench")}  # itmbench.load_results
 
 
