@@ -1,6 +1,7 @@
 """What is kept of a cell that failed: what went wrong, and one line of advice."""
 
 import json
+import os
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -9,7 +10,6 @@ from pathlib import Path
 import torch
 
 from itmbench.bench.callbacks import Diverged
-from itmbench.data.cache import write_whole
 
 FAILURE, TRACEBACK = "failure.json", "error.txt"
 
@@ -46,7 +46,9 @@ def record(folder: Path, key: str, error: BaseException) -> Failure:
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRACEBACK).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    write_whole(folder / FAILURE, lambda file: file.write(f"{json.dumps(asdict(failure), indent=2)}\n".encode()))
+    partial = folder / f"{FAILURE}.partial"
+    partial.write_text(json.dumps(asdict(failure), indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, folder / FAILURE)
     return failure
 
 

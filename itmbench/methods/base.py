@@ -259,5 +259,7 @@ class Matcher(L.LightningModule):
         index, embeddings = torch.cat([part for part, _ in parts]), Embeddings.cat([part for _, part in parts])
         # Devices have unequally many in `predict`; a last one again and again makes them equal.
         most = int(gather_rows(self, torch.tensor([len(index)], device=index.device)).max())
-        filled = torch.arange(most, device=index.device).clamp(max=len(index) - 1)
-        return gather_rows(self, index[filled]), gather_embeddings(self, embeddings[filled])
+        if most > len(index):
+            filled = torch.arange(most, device=index.device).clamp(max=len(index) - 1)
+            index, embeddings = index[filled], embeddings[filled]
+        return gather_rows(self, index), gather_embeddings(self, embeddings)
