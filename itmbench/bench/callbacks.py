@@ -1,7 +1,8 @@
-"""What a run does beside training: epochs are seeded, a loss that is no number ends it, checkpoints are whole files."""
+"""What a run does beside training: seeds its epochs, ends where it has to, writes checkpoints that are whole files."""
 
 import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,25 @@ class StopWhenDiverged(L.Callback):
                 f"the training loss is {float(loss):.0f} in step {batch_idx + 1} of epoch {trainer.current_epoch + 1}, "
                 f"at a learning rate of {max(rates, default=0):.2g}"
             )
+
+
+class EndOnSigterm(L.Callback):
+    """Has SIGTERM end a run on several devices at once.
+
+    Lightning's (2.6) handler calls the other processes, which may be calling each other for something else: all of them
+    then wait forever. It is set behind ``setup`` and ``on_fit_start``, before the hooks of this class.
+    """
+
+    def _set(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        def end(number: int, frame: object) -> None:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGKILL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, end)
+
+    on_sanity_check_start = on_train_start = on_validation_start = on_test_start = on_predict_start = _set
 
 
 class WholeFiles(TorchCheckpointIO):

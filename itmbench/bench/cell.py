@@ -1,6 +1,7 @@
 """One cell: fit, test on the best checkpoint, store; after an interruption, on from the last epoch that it ended."""
 
 import contextlib
+import copy
 import os
 import shutil
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def _train_and_test(
     meter, watch = measure.Meter(), audit.StateWatch()
     tracker.prepare(cli.config, cell)
     trainer, model = cli.make(folder, [meter, EpochLines(), watch, StopWhenDiverged(), *callbacks])
-    data = cli.data
+    data = copy.copy(cli.data)  # Lightning keeps the trainer in it, and with that the model
     last = folder / LAST
     trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     chosen = trainer.checkpoint_callback

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from itmbench.bench import registry
-from itmbench.bench.callbacks import SeedEpochs, WholeFiles
+from itmbench.bench.callbacks import EndOnSigterm, SeedEpochs, WholeFiles
 from itmbench.bench.embedding_writer import EmbeddingWriter
 from itmbench.bench.progress import ignore_noise
 from itmbench.data.datamodule import CorpusDataModule
@@ -27,7 +27,6 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "gradient_clip_val": 1.0,
     "max_epochs": 20,
-    "callbacks": SeedEpochs(),
 }
 
 
@@ -93,8 +92,12 @@ class MatcherCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer; it writes checkpoints whole, unless it is given a way of its own."""
         trainer = super().instantiate_trainer(**kwargs)
+        # Not by TRAINER_DEFAULTS: a callback of all trainers keeps the model of the last.
+        trainer.callbacks.insert(0, SeedEpochs())  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
+        if trainer.world_size > 1:
+            trainer.callbacks.append(EndOnSigterm())  # type: ignore[attr-defined]
         return trainer
 
     def _parse_ckpt_path(self) -> None:

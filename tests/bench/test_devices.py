@@ -1,5 +1,6 @@
 """Many devices: cells that train on several, cells side by side on one each, and what cannot be."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -104,7 +105,8 @@ def test_a_cell_on_two_devices_that_is_ended_goes_on_and_has_no_result_before_it
         assert len(processes(str(tmp_path))) == 2 and runner.pid is not None  # no loaders: a fork might hang
         if how == "ranks":  # by somebody who knows nothing of the runner
             for process in processes(str(tmp_path)):
-                os.kill(process, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # the first has ended it
+                    os.kill(process, signal.SIGTERM)
             assert ended(runner) == 1 and "FAILED m on toy, seed 0: RuntimeError: " in log.read_text()
         elif how == "killed":
             os.kill(runner.pid, signal.SIGKILL)
@@ -126,14 +128,14 @@ def test_a_cell_on_two_devices_that_is_ended_goes_on_and_has_no_result_before_it
 
 
 def processes(mark: str) -> list[int]:
-    """Processes of a cell whose arguments hold the mark."""
+    """Processes that have the mark in their arguments."""
     found = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             arguments = each.read_bytes().decode(errors="replace").split("\0")
         except OSError:  # it has ended
             continue
-        if "itmbench.bench.ranks" in arguments and any(mark in argument for argument in arguments):
+        if any(mark in argument for argument in arguments):
             found.append(int(each.parent.name))
     return found
 
@@ -261,7 +263,10 @@ def test_torchrun_is_refused(
     assert "call it without torchrun" in capsys.readouterr().err
 
 
-def test_the_command_line_trains_and_tests_on_two_devices(tmp_path: Path) -> None:
+def test_the_command_line_trains_and_tests_on_two_devices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     spec = write(tmp_path, "m")
     options = "--trainer.devices 2 --trainer.accelerator cpu --trainer.max_epochs 1 --trainer.enable_progress_bar false"
     command = f"-m itmbench fit --config {spec.parent}/data.yaml --config {spec.parent}/m.yaml {options}"
@@ -272,14 +277,37 @@ def test_the_command_line_trains_and_tests_on_two_devices(tmp_path: Path) -> Non
     assert test.startswith("itmbench test --config ")
     tested = run(f"-m {test}", tmp_path)
     assert tested.returncode == 0, tested.stderr
-    alone = run(f"-m {test} --trainer.devices 1", tmp_path)
     assert tested.stdout.count("rSum") == 1 and "rSum  " in tested.stdout
-    assert [line for line in tested.stdout.splitlines() if "/" in line] == [
-        line for line in alone.stdout.splitlines() if "/" in line
-    ]
+    assert main([*shlex.split(test)[1:], "--trainer.devices", "1"]) == 0
+    both, alone = (
+        [line for line in said.splitlines() if "/" in line] for said in (tested.stdout, capsys.readouterr().out)
+    )
+    assert len(both) > 10 and both == alone
 
 
-def test_devices_with_unequally_many_items_predict_what_one_predicts(tmp_path: Path) -> None:
+def test_a_command_on_two_devices_that_is_ended_leaves_no_process_and_a_whole_checkpoint(tmp_path: Path) -> None:
+    spec = write(tmp_path, "m")
+    options = (
+        "--trainer.devices 2 --trainer.accelerator cpu --trainer.max_epochs 999 --trainer.enable_progress_bar false"
+    )
+    command = f"-m itmbench fit --config {spec.parent}/data.yaml --config {spec.parent}/m.yaml {options}"
+    fit = subprocess.Popen([sys.executable, *shlex.split(command)], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not (found := list(tmp_path.rglob("last.ckpt"))):
+        assert fit.poll() is None
+        time.sleep(0.05)
+    fit.send_signal(signal.SIGTERM)
+    assert fit.wait(60) == -signal.SIGTERM
+    until = time.monotonic() + 30
+    while processes(str(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not processes(str(tmp_path))
+    assert torch.load(found[0], weights_only=True)["epoch"] >= 0
+
+
+def test_devices_with_unequally_many_items_predict_what_one_predicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     features = tmp_path / "features"
     features.mkdir()
     generator = np.random.default_rng(0)
@@ -292,13 +320,11 @@ def test_devices_with_unequally_many_items_predict_what_one_predicts(tmp_path: P
     given = " ".join(f"--config {configs}/{name}.yaml" for name in ("data/feature_folder", "encoders/features"))
     given += f" --config {configs}/methods/dual_infonce.yaml --data.root {features} --data.batch_size 4"
     given += " --trainer.accelerator cpu --trainer.enable_progress_bar false"
-    fit = run(f"-m itmbench fit {given} --trainer.max_epochs 1 --trainer.devices 1", tmp_path)
-    assert fit.returncode == 0, fit.stderr
-    checkpoint = next(tmp_path.rglob("best.ckpt"))
-    for devices in (1, 2):
-        options = f"--ckpt_path {checkpoint} --trainer.devices {devices} --embeddings.folder {tmp_path}/{devices}"
-        done = run(f"-m itmbench predict {given} {options}", tmp_path)
-        assert done.returncode == 0, done.stderr
+    assert main(shlex.split(f"fit {given} --trainer.max_epochs 1 --trainer.devices 1")) == 0
+    predict = f"predict {given} --ckpt_path {next(tmp_path.rglob('best.ckpt'))}"
+    assert main(shlex.split(f"{predict} --trainer.devices 1 --embeddings.folder {tmp_path}/1")) == 0
+    done = run(f"-m itmbench {predict} --trainer.devices 2 --embeddings.folder {tmp_path}/2", tmp_path)
+    assert done.returncode == 0, done.stderr
     for name, items in (("images", 7), ("texts", 7)):
         one, two = (np.load(tmp_path / str(devices) / f"{name}.npy") for devices in (1, 2))
         assert one.shape[0] == items and np.allclose(one, two, atol=1e-6)

@@ -1,5 +1,6 @@
 """A benchmark that is killed, stopped, shared or partly broken: what is left, and what the next call makes of it."""
 
+import gc
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from itmbench.bench import runner, store
 from itmbench.bench.lightning_cli import MatcherCLI
 from itmbench.bench.progress import EpochLines
 from itmbench.cli import main
+from itmbench.methods.base import Matcher
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +234,22 @@ def test_what_fails_is_told_and_tried_again_when_asked(tmp_path: Path, capsys: p
     there.touch()
     assert len(runner.run(spec, results, "method=nan", force=True)) == 1  # a result of before is no success
     assert len(list(store.results(results))) == 4
+
+
+def test_no_model_of_a_cell_is_kept_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    spec = write(tmp_path, "a", "bad", "b", epochs=2, bad={"while_there": str(there), "how": "nan"})
+    before = {id(each) for each in gc.get_objects() if isinstance(each, Matcher)}
+    free, kept = runner._free_memory, []
+
+    def count() -> None:
+        free()
+        kept.append(sum(isinstance(each, Matcher) and id(each) not in before for each in gc.get_objects()))
+
+    monkeypatch.setattr(runner, "_free_memory", count)
+    assert len(runner.run(spec, tmp_path / "results")) == 1
+    assert kept == [0, 0, 0]
 
 
 def test_pairs_that_cannot_be_are_told_together_before_anything_runs(
