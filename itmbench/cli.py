@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="methods and datasets, installed plug-ins included")
     listing.set_defaults(run=_list)
 
-    data = commands.add_parser("data", help="prepare or verify a dataset: itmbench data verify flickr30k --root DIR")
+    data = commands.add_parser("data", help="prepare or verify a dataset: itmbench data verify captions --root DIR")
     data.add_argument("action", choices=["prepare", "verify"])
     data.add_argument("name", help="a dataset of `itmbench list`")
     data.add_argument(

@@ -1,6 +1,8 @@
 """LightningCLI for matchers: what ``itmbench fit|validate|test|predict`` runs, and what makes a benchmark cell."""
 
 import pickle
+import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +63,7 @@ class MatcherCLI(LightningCLI):
                 run=run,
             )
         except ArgumentError as error:
-            raise InputError(" ".join(str(error).split())) from error
+            raise InputError(_plainer(" ".join(str(error).split()))) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Two checkpoints are always kept: the best on validation, and the last to go on from.
@@ -128,6 +130,8 @@ class MatcherCLI(LightningCLI):
         if self.subcommand and "weights_only" in self.config[self.subcommand]:
             self.config[self.subcommand].weights_only = True
         checkpoint = self.config[self.subcommand].ckpt_path if self.subcommand else None
+        if self.subcommand and self.subcommand != "fit" and not checkpoint:
+            print(f"no --ckpt_path: {self.subcommand} takes the model as it is built, untrained", file=sys.stderr)
         if checkpoint and checkpoint.endswith(".ckpt") and "://" not in checkpoint and not Path(checkpoint).exists():
             raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
 
@@ -173,6 +177,7 @@ class CellCLI(MatcherCLI):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(args=config, run=False)  # this seeds everything
         self.devices = self._count_devices()
+        self._check_validation()
         with _plainly():
             self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
 
@@ -199,6 +204,24 @@ class CellCLI(MatcherCLI):
         if count > 1 and any(word in str(asked.strategy) for word in ("spawn", "fork", "notebook")):
             raise InputError(f"trainer.strategy {asked.strategy}: gives no results back; use ddp")
         return count
+
+    def _check_validation(self) -> None:
+        """See whether there will be a best epoch.
+
+        Raises:
+            InputError: options of the trainer leave out validation or checkpoints.
+        """
+        asked = self.config.trainer
+        for option, given in (
+            ("fast_dev_run", bool(asked.fast_dev_run)),
+            ("limit_val_batches", asked.limit_val_batches == 0),
+            ("enable_checkpointing", asked.enable_checkpointing is False),
+            ("barebones", bool(asked.barebones)),
+        ):
+            if given:
+                raise InputError(
+                    f"trainer.{option} {asked[option]}: leave it out; a benchmark tests the epoch that validates best"
+                )
 
     def check_devices(self) -> None:
         """See whether this machine has the devices.
@@ -235,6 +258,24 @@ class CellCLI(MatcherCLI):
         del self.trainer, self.model, self.datamodule, self.config_init  # a sweep keeps no models
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
         return trainer, model
+
+
+def _plainer(message: str) -> str:
+    """What jsonargparse says of a wrong value, without all the types that it tried; what it says else as it is."""
+    where = ".".join(re.findall(r'Parser key "([^"]+)":', message))
+    tried = re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", message.rpartition("Subtypes: [")[2].partition("]")[0])
+    if name := re.search(r"Expected a dot import path string: (\S+)", message):
+        kinds = {"model": "methods", "data": "datasets"}
+        known = [each.target.rpartition(":")[2] for each in registry.entries(kinds[where])] if where in kinds else tried
+        known = [each for each in known if each != "NoneType"]
+        return f"{where}: there is no {name[1]}; give one of {', '.join(known)}, or module.Class of your own"
+    if of_class := re.findall(r"class_path '([\w.]+)': (?!Parser key|Does not)(.*?)(?= - Expected|$)", message):
+        return f"{where}: {of_class[-1][0].rpartition('.')[2]}: {of_class[-1][1]}"
+    if value := re.search(r"Expected an? <class '(\w+)'>\. Got value: (.*?)(?= - Expected|$)", message):
+        return f"{where}: {value[2]} is no {value[1]}"
+    if tried and (given := re.search(r"Given value: (.*)$", message)):
+        return f"{where}: {given[1]} is none of {', '.join(tried)}"
+    return message
 
 
 @contextmanager

@@ -108,6 +108,8 @@ def run(
     from itmbench.bench import done
 
     cells, root = plan(spec, only), Path(root)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--results {root}: not a folder; name one")
     if not (dry_run or force) and done.recall(cells, root):
         for number, cell in enumerate(cells, 1):
             print(f"[{number}/{len(cells)}] {cell}: done before")

@@ -53,7 +53,8 @@ def plan(path: str | Path, only: str = "") -> list[Cell]:
     spec = _mapping(path, load_yaml(path))
     if wrong := [*_wrong_keys(path, spec)]:
         raise InputErrors(wrong)
-    wrong += [*_wrong_overrides(path, spec), *_wrong_pairs(path, spec)]
+    for key in ("overrides", "leave_out"):
+        wrong += _wrong_choices(path, spec, key)
     loaded: dict[str, list[Config]] = {}
     for name in [*spec["datasets"].values(), *spec["methods"].values()]:
         try:
@@ -74,6 +75,8 @@ def plan(path: str | Path, only: str = "") -> list[Cell]:
                 for part in [*parts, {"seed_everything": seed}]:
                     config = merge(config, part)
                 cells.append(Cell(spec.get("name", path.stem), dataset, method, int(seed), config))
+    if not cells:
+        raise InputError(f"{path}: leave_out leaves nothing to run")
     return _filter(cells, only)
 
 
@@ -98,13 +101,37 @@ def load_yaml(path: Path) -> Any:
         InputError: there is no such file, or it is not YAML; with the line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if twice := _key_given_twice(node):
+            raise InputError(f"{path}:{twice.start_mark.line + 1}: {twice.value} is given twice; the last would count")
+        return loader.construct_document(node)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InputError(f"{where}: not YAML ({getattr(error, 'problem', error)})") from None
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise InputError(f"{where}: not YAML ({problem})") from None
+
+
+def _key_given_twice(node: yaml.Node) -> yaml.ScalarNode | None:
+    """A key that stands in the same mapping before, somewhere in a document."""
+    seen, below = set[tuple[str, str]](), list[yaml.Node]()
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    return key
+                seen.add((key.tag, key.value))
+            below.append(value)
+    elif isinstance(node, yaml.SequenceNode):
+        below = node.value
+    return next((found for each in below if (found := _key_given_twice(each))), None)
 
 
 def _mapping(path: Path, value: Any) -> dict[str, Any]:
@@ -119,7 +146,7 @@ def _load(spec: Path, files: str | list[str]) -> Iterator[Config]:
 
 
 def _wrong_keys(path: Path, spec: Config) -> Iterator[str]:
-    """What is wrong with a benchmark file by itself, a line each."""
+    """What is wrong with the parts of a benchmark file by themselves, a line each."""
     for key in sorted({str(key) for key in spec} - KEYS):
         yield f"{path}: unknown key {key}; a benchmark has the keys {', '.join(sorted(KEYS))}"
     for key in ("datasets", "methods"):
@@ -127,32 +154,48 @@ def _wrong_keys(path: Path, spec: Config) -> Iterator[str]:
             yield f"{path}: no {key}; a benchmark has the keys {', '.join(sorted(KEYS))}"
         elif not isinstance(spec[key], dict) or not spec[key]:
             yield f"{path}: a mapping with at least one entry is needed where {spec[key]!r} stands"
+    named = [each for key in ("datasets", "methods") if isinstance(spec.get(key), dict) for each in spec[key].items()]
+    for name in (spec.get("name", path.stem), *(name for name, _ in named)):
+        if not isinstance(name, str) or Path(name).name != name or name.startswith(".") or not name.isprintable():
+            yield f"{path}: {name!r} names no folder of results; give text without a / and without a . at its start"
+    for name, files in named:
+        listed = [files] if isinstance(files, str) else files
+        if not isinstance(listed, list) or not listed or not all(isinstance(each, str) for each in listed):
+            yield f"{path}: {name}: {files!r} is no config file and no list of config files"
     seeds = spec.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
         yield f"{path}: seeds is {seeds!r}; give a list of whole numbers such as [0, 1, 2]"
+    elif len(set(seeds)) < len(seeds):
+        yield f"{path}: seeds is {seeds!r}; give each once"
+    if not isinstance(spec.get("config") or {}, dict):
+        yield f"{path}: config is {spec['config']!r}; give a mapping such as a config file of `itmbench fit` holds"
+    elif "seed_everything" in (spec.get("config") or {}):
+        yield f"{path}: config has seed_everything; give seeds instead"
+    for key in ("overrides", "leave_out"):
+        value = spec.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            yield f"{path}: {key} is {value!r}; give a list of mappings, such as - {{method: …, dataset: …}}"
 
 
-def _wrong_overrides(path: Path, spec: Config) -> Iterator[str]:
-    """What is wrong with the overrides of a benchmark file, a line each."""
-    for override in spec.get("overrides") or []:
-        wrong = [f"does not know {each}" for each in _unknown(spec, override, {"config"})]
-        for each in [*wrong, *(["has no config"] if "config" not in override else [])]:
-            yield f"{path}: an override {each}; it takes a dataset and a method of this file, and a config"
-
-
-def _wrong_pairs(path: Path, spec: Config) -> Iterator[str]:
-    """What is wrong with the pairs that a benchmark file leaves out, a line each."""
-    for pair in spec.get("leave_out") or []:
-        wrong = [f"does not know {each}" for each in _unknown(spec, pair, set())]
-        for each in wrong or ([] if pair else ["is empty"]):
-            yield f"{path}: a pair to leave out {each}; it takes a dataset, a method of this file, or both"
+def _wrong_choices(path: Path, spec: Config, key: str) -> Iterator[str]:
+    """What is wrong with the overrides of a benchmark file, or with the pairs that it leaves out, a line each."""
+    also, what = {
+        "overrides": ({"config"}, "an override {}; it takes a dataset and a method of this file, and a config"),
+        "leave_out": (set[str](), "a pair to leave out {}; it takes a dataset, a method of this file, or both"),
+    }[key]
+    for choice in spec.get(key) or []:
+        wrong = [f"does not know {each}" for each in _unknown(spec, choice, also)]
+        if also and not isinstance(choice.get("config"), dict):
+            wrong.append("has no config")
+        for each in wrong or ([] if choice else ["is empty"]):
+            yield f"{path}: {what.format(each)}"
 
 
 def _unknown(spec: Config, choice: Config, also: set[str]) -> list[str]:
     """What a choice of cells, and other keys, names that is not in the benchmark file."""
-    unknown = set(choice) - {"dataset", "method"} - also
+    unknown = {str(key) for key in choice} - {"dataset", "method"} - also
     for key in ("dataset", "method"):
-        if key in choice and choice[key] not in spec[f"{key}s"]:
+        if key in choice and choice[key] not in [*spec[f"{key}s"]]:
             unknown.add(f"{key}: {choice[key]}")
     return sorted(unknown)
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, Stage, Strings
+from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, Stage, Strings, file_digest
 from itmbench.data.formats.files import listing
 from itmbench.data.formats.reader import Reader
 
@@ -53,11 +53,15 @@ def cached(reader: Reader[Any], root: Path | str, cache_dir: Path | str | None =
     inputs = reader.inputs(root, **options)
     for watcher in _watchers:
         watcher += inputs
-    key = _hash(asked.encode() + inputs_digest(inputs, entry.with_suffix(".json")).encode())
+    digests = input_digests(inputs, entry.with_suffix(".json"))
+    key = _hash(asked.encode() + _joint(digests).encode())
     corpus = _load(entry.with_suffix(".npz"), key)
     if corpus is None:
         corpus = reader(root, **options)
         write_whole(entry.with_suffix(".npz"), lambda file: _save(corpus, key, file))
+    for items in (corpus.images, corpus.texts):
+        if isinstance(items, Features) and isinstance(items.array, NpyRows):
+            items.array.know(digests)  # its fingerprint need not read them again
     return corpus
 
 
@@ -85,38 +89,42 @@ _watchers: list[list[Path]] = []
 
 
 def inputs_digest(paths: Sequence[Path], index_path: Path) -> str:
-    """A hash of the contents of files and the listings of folders; the index remembers what each hashed to.
+    """A hash of the contents of files and the listings of folders; as ``input_digests``."""
+    return _joint(input_digests(paths, index_path))
+
+
+def input_digests(paths: Sequence[Path], index_path: Path) -> dict[str, str]:
+    """What contents of files and listings of folders hash to, by path; the index remembers it.
 
     Raises:
         OSError: one of them is gone.
     """
     known = _read_index(index_path)
     index: dict[str, Any] = {}
-    digests = []
+    digests = {}
     settled = time.time_ns() - SETTLED_NS
     for path in paths:
         stamp, changed = _folder_stamp(path) if path.is_dir() else _file_stamp(path)
         entry = known.get(str(path))
         if entry is None or entry["stamp"] != stamp or not _sample_holds(path, entry["sample"]):
-            digest, sample = _listing_digest(path) if path.is_dir() else (_file_digest(path), {})
+            digest, sample = _listing_digest(path) if path.is_dir() else (file_digest(path), {})
             entry = {"stamp": stamp, "digest": digest, "sample": sample}
         if changed < settled:
             index[str(path)] = entry
-        digests.append([str(path), entry["digest"]])
+        digests[str(path)] = entry["digest"]
     if index != known:
         write_whole(index_path, lambda file: file.write(json.dumps(index).encode()))
-    return _hash(json.dumps(digests).encode())
+    return digests
+
+
+def _joint(digests: dict[str, str]) -> str:
+    return _hash(json.dumps(list(digests.items())).encode())
 
 
 def _file_stamp(path: Path) -> tuple[Any, int]:
     """What changes with the content of a file, as far as its entry in the folder tells, and when it last did."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns], stat.st_mtime_ns
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _folder_stamp(folder: Path) -> tuple[Any, int]:

@@ -1,11 +1,13 @@
 """What every dataset is once it has been read: images, texts, the map between them, labels and splits."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +72,7 @@ class NpyRows:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        self._arrays = [_map_npy(path) for path in self.paths]
+        self._arrays = [map_npy(path) for path in self.paths]
         self.lengths = [len(array) for array in self._arrays]
         self._ends = np.cumsum(self.lengths)
         first = self._arrays[0]
@@ -82,6 +84,7 @@ class NpyRows:
                 )
         self.dtype = first.dtype
         self.shape = (sum(self.lengths), *first.shape[1:])
+        self._digests: dict[str, str] = {}
 
     def __len__(self) -> int:
         return sum(self.lengths)
@@ -95,15 +98,37 @@ class NpyRows:
         row: NDArray[Any] = self._arrays[part][picked - self._ends[part]]  # counted from the end of its file
         return row
 
+    def digest(self) -> str:
+        """A hash of the files' contents."""
+        return "\n".join(self._digests.get(str(path)) or file_digest(path) for path in self.paths)
+
+    def know(self, digests: Mapping[str, str]) -> None:
+        """Take over what files, by their path, are known to hash to."""
+        self._digests.update(digests)
+
     def __reduce__(self) -> tuple[type["NpyRows"], tuple[list[Path]]]:
         return NpyRows, (self.paths,)
 
 
-def _map_npy(path: Path) -> NDArray[Any]:
+def file_digest(path: Path) -> str:
+    """A hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """The array of a ``.npy`` file, memory-mapped.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable .npy array ({error}); restore the file") from None
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError, SyntaxError, BadZipFile, TokenError) as error:  # headers are read as Python
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable .npy array of numbers ({reason}); save it with numpy.save") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: holds an archive of arrays; save one array with numpy.save")
     return array
 
 
@@ -131,9 +156,9 @@ class Features:
         return np.asarray(self.array[at], dtype=np.float32), mask
 
     def digest(self) -> str:
-        """A hash of shape, type, row map and about a thousand evenly spaced rows; large arrays are not read whole."""
-        step = max(1, len(self.array) // 1000)
-        return _digest(str((self.array.shape, self.array.dtype)), self.array[::step], self.mask, self.rows)
+        """A hash of all numbers, masks and the row map."""
+        array = self.array.digest() if isinstance(self.array, NpyRows) else self.array
+        return _digest(array, self.mask, self.rows)
 
 
 @dataclass(frozen=True)

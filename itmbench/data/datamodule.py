@@ -63,6 +63,13 @@ class CorpusDataModule(L.LightningDataModule):
         for what, share in (("shuffled_captions", shuffled_captions), ("corrupted_labels", corrupted_labels)):
             if not 0 <= share <= 1:
                 raise InputError(f"{what}: {share} is no share; give a number from 0 to 1")
+        for what, number, lowest in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers or 0, 0),
+        ):
+            if number < lowest:
+                raise InputError(f"data.{what}: {number} is too few; give {lowest} or more")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.shuffled_captions, self.corrupted_labels = shuffled_captions, corrupted_labels
         self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers

@@ -79,6 +79,23 @@ def test_only_keeps_matching_cells(tmp_path: Path) -> None:
         ({"overrides": [{"dataset": "d1"}]}, "", "an override has no config"),
         ({"leave_out": [{"method": "m3"}]}, "", "a pair to leave out does not know method: m3"),
         ({"leave_out": [{}]}, "", "a pair to leave out is empty"),
+        ({"name": "../b"}, "", r"bench.yaml: '../b' names no folder of results"),
+        ({"name": ".running"}, "", "'.running' names no folder"),
+        ({"name": 2024}, "", "2024 names no folder"),
+        ({"methods": {"a/b": "method.yaml"}}, "", "'a/b' names no folder"),
+        ({"methods": {3: "method.yaml"}}, "", "3 names no folder"),
+        ({"methods": {"m": METHOD}}, "", "m: {'model': .*} is no config file and no list"),
+        ({"methods": {"m": []}}, "", r"m: \[\] is no config file"),
+        ({"methods": {"m": "."}}, "", "cannot be read \\(Is a directory\\)"),
+        ({"config": [1]}, "", r"config is \[1\]; give a mapping"),
+        ({"config": {"seed_everything": 7}}, "", "config has seed_everything; give seeds instead"),
+        ({"seeds": [0, 0]}, "", r"seeds is \[0, 0\]; give each once"),
+        ({"seeds": [2**32]}, "", "seeds is .*; give a list of whole numbers"),
+        ({"overrides": {"method": "m"}}, "", "overrides is {'method': 'm'}; give a list of mappings"),
+        ({"overrides": [{"method": ["m"], "config": {}}]}, "", r"an override does not know method: \['m'\]"),
+        ({"overrides": [{"method": "m", "config": "x"}]}, "", "an override has no config"),
+        ({"leave_out": [None]}, "", r"leave_out is \[None\]; give a list"),
+        ({"leave_out": [{"method": "m"}]}, "", "leave_out leaves nothing to run"),
         ({}, "dataset=d3", "--only dataset=d3: this benchmark has no such dataset; choose of d1, d2"),
         ({}, "colour=red", "colour is not dataset, method or seed"),
     ],
@@ -87,6 +104,18 @@ def test_wrong_files_are_one_line(tmp_path: Path, changes: dict[str, Any], only:
     with pytest.raises(InputError, match=message) as error:
         plan(write(tmp_path, **changes), only)
     assert "\n" not in str(error.value)
+
+
+def test_a_name_given_twice_is_no_name_lost(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text("name: b\ndatasets: {d: data.yaml}\nmethods:\n  m: method.yaml\n  m: other.yaml\n")
+    with pytest.raises(InputError, match=r"bench\.yaml:5: m is given twice"):
+        plan(path)
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: [{x: 1}, {x: 2}]\n")
+    assert load_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": [{"x": 1}, {"x": 2}]}
+    path.write_bytes(b"\x00\x01")
+    with pytest.raises(InputError, match=r"bench\.yaml: not YAML"):
+        plan(path)
 
 
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:

@@ -157,13 +157,13 @@ def test_contents_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     root = write_karpathy(tmp_path / "data", karpathy_entries())
     age(root)
     hashed = []
-    digest = cache._file_digest
+    digest = cache.file_digest
 
     def counting_digest(path: Path) -> str:
         hashed.append(path)
         return digest(path)
 
-    monkeypatch.setattr(cache, "_file_digest", counting_digest)
+    monkeypatch.setattr(cache, "file_digest", counting_digest)
     cached(read_karpathy, root, tmp_path / "cache")
     cached(read_karpathy, root, tmp_path / "cache")
     assert len(hashed) == 1

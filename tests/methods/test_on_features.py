@@ -12,6 +12,7 @@ import yaml
 from own_features import write_features
 
 from itmbench.bench import registry, store
+from itmbench.bench.lightning_cli import TRAINER_DEFAULTS
 from itmbench.bench.spec import load_yaml
 from itmbench.cli import main
 from itmbench.data.datasets import FeatureFolder
@@ -53,6 +54,21 @@ def test_trains_and_is_tested(tmp_path: Path, name: str, tokens: bool) -> None:
     model = registry.find("methods", name).load()(image=FeatureEncoder(width=16, hidden=[8]), text=FeatureEncoder())
     root = write_features(tmp_path, tokens, labels=not tokens or name in NEED_LABELS)
     assert run(tmp_path, model, FeatureFolder(str(root), batch_size=12)) > 0
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("name", METHODS)
+def test_trains_in_half_precision_with_the_defaults_of_the_command_line(
+    tmp_path: Path, name: str, precision: Any
+) -> None:
+    torch.manual_seed(0)
+    model = registry.find("methods", name).load()(image=FeatureEncoder(width=16, hidden=[8]), text=FeatureEncoder())
+    data = FeatureFolder(str(write_features(tmp_path, tokens=name not in METHODS_OF_ONE_VECTOR)), batch_size=12)
+    options = ONE_STEP | {"max_steps": 2, "precision": precision, "limit_val_batches": 1.0}
+    fit = L.Trainer(default_root_dir=tmp_path, **(TRAINER_DEFAULTS | options))
+    fit.fit(model, data)
+    assert float(fit.test(model, data, verbose=False)[0]["test/objective"]) > 0
     assert all(bool(weight.isfinite().all()) for weight in model.parameters())
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from itmbench.data.corpus import Corpus, Count, Features, NpyRows, Rows, Stage
+from itmbench.data.corpus import Corpus, Count, Features, NpyRows, Rows, Stage, map_npy
 from itmbench.data.formats.files import read_json, require
 from itmbench.data.formats.reader import reads
 from itmbench.errors import InputError
@@ -51,6 +51,9 @@ def read_feature_folder(root: Path | str, name: str | None = None) -> Corpus:
     """
     root = Path(root).resolve()
     require([root / each for each in REQUIRED], LAYOUT)
+    unknown = sorted({path.name for path in root.glob("*.npy")} - {*REQUIRED, *OPTIONAL})
+    if unknown:  # else a misspelt mask would be no mask
+        raise InputError(f"{root / unknown[0]}: no file of a feature folder ({', '.join(OPTIONAL)}); rename or move it")
     images, texts = (_features(root / f"{what}s.npy", root / f"{what}_mask.npy") for what in ("image", "text"))
     owner = _owners(root / "text_to_image.npy", len(texts), len(images))
     labels, label_names = _labels(root / "labels.npy", len(images))
@@ -60,6 +63,11 @@ def read_feature_folder(root: Path | str, name: str | None = None) -> Corpus:
         raise InputError(
             f"{root / 'splits.json'}: without labels.npy a query's matches are its own pair, so query and gallery must "
             "hold the same images; make them equal or add labels.npy"
+        )
+    if labels is not None and _unmatched(labels, splits) == len(splits["query"]):
+        raise InputError(
+            f"{root / 'labels.npy'}: no query shares a label with another image of the gallery; check its rows, or "
+            "remove the file to retrieve pairs"
         )
     train, val = (splits["train"], splits["val"]) if "val" in splits else _hold_out(splits["train"])
     return Corpus(
@@ -80,16 +88,16 @@ def read_feature_folder(root: Path | str, name: str | None = None) -> Corpus:
     )
 
 
+def _given(path: Path) -> bool:
+    """Whether there is a file, or a link that leads nowhere and so must not pass for none."""
+    return path.exists() or path.is_symlink()
+
+
 def _array(path: Path, kinds: str, what: str, *ranks: int) -> NDArray[Any]:
     """A memory-mapped array of real numbers with a known number of dimensions, none of them empty."""
-    try:
-        array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable .npy array of numbers ({reason}); save it with numpy.save") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
-        found = array.dtype if isinstance(array, np.ndarray) else "an archive of arrays"
-        raise InputError(f"{path}: holds {found}; expected {what}")
+    array = map_npy(path)
+    if array.dtype.kind not in kinds:
+        raise InputError(f"{path}: holds {array.dtype}; expected {what}")
     if array.ndim not in ranks or array.size == 0:
         raise InputError(f"{path}: has shape {list(array.shape)}; expected {what}")
     return array
@@ -98,7 +106,7 @@ def _array(path: Path, kinds: str, what: str, *ranks: int) -> NDArray[Any]:
 def _features(path: Path, mask_path: Path) -> Features:
     array = _array(path, "buif", "one row of numbers an item [N, D], or T rows an item [N, T, D]", 2, 3)
     _check_finite(path, array)
-    if not mask_path.exists():
+    if not _given(mask_path):
         return Features(NpyRows([path]))
     mask = _array(mask_path, "buif", "1 for every real token and 0 for padding [N, T]", 2)
     if array.ndim != 3 or mask.shape != array.shape[:2]:
@@ -157,7 +165,7 @@ def _owners(path: Path, texts: int, images: int) -> Rows:
 
 def _labels(path: Path, images: int) -> tuple[NDArray[np.uint8] | None, list[str]]:
     """Multi-hot labels `[Ni, C]` and their names; of classes, the columns are those that occur, by their number."""
-    if not path.exists():
+    if not _given(path):
         return None, []
     array = _array(path, "buif", "0 and 1 for every label [Ni, C], or one integer class an image [Ni]", 1, 2)
     if len(array) != images:
@@ -170,7 +178,7 @@ def _labels(path: Path, images: int) -> tuple[NDArray[np.uint8] | None, list[str
 
 def _splits(path: Path, images: int) -> dict[str, Rows]:
     """Image rows of every split, ascending."""
-    content = read_json(path)
+    content = read_json(path, unique=True)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no object; expected {{train: [...], query: [...], gallery: [...]}}")
     unknown = sorted(set(content) - {"train", "val", "query", "gallery"})
@@ -241,4 +249,12 @@ def _counts(
             counts.append(Count(what, int((~items.mask.any(axis=1)).sum())))
     if labels is not None:
         counts += [Count("labels", labels.shape[1]), Count("images without a label", int((~labels.any(axis=1)).sum()))]
+        counts.append(Count("queries without another image of their labels in the gallery", _unmatched(labels, splits)))
     return counts
+
+
+def _unmatched(labels: NDArray[np.uint8], splits: dict[str, Rows]) -> int:
+    """Queries that share no label with another image of the gallery."""
+    query, gallery = splits["query"], splits["gallery"]
+    others = labels[gallery].sum(0, dtype=np.int64) - labels[query] * np.isin(query, gallery)[:, None].astype(np.int64)
+    return int((~((labels[query] > 0) & (others > 0)).any(axis=1)).sum())

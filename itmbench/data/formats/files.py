@@ -67,18 +67,31 @@ def read_lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, unique: bool = False) -> Any:
     """The content of a JSON file, packed with gzip or not.
+
+    Args:
+        path: the file.
+        unique: refuse objects with a key twice, of which the last would count.
 
     Raises:
         InputError: as `read_text`, or the text is not JSON.
     """
+
+    def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        require_unique([key for key, _ in pairs], str(path))
+        return dict(pairs)
+
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=read_object if unique else None)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); restore the original file"
         ) from None
+    except InputError:
+        raise
+    except (RecursionError, ValueError) as error:  # lists in lists without end, a number of thousands of digits
+        raise InputError(f"{path}: cannot be read ({error}); restore the original file") from None
 
 
 def read_integers(path: Path, lowest: int, highest: int, what: str) -> list[int]:

@@ -26,7 +26,8 @@ PUBLISHED = {
 def _inputs(root: Path | str, **_: object) -> list[Path]:
     root = Path(root)
     texts = [root / f"{split}_{what}.txt" for split in SPLITS for what in ("caps", "ids")]
-    return [path for path in (*texts, root) if path.exists()]
+    arrays = [root / f"{split}_ims.npy" for split in SPLITS]
+    return [path for path in (*texts, *arrays, root) if path.exists()]
 
 
 @reads(_inputs)

@@ -115,6 +115,7 @@ class Context:
 
     def __init__(self, nodes: Nodes, k: int, blocks: Blocks = "all", seen: Vectors | None = None) -> None:
         self.nodes, self.k, self.blocks = nodes, k, blocks
+        self.modality = nodes.modality  # made with the rest: a test would make a tensor that cannot be trained with
         self.seen = (nodes.vectors, nodes.vectors) if seen is None else seen
         self._order = nodes.item.argsort()
         self._items = nodes.item[self._order].contiguous()
@@ -194,7 +195,7 @@ class Context:
             order = target.argsort(stable=True)
             source, target, cosine = source[order], target[order], cosine[order]
         overlap = jaccard(found.node.flatten(1), self.neighbours.node.flatten(1), target, source)
-        return Edges(source, target, cosine, overlap, 2 * modality[target] + self.nodes.modality[source])
+        return Edges(source, target, cosine, overlap, 2 * modality[target] + self.modality[source])
 
     def _chosen_by(self, vectors: Vectors, own: Own, found: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
         """Source, target and cosine where the target would be among the source's nearest, but not the reverse."""

@@ -75,7 +75,7 @@ class DynamicGraph(nn.Module):
             seen: what the targets' first edges are found by: their states, or what the context is seen by.
             keep: edges that are left out of a layer, once their attention is known, share it among the others.
         """
-        sources, images = context.nodes.vectors + self.modality[context.nodes.modality], len(seen[0])
+        sources, images = context.nodes.vectors + self.modality[context.modality], len(seen[0])
         modality = self.modality[(torch.arange(len(targets), device=targets.device) >= images).long()]
         states, done = targets, list[Propagation]()
         for layer in cast(Iterable[GraphLayer], self.layers):
@@ -128,8 +128,9 @@ class GraphLayer(MessagePassing):
             used, source = edges.source.unique(return_inverse=True)
             features = torch.stack([edges.cosine, edges.jaccard], dim=1)
             features = torch.cat([features, one_hot(edges.kind, KINDS)], dim=1)
-            hidden = self.of_target(targets)[edges.target] + self.of_source(sources[used])[source]
-            logits = logits + self.score(leaky_relu(hidden + self.of_edge(features), 0.2)).squeeze(1).float()
+            kind = self.of_edge.weight.dtype
+            hidden = self.of_target(targets.to(kind))[edges.target] + self.of_source(sources[used].to(kind))[source]
+            logits = logits + self.score(leaky_relu(hidden + self.of_edge(features.to(kind)), 0.2)).squeeze(1).float()
         return softmax(logits, _relation(edges), num_nodes=2 * len(targets))
 
     def forward(self, targets: Tensor, sources: Tensor, edges: Edges, weights: Tensor, images: int) -> Tensor:
@@ -141,7 +142,7 @@ class GraphLayer(MessagePassing):
             size=(len(sources), 2 * len(targets)),
         ).view(len(targets), 2, -1)
         # W is linear: it is the same before and after the sum, and there are fewer targets than edges.
-        change = (self.step.view(KINDS, 1, 1) * self.out).unflatten(0, (2, 2))
+        change = (self.step.view(KINDS, 1, 1) * self.out).unflatten(0, (2, 2)).to(seen.dtype)
         halves = seen[:images], seen[images:]
         moved = [torch.einsum("tsd,sed->te", part, of) for part, of in zip(halves, change, strict=True)]
         return normalize(targets + torch.cat(moved), dim=1)

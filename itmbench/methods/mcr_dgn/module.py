@@ -114,7 +114,6 @@ class MCRDGN(Matcher):
         self.layers, self.static = layers, update == "static"
         self.register_buffer("uses_graph", torch.tensor(True))
         self.register_buffer("label_vote", torch.tensor(float(label_votes[0])))
-        self._choosing = False
         self._filled_at = -1
 
     # --- what a method is -------------------------------------------------------------------------------------------
@@ -238,10 +237,8 @@ class MCRDGN(Matcher):
         self._filled_at = -1  # steps are counted anew
 
     def on_validation_epoch_start(self) -> None:
-        fitting = self.trainer.state.fn == TrainerFn.FITTING
-        if fitting:
+        if self.trainer.state.fn == TrainerFn.FITTING and self.trainer.validating:  # not to check sanity, untrained
             self.fill_bank()
-        self._choosing = fitting and len(self._ways()) > 1
 
     def on_train_epoch_end(self) -> None:
         self.fill_bank()
@@ -249,7 +246,6 @@ class MCRDGN(Matcher):
     def measure(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> Evaluation:
         if not self._choosing:
             return self._said(super().measure(encoded, stage))
-        self._choosing = False
         best: Evaluation | None = None
         for graph, vote in self._ways():
             found = super().measure(
@@ -266,6 +262,14 @@ class MCRDGN(Matcher):
                 self.label_vote.fill_(vote)
         assert best is not None
         return self._said(best)
+
+    @property
+    def _choosing(self) -> bool:
+        """Whether this is the validation of a training, all of it, with something to choose from."""
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING or not trainer.validating:
+            return False
+        return not trainer.fast_dev_run and len(self._ways()) > 1  # type: ignore[attr-defined]
 
     def _ways(self) -> list[tuple[bool, float]]:
         """What validation chooses from: with the graph or without, and how much labels count."""
@@ -305,6 +309,7 @@ class MCRDGN(Matcher):
                 rows = slice(start, start + _ENCODED)
                 image = pictures([image_items[row] for row in images[rows].tolist()], False)
                 text = words([text_items[row] for row in texts[rows].tolist()], False)
+                image, text = self.trainer.precision_plugin.convert_input((image, text))
                 image, text = move_data_to_device((image, text), self.device)
                 parts.append((*self.image_nodes(self.image(image)), *self.text_nodes(self.text(text))))
             image_nodes, seen_image, text_nodes, seen_text = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -361,7 +366,7 @@ class Losses(nn.Module):
         if labels is not None:
             assert self.classifier is not None
             # Unit vectors are short for a classifier that begins with small weights.
-            logits = self.classifier(torch.cat([image, text]) * self.dim**0.5)
+            logits = self.classifier((torch.cat([image, text]) * self.dim**0.5).to(self.classifier.weight.dtype))
             loss = loss + label * binary_cross_entropy_with_logits(logits.float(), labels.float().repeat(2, 1))
         return loss
 

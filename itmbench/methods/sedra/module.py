@@ -148,7 +148,7 @@ class Tokens(nn.Module):
         tokens = self.intra(self.project(items.tokens), mask)
         logits = self.attention(torch.tanh(self.of_token(tokens)) * torch.tanh(self.of_guide(guide)).unsqueeze(1))
         empty = ~mask.any(1, keepdim=True)
-        weights = logits.squeeze(2).float().masked_fill(~mask, -torch.inf).masked_fill(empty, 0.0).softmax(1)
+        weights = logits.squeeze(2).float().masked_fill(~mask, -torch.inf).masked_fill(empty, 0.0).softmax(1) * mask
         attended = (weights.to(tokens.dtype).unsqueeze(2) * tokens).sum(1)
         pooled = guide + attended + masked_max(tokens, mask)
         return Embeddings(normalize(pooled, dim=-1), normalize(tokens, dim=-1) * mask.unsqueeze(2), mask)

@@ -102,7 +102,7 @@ def _whole(attention: GlobalAttention, items: Embeddings) -> Embeddings:
 
 def _similarity(compare: nn.Linear, left: Tensor, right: Tensor) -> Tensor:
     """W (left - right)^2 at length 1: `[..., D]` and `[..., D]` -> `[..., S]`."""
-    return normalize(compare((left - right).square()), dim=-1, eps=SHORTEST)
+    return normalize(compare((left - right).square().to(compare.weight.dtype)), dim=-1, eps=SHORTEST)
 
 
 def _start(layer: nn.Module) -> None:

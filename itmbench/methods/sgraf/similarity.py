@@ -28,6 +28,7 @@ class GlobalAttention(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Tokens `[B, N, D]` with mask, bool `[B, N]` -> `[B, D]` of length 1; zeros where no token is real."""
+        tokens = tokens.to(self.weigh.weight.dtype)
         logits = self.weigh(self.of_token(tokens) * self.of_mean(masked_mean(tokens, mask)).unsqueeze(1)).squeeze(2)
         logits = logits.float().masked_fill(~mask, -torch.inf).masked_fill(~mask.any(1, keepdim=True), 0.0)
         weights = (logits.softmax(1) * mask).unsqueeze(2)

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,28 @@ def zipped(root: Path) -> None:
         np.savez(file, a=np.ones(3))
 
 
+def dangling(root: Path) -> None:
+    (root / "labels.npy").unlink()
+    (root / "labels.npy").symlink_to(root / "nowhere.npy")
+
+
 WRONG: list[tuple[Callable[[Path], Any], str]] = [
     (lambda root: (root / "texts.npy").unlink(), r"missing: .*texts\.npy; expected images\.npy"),
     (written("images.npy", b"\x93NUMPY"), r"images\.npy: not a readable \.npy array"),
     (written("images.npy", b""), r"images\.npy: not a readable \.npy array"),
     (zipped, r"images\.npy: holds an archive"),
+    (written("images.npy", b"PK\x03\x04cut"), r"images\.npy: not a readable \.npy array"),
+    (
+        written("images.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'shape': (2," + b" " * 87),
+        r"images\.npy: not a readable",
+    ),
+    (saved("texts_mask", np.ones((60, 5))), r"texts_mask\.npy: no file of a feature folder .*text_mask\.npy"),
+    (dangling, r"labels\.npy: not a readable \.npy array"),
+    (saved("labels", np.zeros((60, 3))), r"labels\.npy: no query shares a label with another image of the gallery"),
+    (saved("labels", np.arange(60)), r"labels\.npy: no query shares a label with another image of the gallery"),
+    (written("splits.json", b"[" * 100_000), r"splits\.json: cannot be read"),
+    (written("splits.json", b'{"train": [' + b"1" * 5000 + b"]}"), r"splits\.json: cannot be read"),
+    (written("splits.json", b'{"train": [1], "train": [2]}'), r"splits\.json: 'train' occurs twice"),
     (saved("images", np.array([{}], dtype=object)), r"images\.npy: not a readable \.npy array of numbers"),
     (saved("images", np.array(["a", "b"])), r"images\.npy: holds <U1; expected one row of numbers"),
     (saved("texts", np.zeros(60)), r"texts\.npy: has shape \[60\]; expected"),
@@ -205,6 +223,24 @@ def test_what_changes_on_disk_is_read_anew(tmp_path: Path) -> None:
     np.save(root / "images.npy", nan_row)
     with pytest.raises(InputError, match="row 1 holds"):
         cached(read_feature_folder, root, tmp_path / "cache")
+
+
+def test_the_fingerprint_sees_every_row_and_files_are_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, prints = write_features(tmp_path / "set"), set()
+    for row in (0, 17, 59):
+        array = np.load(root / "images.npy")
+        array[row] += 1
+        np.save(root / "images.npy", array)
+        for path in root.iterdir():
+            os.utime(path, (1e9 + row, 1e9 + row))  # long past, as data on disk are
+        prints |= {cached(read_feature_folder, root, tmp_path / "cache").fingerprint}
+        prints |= {read_feature_folder(root).fingerprint}
+    assert len(prints) == 3
+    monkeypatch.setattr("itmbench.data.cache.file_digest", None)
+    monkeypatch.setattr("itmbench.data.corpus.file_digest", None)
+    assert cached(read_feature_folder, root, tmp_path / "cache").fingerprint in prints
 
 
 def test_the_dataset_reads_the_folder(tmp_path: Path) -> None:

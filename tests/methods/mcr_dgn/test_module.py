@@ -163,6 +163,26 @@ def test_learned_attention_begins_as_the_cosine_and_leaves_it(tmp_path: Path) ->
     assert model.training_loss(pairs).item() != pytest.approx(cosine.training_loss(pairs).item(), rel=1e-5)
 
 
+def test_nothing_is_chosen_but_on_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = matcher(), ToyData(str(tmp_path), labels=True, copies=2)
+    measured: list[str] = []
+
+    def measure(self: Matcher, encoded: Any, stage: str) -> Any:
+        measured.append(stage)
+        return true_measure(self, encoded, stage)
+
+    true_measure = Matcher.measure
+    monkeypatch.setattr(Matcher, "measure", measure)
+    fit = trainer(tmp_path, max_epochs=1, check_val_every_n_epoch=2, num_sanity_val_steps=2)
+    fit.fit(model, data)
+    assert model._filled_at == fit.global_step > 0  # after the epoch, not before it
+    before = (bool(model.uses_graph), float(model.label_vote))
+    fit.test(model, data, verbose=False)
+    assert measured == ["test"] and (bool(model.uses_graph), float(model.label_vote)) == before
+    trainer(tmp_path, max_epochs=1).fit(model, data)
+    assert measured[1:] == ["val"] * len(model._ways()) and len(measured) > 2
+
+
 def test_training_attaches_to_the_batch_or_to_the_bank(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path, context="bank")
     pairs = dict(next(iter(data.train_dataloader())))
