@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return int(arguments[0] == "bench")  # which may have cells left
     except KeyboardInterrupt:
         print("\nitmbench: interrupted; the same command goes on from the last epoch", file=sys.stderr)
         return 1
@@ -135,6 +135,7 @@ def _lightning(arguments: list[str]) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from itmbench.bench.child import forget_launcher
     from itmbench.bench.runner import run
+    from itmbench.bench.store import load_results, results
 
     if options.devices < 1:
         raise InputError(f"--devices {options.devices}: give 1 or more")
@@ -151,8 +152,7 @@ def _bench(options: argparse.Namespace) -> int:
         devices=options.devices,
         launcher=options.launcher,
     )
-    if not options.dry_run and options.launcher == "local":
-        from itmbench.bench.store import load_results
+    if not options.dry_run and options.launcher == "local" and any(results(options.results)):
         from itmbench.report.html import write_html
         from itmbench.report.tables import print_tables
 

@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from itmbench.data.order import derived_seed, global_seed
 
@@ -64,6 +65,23 @@ class EndOnSigterm(L.Callback):
         signal.signal(signal.SIGTERM, end)
 
     on_sanity_check_start = on_train_start = on_validation_start = on_test_start = on_predict_start = _set
+
+
+class Checkpoint(ModelCheckpoint):
+    """Goes on in a folder that has been moved, or that another machine knows by another path.
+
+    Lightning's (2.6) forgets how good the best checkpoint was where the path differs, and takes the next one for it.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "", Path(path).name)) if path else path
+
+        if os.path.exists(here(state_dict["best_model_path"]) or here(state_dict["last_model_path"])):
+            paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+            state_dict = {**state_dict, "dirpath": self.dirpath, **{key: here(state_dict[key]) for key in paths}}
+            state_dict["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict)
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -156,7 +156,7 @@ def _train_and_test(
         parameters=measure.parameters(model),
         flops=meter.flops,
         throughput=meter.throughput(),
-        peak_memory=measure.peak_memory(),
+        peak_memory=measure.peak_memory(trainer.strategy.root_device),
         seconds=meter.elapsed(),
         epochs=trainer.current_epoch,
         hardware=measure.hardware(trainer),

@@ -43,22 +43,30 @@ def recall(cells: Sequence[Cell], root: Path) -> bool:
     )
 
 
-def remember(cells: Sequence[Cell], keys: Sequence[str], inputs: Sequence[Path], root: Path) -> None:
-    """Keep what the keys of cells that are done were found from.
+def source(cells: Sequence[Cell], inputs: Sequence[Path], root: Path) -> dict[str, Any]:
+    """What the keys of cells come from, taken when they are found: code and data may change while cells run.
+
+    Args:
+        cells: which.
+        inputs: files and folders that all their datasets were read from.
+        root: the results folder.
+    """
+    read = inputs_digest(inputs, _path(cells, root).with_suffix(".index"))
+    return {"asked": _asked(cells), "inputs": [str(each) for each in inputs], "read": read}
+
+
+def remember(cells: Sequence[Cell], keys: Sequence[str], source: dict[str, Any], root: Path) -> None:
+    """Keep what the keys of cells that are done were found from, unless their configs name files of configs.
 
     Args:
         cells: that are done.
         keys: theirs.
-        inputs: files and folders that all their datasets were read from.
+        source: as ``source`` gave it when they were found.
         root: the results folder.
     """
-    path = _path(cells, root)
-    known = {
-        "asked": _asked(cells),
-        "inputs": [str(each) for each in inputs],
-        "read": inputs_digest(inputs, path.with_suffix(".index")),
-        "keys": list(keys),
-    }
+    if any(value.endswith((".yaml", ".yml", ".json")) for each in cells for value in _texts(each.config)):
+        return
+    path, known = _path(cells, root), {**source, "keys": list(keys)}
     write_whole(path, lambda file: file.write(json.dumps(known).encode()))
 
 
@@ -75,6 +83,14 @@ def _asked(cells: Sequence[Cell]) -> str:
     packages |= {entry.target.partition(".")[0] for group in registry.GROUPS for entry in registry.entries(group)}
     code = [[str(path), _hash(path.read_bytes())] for package in sorted(packages) for path in _sources(package)]
     return _hash(json.dumps([configs, code, versions()], sort_keys=True, default=str).encode())
+
+
+def _texts(config: Any) -> Iterator[str]:
+    """Every text among the values of a config."""
+    if isinstance(config, str):
+        yield config
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from _texts(value)
 
 
 def _packages(config: Any) -> Iterator[str]:
@@ -98,7 +114,11 @@ def _sources(package: str) -> list[Path]:
         return []
     if spec.submodule_search_locations:
         return sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
-    return [Path(spec.origin)] if spec.origin and Path(spec.origin).is_file() else []
+    if not (spec.origin and Path(spec.origin).is_file()):
+        return []
+    folder = Path(spec.origin).parent  # a file where the user is: it may import what lies beside it
+    beside = [path.parent for path in folder.glob("*/__init__.py")]
+    return sorted({*folder.glob("*.py"), *(path for each in beside for path in each.rglob("*.py"))})
 
 
 def _hash(data: bytes) -> str:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from itmbench.bench import registry
-from itmbench.bench.callbacks import EndOnSigterm, SeedEpochs, WholeFiles
+from itmbench.bench.callbacks import Checkpoint, EndOnSigterm, SeedEpochs, WholeFiles
 from itmbench.bench.embedding_writer import EmbeddingWriter
 from itmbench.bench.progress import ignore_noise
 from itmbench.data.datamodule import CorpusDataModule
@@ -71,8 +71,8 @@ class MatcherCLI(LightningCLI):
         The last has a callback of its own: with ``save_last``, Lightning (2.6) writes it only when the best changes. It
         is written where an epoch ends, because that is where a run that goes on can repeat what would have happened.
         """
-        parser.add_lightning_class_args(ModelCheckpoint, "best")
-        parser.add_lightning_class_args(ModelCheckpoint, "last")
+        parser.add_lightning_class_args(Checkpoint, "best")
+        parser.add_lightning_class_args(Checkpoint, "last")
         parser.add_lightning_class_args(EmbeddingWriter, "embeddings")
         parser.set_defaults(
             {
@@ -110,9 +110,9 @@ class MatcherCLI(LightningCLI):
         """
         try:
             super()._parse_ckpt_path()
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
             path = self.config[self.config.subcommand].ckpt_path
-            why = str(error).strip().splitlines()[0]
+            why = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(
                 f"{path}: no checkpoint of tensors and plain values ({why}); give one of `itmbench fit`"
             ) from error
@@ -198,6 +198,8 @@ class CellCLI(MatcherCLI):
         if asked.devices == "auto":
             asked.devices = 1
         named = [each for each in asked.devices.split(",") if each] if "," in str(asked.devices) else asked.devices
+        if not isinstance(named, list) and not str(named).lstrip("-").isdecimal():
+            raise InputError(f"trainer.devices {named}: no number of devices; give one such as 2")
         count = len(named) if isinstance(named, list) else int(named)
         if count < 1:
             raise InputError(f"trainer.devices {asked.devices}: say how many; it is not the same on every machine")

@@ -158,14 +158,14 @@ def reset_peak_memory() -> None:
     """Start a new measurement of peak memory; without a GPU or Linux the peak stays that of the whole process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
+    if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_memory() -> int:
-    """Bytes at the peak since the reset: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak since the reset: of a GPU that it ran on, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -177,7 +177,8 @@ def peak_memory() -> int:
 
 def hardware(trainer: L.Trainer) -> dict[str, Any]:
     """Where it ran: machine, processors, devices and precision."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    device = trainer.strategy.root_device
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "platform": platform.platform(),
         "cpu": _cpu_name(),

@@ -1,5 +1,6 @@
 """What a benchmark prints while it runs: a line an epoch."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -94,7 +95,13 @@ class _Both:
     def write(self, text: str) -> int:
         self._file.write(text)
         self._file.flush()  # what is in no file yet is lost with a process that is killed
-        return self._screen.write(text)
+        with contextlib.suppress(BrokenPipeError):  # nobody looks any more, and training must not end of that
+            self._screen.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._screen.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._screen, name)

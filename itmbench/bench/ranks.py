@@ -19,6 +19,7 @@ import yaml
 from itmbench.bench import cell as cells
 from itmbench.bench import failure, lease, store, tracker
 from itmbench.bench.child import LOOK, Child, end_with_parent
+from itmbench.bench.key import cell_key
 from itmbench.bench.lightning_cli import CellCLI
 from itmbench.bench.progress import quiet
 from itmbench.bench.spec import Cell
@@ -62,7 +63,10 @@ def main(cell: str, folder: str, key: str) -> int:
     try:
         with quiet():
             callbacks = [cells.CheckLease(lease.shared(at))] if first else []
-            cells.train_and_test(Cell(**json.loads(cell), config=config), CellCLI(config), at, key, callbacks)
+            cli = CellCLI(config)
+            if cell_key(yaml.safe_load(cli.dump()), cli.data.corpus) != key:
+                raise RuntimeError("code or data have changed since this benchmark began; start it again")
+            cells.train_and_test(Cell(**json.loads(cell), config=config), cli, at, key, callbacks)
     except lease.Lost:
         return 1
     except Exception as error:

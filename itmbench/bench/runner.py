@@ -121,6 +121,7 @@ def run(
 
         forecast.show(planned, root)
         return []
+    source = done.source(cells, inputs, root) if inputs else None
     here = planned
     left = [each for each in planned if each.outcome() is None]
     if left and (launcher == "slurm" or devices > 1):
@@ -140,8 +141,8 @@ def run(
             print(f"  {failure.advice}", file=sys.stderr)
     if failed:
         print("  --retry-failed tries them again; so does any change that gives them another key", file=sys.stderr)
-    elif inputs:
-        done.remember(cells, [each.key for each in planned], inputs, root)
+    elif source:
+        done.remember(cells, [each.key for each in planned], source, root)
     return [each.cell for each, _ in failed]
 
 
@@ -261,6 +262,7 @@ def _run_one(each: Planned, held: Any) -> None:
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     except Lost:
+        tracker.abandon()
         raise
     except Exception as error:
         tracker.abandon()

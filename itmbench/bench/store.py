@@ -134,6 +134,7 @@ def commit(finished: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     old = finished.with_name(finished.name + ".old")
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # a process was killed where the last line stands
         os.replace(folder, old)
     os.replace(finished, folder)
     shutil.rmtree(old, ignore_errors=True)

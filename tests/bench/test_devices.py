@@ -17,7 +17,9 @@ import torch
 import yaml
 from small_benchmark import content, ended, start, unfinished, write
 
-from itmbench.bench import store
+from itmbench.bench import failure, ranks, store
+from itmbench.bench.lightning_cli import CellCLI
+from itmbench.bench.spec import plan
 from itmbench.cli import main
 
 
@@ -125,6 +127,22 @@ def test_a_cell_on_two_devices_that_is_ended_goes_on_and_has_no_result_before_it
     said = log.read_text()
     assert f"epoch {reached}/15" not in said and f"epoch {reached + 1}/15" in said and "epoch 15/15" in said
     assert not unfinished(tmp_path / "results")
+
+
+def test_a_process_that_finds_other_code_than_the_plan_did_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = plan(write(tmp_path, "m"))[0]
+    folder = tmp_path / "cell"
+    folder.mkdir()
+    (folder / store.CONFIG).write_text(CellCLI(cell.config).dump())
+    monkeypatch.setattr(ranks, "end_with_parent", lambda: None)
+    monkeypatch.setattr(ranks.lease, "shared", lambda folder: None)
+    monkeypatch.setattr(ranks, "LOOK", 0.0)
+    known = {"benchmark": cell.benchmark, "dataset": cell.dataset, "method": cell.method, "seed": cell.seed}
+    assert ranks.main(json.dumps(known), str(folder), "another key") == 1
+    failed = failure.recorded(folder, "another key")
+    assert failed is not None and "have changed since this benchmark began" in failed.error
 
 
 def processes(mark: str) -> list[int]:

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from own_features import write_features
 
-from itmbench.bench import done
+from itmbench.bench import done, runner
 from itmbench.bench.spec import plan
 from itmbench.cli import main
 
@@ -62,6 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_features(tmp_path / "features")
     contents = {
         "my_method.py": METHOD,
+        "my_helper.py": "DIM = 8",
         "own.yaml": SPEC,
         "data.yaml": "data: {class_path: FeatureFolder, init_args: {root: features, batch_size: 8}}",
         "theirs.yaml": "model: {class_path: DualEncoder, init_args: {dim: 8}}",
@@ -70,6 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
     monkeypatch.chdir(tmp_path)
+    sys.modules.pop("my_method", None)  # of another test's folder
     return tmp_path
 
 
@@ -115,6 +118,7 @@ CHANGES = {
     "the benchmark": change("own.yaml", "max_epochs: 1", "max_epochs: 2"),
     "a config": change("theirs.yaml", "dim: 8", "dim: 9"),
     "a method outside": change("my_method.py", "dim: int = 8", "dim: int = 9"),
+    "a module beside it": change("my_helper.py", "8", "9"),
     "the data": other_features,
     "a result's key": change("results/own/mine/mine/seed0/result.json", '"key": "', '"key": "0'),
     "a result that is gone": lambda: Path("results/own/mine/mine/seed0/result.json").unlink(),
@@ -146,3 +150,28 @@ def test_asking_for_more_than_what_is_done_runs_it(
     assert "theirs on mine, seed 0: done before" in capsys.readouterr().out
     assert main([*COMMAND, "--force"]) == 0
     assert "done before" not in capsys.readouterr().out
+
+
+def test_code_that_changes_while_cells_run_is_not_what_they_were_run_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    run_all = runner._run_all
+
+    def edit(*arguments: Any) -> None:
+        run_all(*arguments)
+        change("my_method.py", "dim: int = 8", "dim: int = 9")()
+
+    monkeypatch.setattr(runner, "_run_all", edit)
+    assert main(COMMAND) == 0
+    assert not done.recall(plan("own.yaml"), Path("results"))
+
+
+def test_configs_that_name_files_are_planned_every_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    encoder = "{class_path: FeatureEncoder, init_args: {width: 16}}"
+    (folder / "encoder.yaml").write_text(encoder)
+    change("own.yaml", f"&encoder {encoder}", "encoder.yaml")()
+    change("own.yaml", "*encoder", encoder)()
+    assert main(COMMAND) == 0
+    assert not done.recall(plan("own.yaml"), Path("results"))

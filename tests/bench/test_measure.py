@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,3 +36,10 @@ def test_operations_that_are_done_once_are_no_items() -> None:
 
     model = SimpleNamespace(encode_image=encode)
     assert measure._flops(model, {"image": {"x": torch.ones(4, 3)}}, "image") == 2 * 3 * 5
+
+
+def test_memory_is_that_of_the_device_that_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    assert measure.peak_memory(torch.device("cuda", 0)) == 7
+    assert measure.peak_memory(torch.device("cpu")) > 1e7

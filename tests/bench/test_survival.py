@@ -1,6 +1,8 @@
 """A benchmark that is killed, stopped, shared or partly broken: what is left, and what the next call makes of it."""
 
+import contextlib
 import gc
+import io
 import os
 import random
 import signal
@@ -14,9 +16,13 @@ import yaml
 from small_benchmark import FILES, bench, content, ended, start, unfinished, write
 from toy import TOY_MODEL
 
-from itmbench.bench import runner, store
+from itmbench.bench import cell as cells
+from itmbench.bench import runner, store, tracker
+from itmbench.bench.callbacks import Checkpoint
+from itmbench.bench.lease import Lease, Lost
 from itmbench.bench.lightning_cli import MatcherCLI
-from itmbench.bench.progress import EpochLines
+from itmbench.bench.progress import EpochLines, logged
+from itmbench.bench.spec import plan
 from itmbench.cli import main
 from itmbench.methods.base import Matcher
 
@@ -147,9 +153,78 @@ def test_stopped_it_ends_cleanly_and_goes_on(
     printed = (tmp_path / "log").read_text()
     assert "interrupted; the same command goes on from the last epoch" in printed and "Traceback" not in printed
     assert [path.name for path in running.iterdir()] == ["seed0"]  # no lease is left
-    assert ended(start([str(spec), str(tmp_path / "results")], tmp_path / "log")) == 0
+    moved = tmp_path / "moved" if which == signal.SIGTERM else tmp_path / "results"
+    os.rename(tmp_path / "results", moved)
+    assert ended(start([str(spec), str(moved)], tmp_path / "log")) == 0
     assert "epoch 1/3" not in (tmp_path / "log").read_text().removeprefix(printed)
-    assert content(tmp_path / "results") == whole
+    assert content(moved) == whole
+
+
+def test_a_checkpoint_that_was_moved_is_still_the_best(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    best, score = tmp_path / "there" / "best.ckpt", torch.tensor(0.7)
+    state = {
+        "dirpath": str(best.parent),
+        "best_model_path": str(best),
+        "best_model_score": score,
+        "kth_best_model_path": str(best),
+        "kth_value": score,
+        "best_k_models": {str(best): score},
+        "last_model_path": "",
+    }
+    for there in (False, True):
+        if there:
+            (tmp_path / "here" / "best.ckpt").touch()
+        checkpoint = Checkpoint(str(tmp_path / "here"), monitor="m", mode="max")
+        checkpoint.load_state_dict(state)
+        here = str(tmp_path / "here" / "best.ckpt")
+        assert checkpoint.best_model_path == (here if there else str(best))
+        assert checkpoint.best_model_score == (score if there else None)
+        assert checkpoint.best_k_models == ({here: score} if there else {})
+
+
+def test_a_reader_of_the_output_that_goes_ends_nothing(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with contextlib.redirect_stdout(Gone()), logged(tmp_path / "log"):
+        print("epoch 1", flush=True)
+    assert (tmp_path / "log").read_text() == "epoch 1\n"
+
+
+def test_what_an_earlier_replacement_has_left_does_not_keep_a_cell_from_its_place(tmp_path: Path) -> None:
+    for name in ("finished", "place", "finished.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "which").write_text(name)
+    store.commit(tmp_path / "finished", tmp_path / "place")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert (tmp_path / "place" / "which").read_text() == "finished"
+
+
+def test_a_benchmark_without_any_result_says_only_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    spec = write(tmp_path, "bad", epochs=2, bad={"while_there": str(there), "how": "nan"})
+    assert main(bench(spec, tmp_path / "results")) == 1
+    assert capsys.readouterr().err.startswith("FAILED bad on toy, seed 0: Diverged")
+
+
+def test_a_run_that_another_process_takes_over_is_logged_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*arguments: Any) -> None:
+        raise Lost("taken")
+
+    abandoned: list[bool] = []
+    monkeypatch.setattr(cells, "run_cell", lose)
+    monkeypatch.setattr(tracker, "abandon", lambda: abandoned.append(True))
+    planned, _ = runner._resolve(plan(write(tmp_path, "m")), tmp_path / "results", False, False, "")
+    with pytest.raises(Lost):
+        runner._run_one(planned[0], Lease.__new__(Lease))
+    assert abandoned == [True]
 
 
 def test_a_scheduler_that_ends_all_processes_at_once_interrupts_and_fails_nothing(tmp_path: Path) -> None:
