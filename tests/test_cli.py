@@ -153,3 +153,22 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     command = f"{sys.executable} -u -m itmbench.cli list | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "methods:\n", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--model SEDRAA", "model: there is no SEDRAA; give one of CCA, CLIP, "),
+        ("--model SEDRA --model.dimm 3", "model: SEDRA: Option 'dimm' is not accepted"),
+        ("--model SEDRA --model.dim abc", "model.dim: abc is no int"),
+        ("--model SEDRA --model.loss Info", "model.loss: there is no Info; give one of InfoNCE, TripletLoss, or "),
+        ("--model SEDRA --data Foo", "data: there is no Foo; give one of KarpathyCaptions, "),
+        ("--model no_module.X", "model: X: No module named 'no_module'"),
+        ("--model SEDRA --trainer.max_epochs x", "trainer.max_epochs: x is none of int, "),
+        ("--model SEDRA --data.batch_size 0", "data.batch_size: 0 is too few; give 1 or more"),
+    ],
+)
+def test_a_wrong_option_is_told_in_a_short_line(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--data", "MirFlickrMini", *options.split()]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
+    assert len(lines) == 1 and lines[0].startswith(f"itmbench: {said}") and len(lines[0]) < 300

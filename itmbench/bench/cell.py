@@ -13,10 +13,12 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from itmbench.bench import audit, failure, measure, ranks, store, tracker
 from itmbench.bench.callbacks import StopWhenDiverged
+from itmbench.bench.key import cell_key
 from itmbench.bench.lease import Lease
 from itmbench.bench.lightning_cli import CellCLI
 from itmbench.bench.progress import EpochLines, logged, quiet
@@ -120,6 +122,9 @@ def _train_and_test(
     tracker.prepare(cli.config, cell)
     trainer, model = cli.make(folder, [meter, EpochLines(), watch, StopWhenDiverged(), *callbacks])
     data = copy.copy(cli.data)  # Lightning keeps the trainer in it, and with that the model
+    config = yaml.safe_load(cli.dump())
+    del config["seed_everything"]
+    recipe = cell_key(config, data.corpus)
     last = folder / LAST
     trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     chosen = trainer.checkpoint_callback
@@ -163,6 +168,7 @@ def _train_and_test(
         versions=measure.versions(),
         git=measure.git_state(),
         finished=datetime.now(UTC).isoformat(timespec="microseconds"),
+        recipe=recipe,
         audit={finding.name: finding.as_dict() for finding in findings},
     )
     return trainer, result

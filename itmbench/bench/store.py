@@ -22,8 +22,8 @@ from itmbench.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 2
-"""Of ``result.json``; 2 added ``audit``. Results of 1 are read as well."""
+SCHEMA = 3
+"""Of ``result.json``; 2 added ``audit``, 3 ``recipe``. Older results are read as well."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
 RUNNING = ".running"
 """Folder, below the results, of cells that are not complete, and of what is being merged or removed."""
@@ -57,6 +57,7 @@ class Result:
         peak_memory: bytes.
         seconds: wall time of the cell, training and test.
         audit: check of the leak audit -> passed, found and bound; empty in results of before there was one.
+        recipe: hash as ``key``, but for the seed: seeds are averaged where it is the same; empty in older results.
     """
 
     key: str
@@ -82,6 +83,7 @@ class Result:
     finished: str
     schema: int = SCHEMA
     audit: dict[str, Annotated[dict[str, Any], AfterValidator(_with("passed"))]] = field(default_factory=dict)
+    recipe: str = ""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
@@ -303,6 +305,7 @@ def _row(folder: Path, result: Result) -> dict[str, Any]:
         "fingerprint": result.data["fingerprint"],
         "pretraining": result.pretraining,
         "inductive": result.inductive,
+        "recipe": result.recipe,
         "audit_failed": ", ".join(name for name, finding in result.audit.items() if not finding["passed"]),
         "parameters": result.parameters["all"],
         "trained_parameters": result.parameters["trained"],

@@ -17,7 +17,7 @@ from itmbench.errors import InputError
 from itmbench.report.columns import Column, find
 from itmbench.report.paired import PairedResults, parts
 from itmbench.report.published import Published, published
-from itmbench.report.words import MARK, audit_in_words
+from itmbench.report.words import MARK, audit_in_words, mixed_in_words
 
 GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive")
 """Rows that differ in one of these are never ranked together."""
@@ -45,11 +45,11 @@ class Table:
         dataset: its name in the benchmark.
         pretraining: class of what the encoders had seen before.
         inductive: every test item was encoded alone; if not, the rows are a diagnostic and are not ranked.
-        ranked: methods that may be ranked: none if not inductive, and none that failed the audit.
+        ranked: methods that may be ranked: none if not inductive, and none that failed the audit or mixes recipes.
         title: dataset, protocol, what the encoders had seen before, and what a random order scores.
         reason: why these rows are not in another table of the same dataset; empty if it has only this one.
-        warning: which methods failed the leak audit, and why none could be marked, to stand below the table; empty if
-            all is well.
+        warning: which methods failed the leak audit, whose seeds differ in more than the seed, and why none could be
+            marked, to stand below the table; empty if all is well.
         protocol: what measured them.
         objective: name, in the results, of the metric that orders them.
         cells: what to print, a row a method.
@@ -168,7 +168,8 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
         cells[heading] = [_cell(column, mean, std) for mean, std in zip(means[key], deviations[key], strict=True)]
     best, untested = pd.DataFrame(False, index=cells.index, columns=cells.columns), ""
     # A method that failed the audit is no yardstick.
-    ranked = [name for name in cells.index if own["inductive"] and not name.endswith(MARK)]
+    mixed = _mixed(rows)
+    ranked = [name for name in cells.index if own["inductive"] and not name.endswith(MARK) and name not in mixed]
     try:
         if mark:
             _mark(best, columns, rows, ranked)
@@ -182,7 +183,7 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
         title=f"{own['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[own['pretraining']]}"
         + _chance(rows, objective, columns),
         reason=_reason(own, siblings),
-        warning=" ".join(filter(None, (audit_in_words(failed), untested))),
+        warning=" ".join(filter(None, (audit_in_words(failed), mixed_in_words(mixed), untested))),
         protocol=protocol,
         objective=objective,
         cells=cells,
@@ -213,6 +214,12 @@ def _failed(rows: pd.DataFrame) -> dict[str, list[str]]:
     """Label of each method that failed checks of the leak audit, with any seed -> their names."""
     joined = rows[rows["audit_failed"] != ""].groupby("label")["audit_failed"]
     return {str(label): sorted({name for names in checks for name in names.split(", ")}) for label, checks in joined}
+
+
+def _mixed(rows: pd.DataFrame) -> list[str]:
+    """Labels of methods whose seeds were not all run with the same options, data and code."""
+    kinds = rows[rows["recipe"] != ""].groupby("label")["recipe"].nunique()
+    return [str(label) for label in kinds.index[kinds > 1]]
 
 
 def _cell(column: Column, mean: float, std: float) -> str:

@@ -54,6 +54,20 @@ def audit_in_words(failed: dict[str, list[str]]) -> str:
     return f"{MARK} failed the leak audit, so its numbers may hold knowledge of other test items: {'; '.join(methods)}."
 
 
+def mixed_in_words(methods: list[str]) -> str:
+    """Which methods have rows that are no mean over seeds; empty if none has.
+
+    Args:
+        methods: whose seeds differ in more than the seed.
+    """
+    if not methods:
+        return ""
+    return (
+        f"Not ranked, since not all seeds were run with the same options, data and code: {', '.join(methods)}; run the "
+        "benchmark again, or remove the older cells with `itmbench results rm`."
+    )
+
+
 def _caption(protocol: dict[str, Any]) -> tuple[str, ...]:
     return (
         "i2t: an image asks for captions among those of all images; its rank is that of its best-ranked own caption.",

@@ -97,6 +97,21 @@ def test_a_model_is_measured_as_it_comes_when_no_epoch_is_trained(
     assert result["validation"] == pytest.approx(float(said.split()[1]), abs=1e-3)
 
 
+def test_the_recipe_is_that_of_all_seeds_and_of_no_other_config(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    content = yaml.safe_load(spec.read_text()) | {"seeds": [0, 1]}
+    content["config"]["trainer"]["max_epochs"] = 0
+    spec.write_text(yaml.safe_dump(content))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
+    first = itmbench.load_results(tmp_path / "results")["recipe"]
+    assert first[0] == first[1] != ""
+    content["config"]["trainer"]["gradient_clip_val"] = 0.5
+    spec.write_text(yaml.safe_dump(content))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results"), "--only", "seed=1"]) == 0
+    again = itmbench.load_results(tmp_path / "results")["recipe"]
+    assert again[0] == first[0] != again[1]
+
+
 def test_a_changed_config_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = str(tmp_path / "results")
     assert main(["bench", str(write_spec(tmp_path, m={"class_path": "InfoNCE"})), "--results", results]) == 0
@@ -140,6 +155,25 @@ def test_wrong_configs_are_told_together_before_anything_runs(
     first, second = (line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: "))
     assert "bad on toy" in first and "NoLoss" in first and "worse on toy" in second and "NoOther" in second
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "option", [{"fast_dev_run": True}, {"limit_val_batches": 0}, {"enable_checkpointing": False}, {"barebones": True}]
+)
+def test_options_that_leave_no_best_epoch_are_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: dict[str, Any]
+) -> None:
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    content = yaml.safe_load(spec.read_text())
+    content["config"]["trainer"] |= option
+    spec.write_text(yaml.safe_dump(content))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 2
+    error = capsys.readouterr().err
+    assert f"m on toy: trainer.{next(iter(option))} " in error and error.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "file").touch()
+    assert main(["bench", str(spec), "--results", str(tmp_path / "file")]) == 2
+    assert "file: not a folder; name one" in capsys.readouterr().err
 
 
 def test_missing_data_are_told_once_for_all_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,21 @@ def test_trains_and_is_tested(tmp_path: Path, name: str, tokens: bool) -> None:
     assert all(bool(weight.isfinite().all()) for weight in model.parameters())
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "cca"])  # which has to be solved first
+def test_what_the_mask_hides_is_never_looked_at(name: str) -> None:
+    """Also where it hides all of an item."""
+    torch.manual_seed(0)
+    model = registry.find("methods", name).load()(image=FeatureEncoder(width=6), text=FeatureEncoder(width=6))
+    tokens, mask = torch.randn(3, 5, 6), torch.arange(5) < torch.tensor([[5], [2], [0]])
+    hidden = torch.where(mask.unsqueeze(2), tokens, torch.randn(3, 5, 6))
+    with torch.no_grad():
+        for encode in (model.eval().encode_image, model.encode_text):
+            one, other = encode({"features": tokens, "mask": mask}), encode({"features": hidden, "mask": mask})
+            assert torch.equal(one.pooled, other.pooled)
+            if one.tokens is not None:
+                assert torch.equal(one.tokens[one.mask], other.tokens[other.mask])
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("name", METHODS)
 def test_trains_in_half_precision_with_the_defaults_of_the_command_line(

@@ -96,6 +96,16 @@ def test_a_method_that_failed_the_audit_is_neither_marked_nor_a_yardstick(frame:
     assert not tables(leaky)[0].best.to_numpy().any()  # one honest method is left
 
 
+def test_seeds_of_different_recipes_are_shown_and_not_ranked(frame: pd.DataFrame) -> None:
+    best = frame["method"] == "dual_infonce"
+    mixed = frame.assign(recipe=[f"r{seed > 0}" if of else "r" for of, seed in zip(best, frame["seed"], strict=True)])
+    flickr = tables(mixed)[0]
+    assert "dual_infonce" in flickr.cells.index and "dual_infonce" not in flickr.ranked and flickr.ranked
+    assert not flickr.best.loc["dual_infonce"].any()
+    assert "not all seeds were run with the same options, data and code: dual_infonce;" in flickr.warning
+    assert not tables(frame.assign(recipe="r"))[0].warning
+
+
 def test_without_queries_nothing_is_marked_and_the_table_says_why(
     frame: pd.DataFrame, more: More, capsys: pytest.CaptureFixture[str]
 ) -> None:
