@@ -165,6 +165,7 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
         ("--model SEDRA --data Foo", "data: there is no Foo; give one of KarpathyCaptions, "),
         ("--model no_module.X", "model: X: No module named 'no_module'"),
         ("--model SEDRA --trainer.max_epochs x", "trainer.max_epochs: x is none of int, "),
+        ("--model SEDRA --trainer.devices 0", "trainer: "),
         ("--model SEDRA --data.batch_size 0", "data.batch_size: 0 is too few; give 1 or more"),
     ],
 )
@@ -172,3 +173,24 @@ def test_a_wrong_option_is_told_in_a_short_line(options: str, said: str, capsys:
     assert main(["fit", "--data", "MirFlickrMini", *options.split()]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
     assert len(lines) == 1 and lines[0].startswith(f"itmbench: {said}") and len(lines[0]) < 300
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("audit --images 1", "--images 1: give 2 or more"),
+        ("predict --embeddings.folder FILE/below", "--embeddings.folder "),
+    ],
+)
+def test_what_could_only_fail_at_the_end_is_told_at_the_start(
+    command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    encoders = ["--model.image", TINY_IMAGE, "--model.text", TINY_TEXT]
+    options = ["--model", "DualEncoder", *encoders, "--data", "toy.ToyData", "--data.root", str(tmp_path / "toy")]
+    name, *rest = command.split()
+    assert main([name, *options, "--trainer.accelerator", "cpu", *rest]) == 2
+    error = capsys.readouterr().err
+    assert f"no --ckpt_path: {'test' if name == 'audit' else name} takes the model as it is built, untrained" in error
+    assert error.splitlines()[-1].startswith(f"itmbench: {said}")

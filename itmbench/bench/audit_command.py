@@ -10,6 +10,7 @@ from itmbench.bench.lightning_cli import MatcherCLI
 from itmbench.bench.progress import quiet
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
+from itmbench.errors import InputError
 from itmbench.methods.base import Matcher
 from itmbench.retrieval.audit import Finding
 from itmbench.retrieval.canaries import part
@@ -50,6 +51,8 @@ class AuditCLI(MatcherCLI):
 
     def test(self, model: Matcher, datamodule: CorpusDataModule, verbose: bool, **options: Any) -> None:
         """What runs instead of the trainer's test."""
+        if self.config.test.images < 2:
+            raise InputError(f"--images {self.config.test.images}: give 2 or more, so that one can know of another")
         self.corpus = part(datamodule.corpus, self.config.test.images)
         with quiet():
             self.findings = audit(self.trainer, model, datamodule.with_corpus(self.corpus), **options)

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from itmbench.encoders import Embeddings
+from itmbench.errors import InputError
 from itmbench.methods.base import Matcher
 
 
@@ -24,6 +25,10 @@ class EmbeddingWriter(L.Callback):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._parts = {"image": [], "text": []}
+        try:
+            Path(trainer.default_root_dir, self.folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--embeddings.folder {self.folder}: cannot be made ({error.strerror})") from None
 
     def on_predict_batch_end(
         self,
@@ -48,7 +53,6 @@ class EmbeddingWriter(L.Callback):
         ]
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir, self.folder)
-            folder.mkdir(parents=True, exist_ok=True)
             np.save(folder / "images.npy", tables[0])
             np.save(folder / "texts.npy", tables[1])
             np.save(folder / "text_to_image.npy", np.searchsorted(images, corpus.text_to_image[texts]))

@@ -92,8 +92,15 @@ class MatcherCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """The trainer; it writes checkpoints whole, unless it is given a way of its own."""
-        trainer = super().instantiate_trainer(**kwargs)
+        """The trainer; it writes checkpoints whole, unless it is given a way of its own.
+
+        Raises:
+            InputError: it cannot be built here with these options.
+        """
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not by TRAINER_DEFAULTS: a callback of all trainers keeps the model of the last.
         trainer.callbacks.insert(0, SeedEpochs())  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
