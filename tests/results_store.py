@@ -90,6 +90,7 @@ def make_result(dataset: str, method: str, seed: int, metrics: dict[str, float])
         versions={"itmbench": "0.1.0", "python": "3.11.9", "torch": "2.10.0"},
         git={"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         finished=f"2026-01-0{seed + 1}T12:00:00+00:00",
+        recipe=f"{dataset}-{method}",
     )
 
 

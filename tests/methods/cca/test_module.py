@@ -170,7 +170,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
 
 def test_features_of_a_feature_encoder_are_taken_as_they_are(tmp_path: Path) -> None:
     root = write_features(tmp_path)
-    write_splits(root, train=list(range(40)), val=[40, 41, 42, 43], query=[50, 51, 52], gallery=[50, 51, 52])
+    write_splits(root, train=list(range(40)), val=[40, 41, 42, 43], query=[50, 51, 54], gallery=[50, 51, 54])
     wide = fitted(root, image=FeatureEncoder(width=3, hidden=[4]), text=FeatureEncoder(width=2))
     assert not list(wide.image.parameters())
     torch.testing.assert_close(wide.project_image.abs(), fitted(root).project_image.abs())
