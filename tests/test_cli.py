@@ -115,6 +115,14 @@ WRONG = {
         ["audit", "--model=DualEncoder", "--data=Flickr30KMini", "--ckpt_path=nowhere.ckpt"],
         "nowhere.ckpt: no such checkpoint",
     ),
+    "no such checkpoint by name": (
+        ["test", "--model=DualEncoder", "--data=Flickr30KMini", "--ckpt_path=best"],
+        "best: no such checkpoint",
+    ),
+    "a folder as checkpoint": (
+        ["test", "--model=DualEncoder", "--data=Flickr30KMini", "--ckpt_path=."],
+        ".: no such checkpoint",
+    ),
     "no such benchmark": (["bench", "nowhere.yaml"], "nowhere.yaml: no such file"),
     "no results": (["report", "--results", "nowhere"], "nowhere: no such results folder"),
     "no such corpus": (

@@ -139,8 +139,11 @@ class MatcherCLI(LightningCLI):
         checkpoint = self.config[self.subcommand].ckpt_path if self.subcommand else None
         if self.subcommand and self.subcommand != "fit" and not checkpoint:
             print(f"no --ckpt_path: {self.subcommand} takes the model as it is built, untrained", file=sys.stderr)
-        if checkpoint and checkpoint.endswith(".ckpt") and "://" not in checkpoint and not Path(checkpoint).exists():
-            raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
+        by_name = self.subcommand == "fit" and checkpoint in ("best", "last", "hpc")
+        if checkpoint and not by_name and ":" not in checkpoint:
+            path = Path(checkpoint)
+            if not (path.is_file() or (path / ".metadata").exists()):  # a folder, where weights were sharded
+                raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
 
     def after_validate(self) -> None:
         """Print the metrics of the validation stage."""

@@ -91,7 +91,10 @@ def _summaries(means: pd.DataFrame) -> list[AverageRanks]:
     """The largest sets of methods and datasets in the means `[methods, datasets]`, NaN where one was not measured."""
     measured = [frozenset(of.index[of.notna()]) for _, of in means.iterrows()]
     found: dict[frozenset[str], frozenset[str]] = {}  # methods -> the most datasets that they share
-    for datasets in sorted(set(measured), key=len):
+    shared = set(measured)
+    while (more := shared | {one & other for one in shared for other in measured}) != shared:
+        shared = more
+    for datasets in sorted(shared, key=len):
         methods = frozenset(name for name, of in zip(means.index, measured, strict=True) if of >= datasets)
         if len(datasets) >= 2 and len(methods) >= 3:
             found[methods] = datasets

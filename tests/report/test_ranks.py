@@ -69,6 +69,12 @@ def test_a_summary_for_every_set_that_shares_enough(base: Table) -> None:
     assert average_ranks(made(base, scores[:, :2], ["a", "b"])) == []
 
 
+def test_a_set_that_no_method_has_exactly_is_found(base: Table) -> None:
+    scores = np.array([[3, 2, 1], [1, 2, 3], [1, np.nan, np.nan], [np.nan, 1, np.nan], [np.nan, np.nan, 1]], float)
+    [found] = average_ranks(made(base, scores, ["a", "b", "c"]))
+    assert found.datasets == ["d0", "d1"] and set(found.ranks.index) == {"a", "b", "c"}
+
+
 def test_what_may_not_be_ranked_is_left_out(base: Table) -> None:
     names, scores = ["a", "b", "c"], np.array([[1.0, 2, 3], [1, 3, 2]])
     assert len(average_ranks(made(base, scores, names))) == 1
