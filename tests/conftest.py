@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one a c
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["WANDB_MODE"] = "offline"
 
-import lightning.pytorch  # noqa: E402, F401  its log keeps the stderr of its first import: that of a test is closed later
+import lightning.pytorch  # noqa: F401  its log keeps the stderr of its first import: that of a test is closed later
 
 
 @pytest.fixture(scope="session", autouse=True)
