@@ -13,7 +13,6 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from itmbench.bench import audit, failure, measure, ranks, store, tracker
@@ -122,7 +121,7 @@ def _train_and_test(
     tracker.prepare(cli.config, cell)
     trainer, model = cli.make(folder, [meter, EpochLines(), watch, StopWhenDiverged(), *callbacks])
     data = copy.copy(cli.data)  # Lightning keeps the trainer in it, and with that the model
-    config = yaml.safe_load(cli.dump())
+    config = cli.resolved()
     del config["seed_everything"]
     recipe = cell_key(config, data.corpus)
     last = folder / LAST

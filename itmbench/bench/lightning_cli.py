@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -254,6 +255,11 @@ class CellCLI(MatcherCLI):
     def dump(self) -> str:
         """The config with all its defaults, as YAML that ``itmbench fit --config`` takes."""
         return self.parser.dump(self.config, skip_validation=True)
+
+    def resolved(self) -> dict[str, Any]:
+        """What ``dump`` gives, as plain values."""
+        config: dict[str, Any] = yaml.safe_load(self.dump())
+        return config
 
     def make_model(self) -> Matcher:
         """The model alone, to be asked before anything runs."""

@@ -64,7 +64,7 @@ def main(cell: str, folder: str, key: str) -> int:
         with quiet():
             callbacks = [cells.CheckLease(lease.shared(at))] if first else []
             cli = CellCLI(config)
-            if cell_key(yaml.safe_load(cli.dump()), cli.data.corpus) != key:
+            if cell_key(cli.resolved(), cli.data.corpus) != key:
                 raise RuntimeError("code or data have changed since this benchmark began; start it again")
             cells.train_and_test(Cell(**json.loads(cell), config=config), cli, at, key, callbacks)
     except lease.Lost:

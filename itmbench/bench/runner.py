@@ -315,8 +315,6 @@ def _resolve(
 
     Also all files and folders that the data were read from; none if there are data of which that is not known.
     """
-    import yaml
-
     from itmbench.bench.checks import check_pair
     from itmbench.bench.key import cell_key
     from itmbench.bench.lightning_cli import CellCLI
@@ -332,7 +330,7 @@ def _resolve(
         for cell in cells:
             try:
                 cli = CellCLI(cell.config)
-                config = yaml.safe_load(cli.dump())
+                config = cli.resolved()
                 data = json.dumps(config["data"], sort_keys=True)
                 try:
                     if data not in corpora:
