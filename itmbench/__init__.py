@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from itmbench.bench.store import load_results
+    from itmbench.store import load_results
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_results"]
@@ -12,7 +12,7 @@ __all__ = ["__version__", "load_results"]
 def __getattr__(name: str) -> object:
     """Import what needs pandas only when it is asked for, so that ``import itmbench`` stays quick."""
     if name == "load_results":
-        from itmbench.bench.store import load_results
+        from itmbench.store import load_results
 
         return load_results
     raise AttributeError(f"module 'itmbench' has no attribute '{name}'")

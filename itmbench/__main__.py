@@ -2,7 +2,7 @@
 
 import sys
 
-from itmbench.cli import main
+from itmbench.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from itmbench.bench import store
+from itmbench import store
 
 METHODS = ("dual_infonce", "dual_triplet")
 SEEDS = (0, 1)

@@ -14,8 +14,9 @@ import torch
 import yaml
 from toy import TOY_MODEL
 
-from itmbench.bench import runner, store
-from itmbench.cli import main
+from itmbench import store
+from itmbench.cli.main import main
+from itmbench.runner import run as runner
 
 FORK = multiprocessing.get_context("fork")
 FILES = {"config.yaml", "result.json", "per_query.parquet", "best.ckpt", "log.txt"}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from itmbench.bench.lightning_cli import CellCLI
-from itmbench.bench.spec import Config, load_yaml, merge, plan
-from itmbench.cli import main
+from itmbench.cli.main import main
+from itmbench.runner.lightning import CellCLI
+from itmbench.runner.spec import Config, load_yaml, merge, plan
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CONFIGS = BENCHMARKS / "configs"
@@ -70,7 +70,7 @@ def test_the_command_line_puts_an_encoder_preset_on_top_of_a_method(capsys: pyte
     assert ended.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     arguments = config["model"]["init_args"]
-    assert arguments["loss"]["class_path"] == "itmbench.losses.InfoNCE"
+    assert arguments["loss"]["class_path"] == "itmbench.methods.losses.InfoNCE"
     assert arguments["text"]["init_args"]["name"] == "bert-base-uncased"
     assert arguments["image"]["init_args"]["image_size"] == 224
     assert str(config["trainer"]["devices"]) == "2"

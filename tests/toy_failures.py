@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from itmbench.methods.base import Batch
-from itmbench.methods.dual_encoder.module import DualEncoder
+from itmbench.methods.dual_encoder import DualEncoder
 
 
 class Failing(DualEncoder):

@@ -11,7 +11,7 @@ from itmbench.data.corpus import Rows
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.methods.base import Batch
-from itmbench.methods.dual_encoder.module import DualEncoder
+from itmbench.methods.dual_encoder import DualEncoder
 
 
 class BatchMean(DualEncoder):

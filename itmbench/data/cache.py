@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, Stage, Strings, file_digest
-from itmbench.data.formats.files import listing
-from itmbench.data.formats.reader import Reader
+from itmbench.data.reader import Reader
+from itmbench.data.reading import listing
 
 # Part of every key: raise it when a reader or the stored form changes, and old entries are no longer found.
 VERSION = 1
@@ -38,7 +38,7 @@ def cached(reader: Reader[Any], root: Path | str, cache_dir: Path | str | None =
     processes may share a folder; a damaged or outdated one is read anew.
 
     Args:
-        reader: one of the readers of `itmbench.data.formats`, or your own.
+        reader: one of the readers of `itmbench.data.datasets`, or your own.
         root: the dataset's folder.
         cache_dir: where entries are kept; `default_cache_dir` if not given.
         options: of the reader.

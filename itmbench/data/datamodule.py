@@ -2,25 +2,28 @@
 
 import copy
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from itmbench.data.batches import (
+    EpochOrder,
+    ItemCollate,
+    Items,
+    PairCollate,
+    Pairs,
+    ProbeCollate,
+    Processor,
+    _short_first,
+)
 from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
 from itmbench.data.noise import shuffled_labels, shuffled_pairs
-from itmbench.data.order import EpochOrder, Seeded, derived_seed, global_seed
 from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
-
-Processor = Callable[[Sequence[Any], bool], dict[str, Tensor]]
-"""(raw items, training or not) -> a batch of tensors; an encoder's ``processor()``."""
-
 
 Prepare = Callable[[Any, Rows], tuple[Any, Processor]]
 """(images or texts of a corpus, rows that will be loaded) -> what to load them from, and what makes batches of it; an
@@ -37,7 +40,7 @@ class CorpusDataModule(L.LightningDataModule):
     and the number of the rule as ``probe`` `[B]`.
 
     The order of training and what its processors draw follow from the run's seed, the epoch and the item
-    (`itmbench.data.order`), whatever the number of loader processes.
+    (`itmbench.data.batches`), whatever the number of loader processes.
 
     Args:
         batch_size: pairs in a training batch, on each device.
@@ -231,94 +234,3 @@ def _forks_may_hang() -> bool:
     """
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     return several and "gloo" in torch.distributed.get_backend()
-
-
-class Pairs(Dataset[Any]):
-    """(image row, text row, image, text, seed of what is drawn for them) of every training pair, by epoch and place."""
-
-    def __init__(self, corpus: Corpus, images: Any, texts: Any, rows: Rows) -> None:
-        self.images, self.texts, self.rows = images, texts, rows
-        self.image_of = corpus.image_trained_with
-        self.seed = global_seed()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[int, int, Any, Any, int]:
-        epoch, at = key if isinstance(key, tuple) else (0, key)  # a sampler that is not ours counts no epochs
-        text = int(self.rows[at])
-        image = int(self.image_of[text])
-        drawn = derived_seed(self.seed, epoch, text)
-        return image, text, self.images[image], self.texts[text], drawn
-
-
-class Items(Dataset[Any]):
-    """(row, item) of the given rows of one modality."""
-
-    def __init__(self, source: Any, rows: Rows) -> None:
-        self.source, self.rows = source, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: int) -> tuple[int, Any]:
-        row = int(self.rows[at])
-        return row, self.source[row]
-
-
-@dataclass(frozen=True)
-class PairCollate:
-    """Training pairs -> a batch."""
-
-    image: Processor
-    text: Processor
-    labels: Any
-
-    def __call__(self, pairs: Sequence[tuple[int, int, Any, Any, int]]) -> dict[str, Any]:
-        image_rows, text_rows, images, texts, seeds = zip(*pairs, strict=True)
-        with torch.random.fork_rng(devices=[]):  # without loader processes it is the generator that dropout draws from
-            torch.default_generator.manual_seed(seeds[0])  # for what a processor draws once a batch
-            image = self.image(Seeded(images, seeds), True)
-            text = self.text(Seeded(texts, [derived_seed(seed, 1) for seed in seeds]), True)
-        batch = {
-            "image": image,
-            "text": text,
-            "image_index": torch.tensor(image_rows),
-            "text_index": torch.tensor(text_rows),
-        }
-        if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[list(image_rows)])
-        return batch
-
-
-@dataclass(frozen=True)
-class ItemCollate:
-    """Items of one modality -> a batch."""
-
-    modality: str
-    processor: Processor
-
-    def __call__(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-        rows, values = zip(*items, strict=True)
-        return {self.modality: self.processor(values, False), "index": torch.tensor(rows)}
-
-
-@dataclass(frozen=True)
-class ProbeCollate:
-    """Perturbed captions -> a batch of texts, with the true caption of each and the rule."""
-
-    processor: Processor
-    probes: Probes
-
-    def __call__(self, items: Sequence[tuple[int, str]]) -> dict[str, Any]:
-        rows, strings = zip(*items, strict=True)
-        return {
-            "text": self.processor(strings, False),
-            "index": torch.from_numpy(self.probes.texts[list(rows)]),
-            "probe": torch.from_numpy(self.probes.rules[list(rows)]),
-        }
-
-
-def _short_first(texts: Sequence[str]) -> Rows:
-    """Places of texts by length."""
-    return np.argsort([len(text) for text in texts], kind="stable")

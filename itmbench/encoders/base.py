@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.encoders.frozen import StoredProcessor, stored_items
+from itmbench.encoders.stored import StoredProcessor, stored_items
 
 PRETRAINING = ("scratch", "unimodal", "image-text")
 """What weights have seen before: nothing; images or words alone; images with their texts. Rows rank within a class."""

@@ -19,10 +19,10 @@ from itmbench.data.perturb import RULES
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
 from itmbench.errors import InputError
-from itmbench.losses import positives
+from itmbench.evaluation.probe import probe_shares
+from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
 from itmbench.methods.distributed import gather_embeddings, gather_rows
-from itmbench.retrieval.probe import probe_shares
-from itmbench.retrieval.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
+from itmbench.methods.losses import positives
 
 Batch = dict[str, Any]
 
@@ -112,6 +112,20 @@ class Matcher(L.LightningModule):
     def data(self) -> CorpusDataModule:
         """The datamodule that the trainer runs with."""
         return cast(CorpusDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def training_labels(self) -> Tensor:
+        """Labels of the training images, float32 `[N, C]`, as they are trained with: the corrupted ones where some are.
+
+        Raises:
+            InputError: the data has no labels.
+        """
+        labels = self.data.corpus.labels_trained_with
+        if labels is None:
+            raise InputError(
+                f"{self.data.corpus.name}: has no labels, and {type(self).__name__} needs labels: use a dataset with "
+                "labels"
+            )
+        return torch.from_numpy(labels[self.data.corpus.train]).float()
 
     # --- Lightning --------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from itmbench.bench.store import load_results
 from itmbench.errors import InputError
 from itmbench.report.paired import Difference, PairedResults, holm
 from itmbench.report.ranks import average_ranks, in_words
 from itmbench.report.tables import Table, tables
 from itmbench.report.words import MARK
+from itmbench.store import load_results
 
 METRICS = ("rSum", "hard_negative_accuracy", "i2t/mAP", "t2i/mAP", "mAP")
 HOW = (

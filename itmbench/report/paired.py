@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from itmbench.bench.store import PER_QUERY
 from itmbench.errors import InputError
+from itmbench.store import PER_QUERY
 
 LEVEL = 0.05
 """Of significance; intervals cover 1 minus this."""

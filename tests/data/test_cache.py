@@ -15,11 +15,11 @@ from layouts import karpathy_entries, write_karpathy, write_lines, write_mirflic
 from itmbench.data import cache
 from itmbench.data.cache import cached, default_cache_dir
 from itmbench.data.corpus import Corpus, Features
-from itmbench.data.formats.karpathy import read_karpathy
-from itmbench.data.formats.mirflickr import read_mirflickr
-from itmbench.data.formats.nuswide import read_nuswide
-from itmbench.data.formats.reader import Reader
-from itmbench.data.formats.regions import read_regions
+from itmbench.data.datasets.captions import read_karpathy
+from itmbench.data.datasets.mirflickr import read_mirflickr
+from itmbench.data.datasets.nuswide import read_nuswide
+from itmbench.data.datasets.regions import read_regions
+from itmbench.data.reader import Reader
 from itmbench.errors import InputError
 
 SMALL = {"queries": 1, "train": 2, "val": 1}
@@ -271,7 +271,8 @@ def test_processes_may_share_a_folder(tmp_path: Path) -> None:
     root = write_karpathy(tmp_path / "data", karpathy_entries())
     write_lines(root / "note.txt", ["not part of the dataset"])
     program = (
-        "import sys; from itmbench.data.cache import cached; from itmbench.data.formats.karpathy import read_karpathy\n"
+        "import sys; from itmbench.data.cache import cached\n"
+        "from itmbench.data.datasets.captions import read_karpathy\n"
         "for _ in range(30): print(cached(read_karpathy, sys.argv[1], sys.argv[2]).fingerprint)"
     )
     command = [sys.executable, "-c", program, str(root), str(tmp_path / "cache")]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import toy_corpus
 
-from itmbench.cli import main
+from itmbench.cli.main import main
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.perturb import RULES, caption_probes

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import ToyData
 
-from itmbench.data.order import EpochOrder, derived_seed
+from itmbench.data.batches import EpochOrder, derived_seed
 
 
 def draws(items: Any, train: bool) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mini_reading import read, true_of
 
 from itmbench.data.corpus import Corpus, Features, Stage, Strings
-from itmbench.data.formats.karpathy import read_karpathy
+from itmbench.data.datasets.captions import read_karpathy
 from itmbench.data.mini.flickr30k import plan_flickr30k
 from itmbench.data.perturb import RULES, caption_probes, shuffle_words, swap_attributes, swap_nouns
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.io import savemat
 
 from itmbench.data.corpus import Corpus, Features
-from itmbench.data.formats.dcmh import read_dcmh
-from itmbench.data.formats.feature_folder import read_feature_folder
+from itmbench.data.datasets.dcmh import read_dcmh
+from itmbench.data.datasets.features import read_feature_folder
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "perf" / "simulated_mirflickr.py"
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from toy import ToyData, toy_encoders
 
-from itmbench.methods.dual_encoder.module import DualEncoder
+from itmbench.methods.dual_encoder import DualEncoder
 
 
 class InOrder(ToyData):

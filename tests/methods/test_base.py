@@ -11,9 +11,9 @@ from toy import ToyData, toy_encoders
 from itmbench.encoders import Embeddings, TimmImageEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.losses import InfoNCE, TripletLoss
 from itmbench.methods.base import Batch
-from itmbench.methods.dual_encoder.module import DualEncoder
+from itmbench.methods.dual_encoder import DualEncoder
+from itmbench.methods.losses import InfoNCE, TripletLoss
 
 
 def trainer(folder: Path, **options: object) -> L.Trainer:

@@ -10,12 +10,12 @@ from torch import Tensor
 from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
-from itmbench.losses import InfoNCE, TripletLoss
 from itmbench.methods.base import Matcher
-from itmbench.methods.scan.module import SCAN
-from itmbench.methods.sgraf.module import SGRAF
-from itmbench.methods.vse.module import VSE
-from itmbench.methods.vse_inf.module import VSEInfinity
+from itmbench.methods.losses import InfoNCE, TripletLoss
+from itmbench.methods.scan import SCAN
+from itmbench.methods.sgraf import SGRAF
+from itmbench.methods.vse import VSE
+from itmbench.methods.vse_inf import VSEInfinity
 
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "vse": (VSE, {}),

@@ -11,7 +11,7 @@ from toy import ToyData
 from toy_clip import save_toy_clip
 from transformers import CLIPProcessor
 
-from itmbench.cli import main
+from itmbench.cli.main import main
 from itmbench.encoders import (
     PretrainedCLIPImageEncoder,
     PretrainedCLIPTextEncoder,
@@ -19,9 +19,9 @@ from itmbench.encoders import (
     ScratchCLIPTextEncoder,
 )
 from itmbench.errors import InputError
-from itmbench.losses import InfoNCE, TripletLoss
-from itmbench.methods.clip.module import CLIP
-from itmbench.retrieval import caption_retrieval
+from itmbench.evaluation import caption_retrieval
+from itmbench.methods.clip import CLIP
+from itmbench.methods.losses import InfoNCE, TripletLoss
 
 ZERO_SHOT = Path(__file__).parents[2] / "benchmarks" / "configs" / "methods" / "clip_zeroshot.yaml"
 

@@ -6,8 +6,8 @@ import lightning as L
 import pytest
 import yaml
 
-from itmbench.bench.lightning_cli import CellCLI
-from itmbench.bench.spec import plan
+from itmbench.runner.lightning import CellCLI
+from itmbench.runner.spec import plan
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CELLS = {

@@ -15,10 +15,17 @@ from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.losses import InfoNCE, TripletLoss
-from itmbench.methods.hrem import graph
-from itmbench.methods.hrem.graph import RelationLayer, relation_graph, token_relevance
-from itmbench.methods.hrem.module import HREM, RelationPooling, divergence, mean_of_largest
+from itmbench.methods import hrem as graph
+from itmbench.methods.hrem import (
+    HREM,
+    RelationLayer,
+    RelationPooling,
+    divergence,
+    mean_of_largest,
+    relation_graph,
+    token_relevance,
+)
+from itmbench.methods.losses import InfoNCE, TripletLoss
 
 PAIRS = torch.tensor([0, 1, 2, 2, 4, 5])
 """Images of a batch; the third and fourth pair are two texts of one image."""

@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 from toy import ToyData, toy_encoders
 
-from itmbench.cli import main
+from itmbench.cli.main import main
 from itmbench.errors import InputError
-from itmbench.methods.dcmh.module import DCMH
-from itmbench.methods.dscmr.module import DSCMR
-from itmbench.methods.gnn4cmr.graph import LabelClassifiers, label_graph
-from itmbench.methods.gnn4cmr.module import GNN4CMR
-from itmbench.methods.labels import label_error, training_labels
+from itmbench.methods.dcmh import DCMH
+from itmbench.methods.dscmr import DSCMR
+from itmbench.methods.gnn4cmr import GNN4CMR, LabelClassifiers, label_graph
+from itmbench.methods.losses import label_error
 
 METHODS: dict[str, Any] = {"dscmr": DSCMR, "dcmh": DCMH, "gnn4cmr": GNN4CMR}
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -285,7 +284,7 @@ def test_the_graph_is_of_the_training_labels_as_they_are_trained(tmp_path: Path)
     few = data.with_corpus(dataclasses.replace(corpus, train=corpus.train[:20]))
     model = method("gnn4cmr")
     trainer(tmp_path, max_steps=0).fit(model, few)
-    used = training_labels(model)
+    used = model.training_labels()
     assert used.tolist() == corpus.labels_trained_with[:20].tolist() != corpus.labels[:20].tolist()
     network = model.classifiers
     graph = torch.zeros(8, 8).index_put((network.edges[1], network.edges[0]), network.weights)

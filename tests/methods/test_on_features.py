@@ -11,16 +11,17 @@ import torch
 import yaml
 from own_features import write_features
 
-from itmbench.bench import registry, store
-from itmbench.bench.lightning_cli import TRAINER_DEFAULTS
-from itmbench.bench.spec import load_yaml
-from itmbench.cli import main
+from itmbench import store
+from itmbench.cli.main import main
 from itmbench.data.datasets import FeatureFolder
 from itmbench.encoders import FeatureEncoder
 from itmbench.errors import InputError
 from itmbench.methods.base import Matcher
-from itmbench.methods.clip.module import CLIP
-from itmbench.methods.dual_encoder.module import DualEncoder
+from itmbench.methods.clip import CLIP
+from itmbench.methods.dual_encoder import DualEncoder
+from itmbench.runner import registry
+from itmbench.runner.lightning import TRAINER_DEFAULTS
+from itmbench.runner.spec import load_yaml
 
 CONFIGS = Path(__file__).parents[2] / "benchmarks" / "configs"
 METHODS = [entry.name for entry in registry.entries("methods") if entry.name != "clip"]

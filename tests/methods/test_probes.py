@@ -8,10 +8,10 @@ import pytest
 import torch
 from toy import COLOURS, GROUNDS, ToyData, toy_encoders
 
-from itmbench.bench.measure import Meter
 from itmbench.encoders import Embeddings
 from itmbench.methods.base import Batch
-from itmbench.methods.dual_encoder.module import DualEncoder
+from itmbench.methods.dual_encoder import DualEncoder
+from itmbench.runner.cost import Meter
 
 PROBES = {"test/probe/word_order", "test/probe/nouns", "test/probe/attributes"}
 

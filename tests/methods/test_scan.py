@@ -11,7 +11,7 @@ from toy_tokens import real, toy_items
 
 from itmbench.encoders import Embeddings
 from itmbench.methods import token_matcher
-from itmbench.methods.scan.module import SCAN
+from itmbench.methods.scan import SCAN
 
 IMAGES, TEXTS = toy_items([5, 1, 4, 5], seed=1), toy_items([6, 1, 3, 6, 2], seed=2)
 DIRECTIONS, AGGREGATIONS = ("t2i", "i2t"), ("mean", "lse")

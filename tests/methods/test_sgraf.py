@@ -12,8 +12,7 @@ from toy_tokens import real, toy_items
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods import token_matcher
-from itmbench.methods.sgraf.module import SGRAF
-from itmbench.methods.sgraf.similarity import GlobalAttention
+from itmbench.methods.sgraf import SGRAF, GlobalAttention
 
 IMAGES, TEXTS = toy_items([5, 1, 4], seed=1), toy_items([6, 1, 3, 6, 0], seed=2)
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 from toy import toy_encoders
 from toy_tokens import real, toy_items
 
-from itmbench.methods.vse.module import VSE
+from itmbench.methods.vse import VSE
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

@@ -7,8 +7,7 @@ from toy import toy_encoders
 from toy_tokens import real, toy_items
 
 from itmbench.errors import InputError
-from itmbench.methods.vse_inf.module import VSEInfinity, some_of
-from itmbench.methods.vse_inf.pooling import GeneralizedPooling, place_codes
+from itmbench.methods.vse_inf import GeneralizedPooling, VSEInfinity, place_codes, some_of
 
 
 def operator() -> GeneralizedPooling:

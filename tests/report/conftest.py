@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from results_store import save, write_store
 
-from itmbench.bench import store
+from itmbench import store
 
 
 @pytest.fixture(scope="session")

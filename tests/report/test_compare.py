@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from results_store import write_store
 
-from itmbench.bench import store
-from itmbench.cli import main
+from itmbench import store
+from itmbench.cli.main import main
 from itmbench.report.compare import differences
 from itmbench.report.paired import PairedResults, holm
 from itmbench.report.tables import tables

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from itmbench.bench.store import PER_QUERY
 from itmbench.errors import InputError
 from itmbench.report.paired import Difference, PairedResults, holm
+from itmbench.store import PER_QUERY
 
 
 def difference(a: Sequence[Path], b: Sequence[Path], metric: str) -> Difference:

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from results_store import CAPTION, LABEL, write_store
 
-from itmbench.bench.store import load_results
-from itmbench.report.html import page
+from itmbench.report.page import page
 from itmbench.report.published import DATASETS, figures, published
 from itmbench.report.tables import print_tables, tables
 from itmbench.report.text import latex, markdown
+from itmbench.store import load_results
 
 More = Callable[..., pd.DataFrame]
 RECALLS = [f"{direction}/R@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from results_store import CAPTION
 
-from itmbench.report.html import page
+from itmbench.report.page import page
 from itmbench.report.paired import PairedResults, parts
 from itmbench.report.tables import GROUP, print_tables, tables
 from itmbench.report.text import latex, markdown

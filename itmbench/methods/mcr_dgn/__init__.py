@@ -1,1 +1,5 @@
-"""MCR-DGN: see README.md beside this file."""
+"""MCR-DGN: docs/methods/mcr_dgn.md."""
+
+from itmbench.methods.mcr_dgn.module import MCRDGN
+
+__all__ = ["MCRDGN"]

@@ -13,13 +13,13 @@ from torch.nn.utils import clip_grad_norm_
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.losses import PairLikelihood, SoftInfoNCE
+from itmbench.evaluation.protocol import Evaluation
 from itmbench.methods.base import Batch, Matcher
 from itmbench.methods.distributed import gather_rows
+from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
 from itmbench.methods.mcr_dgn.context import Blocks, Context, Nodes, Rule, own_images
 from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, Keep, Propagation, Update, votes
-from itmbench.retrieval.protocol import Evaluation
 
 Inference = Literal["auto", "anchor", "encoder", "transductive"]
 
@@ -345,7 +345,7 @@ class Losses(nn.Module):
         super().__init__()
         self.dim = dim
         self.weights = contrast_weight, intra_weight, likelihood_weight, label_weight
-        self.contrast = SoftInfoNCE(temperature, learn_temperature=True)
+        self.contrast = InfoNCE(temperature)
         self.likelihood = PairLikelihood(scale=5.0)
         self.classifier: nn.Linear | None = None
 

@@ -1,1 +1,5 @@
-"""SEDRA: see README.md beside this file."""
+"""SEDRA: docs/methods/sedra.md has a file for each figure."""
+
+from itmbench.methods.sedra.module import SEDRA
+
+__all__ = ["SEDRA"]

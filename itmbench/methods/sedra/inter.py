@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from itmbench.methods.losses import bounded_exp
+
 Inter = Literal["off", "full", "topk", "topk+neg"]
 
 
@@ -46,7 +48,7 @@ class InterModalRelations(nn.Module):
         none = cosines.new_zeros(len(cosines), *cosines.shape[2:])
         if self.mode == "off":
             return _real(torch.ones_like(cosines), image_mask, text_mask), none
-        sharpness = self.log_sharpness.exp().clamp(max=15.0)
+        sharpness = bounded_exp(self.log_sharpness, 15.0)
         if self.mode == "full":
             return _real((sharpness * (cosines - 1)).exp(), image_mask, text_mask), none
         above = cosines - self.threshold

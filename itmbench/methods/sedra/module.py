@@ -8,9 +8,9 @@ from torch.nn.functional import normalize
 
 from itmbench.encoders import Embeddings, masked_max
 from itmbench.encoders.base import Inputs
-from itmbench.losses import InfoNCE, TripletLoss
 from itmbench.methods.base import Batch, Matcher
 from itmbench.methods.cross_attention import regions_for_words, relations, words_for_regions
+from itmbench.methods.losses import InfoNCE, TripletLoss
 from itmbench.methods.sedra.fusion import Fusion, RelationFusion
 from itmbench.methods.sedra.inter import Inter, InterModalRelations
 from itmbench.methods.sedra.intra import Intra, IntraModalRelations

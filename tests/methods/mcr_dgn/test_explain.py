@@ -10,13 +10,7 @@ from toy import ToyData
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.mcr_dgn.context import Edges
-from itmbench.methods.mcr_dgn.explain import (
-    attached_to,
-    deletion,
-    explain,
-    without_random,
-    without_strongest,
-)
+from itmbench.methods.mcr_dgn.explain import attached_to, deletion, explain, without_random, without_strongest
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from toy import ToyData, toy_encoders
 
-from itmbench.bench.audit import audit, audit_few
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.losses import PairLikelihood, SoftInfoNCE
 from itmbench.methods.base import Matcher
+from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out
+from itmbench.runner.audit import audit, audit_few
 
 
 def matcher(**options: Any) -> MCRDGN:
@@ -79,10 +79,10 @@ def test_the_loss_is_that_of_both_embeddings_and_their_distance(labels: bool, tm
 
     def loss(pair: tuple[Embeddings, Embeddings], classifier: torch.nn.Linear | None) -> Tensor:
         scores = pair[0].pooled @ pair[1].pooled.T
-        total = 0.7 * SoftInfoNCE(0.2)(scores, positives) + 0.3 * PairLikelihood(5.0)(scores, positives)
+        total = 0.7 * InfoNCE(0.2)(scores, positives) + 0.3 * PairLikelihood(5.0)(scores, positives)
         others = positives & ~torch.eye(len(positives), dtype=torch.bool)
         for items in pair:
-            total = total + 0.7 * 0.4 * SoftInfoNCE(0.2)(items.pooled @ items.pooled.T, others)
+            total = total + 0.7 * 0.4 * InfoNCE(0.2)(items.pooled @ items.pooled.T, others)
         if labels:
             assert classifier is not None
             for items in pair:

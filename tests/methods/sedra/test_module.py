@@ -13,7 +13,7 @@ from toy_tokens import real, toy_items
 
 from itmbench.data.corpus import Strings
 from itmbench.encoders import Embeddings
-from itmbench.losses import InfoNCE
+from itmbench.methods.losses import InfoNCE
 from itmbench.methods.sedra.fusion import RelationFusion
 from itmbench.methods.sedra.inter import InterModalRelations
 from itmbench.methods.sedra.module import SEDRA, Tokens

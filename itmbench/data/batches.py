@@ -1,0 +1,164 @@
+"""Batches: pairs to train on, items to evaluate, how they are collated, and in which order they come.
+
+What is random in training follows from seed, epoch and item alone. It is the same on any number of loader processes,
+and after an interruption: no generator is left running from one batch or epoch to the next.
+"""
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from itmbench.data.corpus import Corpus, Rows
+from itmbench.data.perturb import Probes
+
+Processor = Callable[[Sequence[Any], bool], dict[str, Tensor]]
+"""(raw items, training or not) -> a batch of tensors; an encoder's ``processor()``."""
+
+
+def global_seed() -> int:
+    """The seed of the run, as ``lightning.seed_everything`` leaves it for all its processes; 0 if there is none."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
+def derived_seed(*numbers: int) -> int:
+    """A seed of 63 bits for some whole numbers: others, or another order, give an unrelated one."""
+    packed = struct.pack(f"<{len(numbers)}q", *numbers)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+
+
+class EpochOrder(DistributedSampler[tuple[int, int]]):
+    """Places of a dataset in an order that seed and epoch decide, each with the epoch: ``(epoch, place)``.
+
+    A device takes every n-th place. It is a ``DistributedSampler``, so that Lightning puts none of its own around it.
+
+    Args:
+        dataset: whose places they are.
+        devices: how many share an epoch.
+        rank: which one this is.
+    """
+
+    def __init__(self, dataset: Dataset[Any], devices: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas=devices, rank=rank, seed=global_seed())
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
+        order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        whole = order.repeat(2)[: self.total_size]  # devices take equally many: a few places come twice
+        return iter([(self.epoch, place) for place in whole[self.rank :: self.num_replicas].tolist()])
+
+
+class Seeded(list[Any]):
+    """Items that set torch's generator, each to its own seed, as they are iterated: random crops are drawn from it.
+
+    Args:
+        items: of a training batch.
+        seeds: one for each.
+    """
+
+    def __init__(self, items: Sequence[Any], seeds: Sequence[int]) -> None:
+        super().__init__(items)
+        self.seeds = seeds
+
+    def __iter__(self) -> Iterator[Any]:
+        for seed, item in zip(self.seeds, super().__iter__(), strict=True):
+            torch.default_generator.manual_seed(seed)
+            yield item
+
+
+class Pairs(Dataset[Any]):
+    """(image row, text row, image, text, seed of what is drawn for them) of every training pair, by epoch and place."""
+
+    def __init__(self, corpus: Corpus, images: Any, texts: Any, rows: Rows) -> None:
+        self.images, self.texts, self.rows = images, texts, rows
+        self.image_of = corpus.image_trained_with
+        self.seed = global_seed()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[int, int, Any, Any, int]:
+        epoch, at = key if isinstance(key, tuple) else (0, key)  # a sampler that is not ours counts no epochs
+        text = int(self.rows[at])
+        image = int(self.image_of[text])
+        drawn = derived_seed(self.seed, epoch, text)
+        return image, text, self.images[image], self.texts[text], drawn
+
+
+class Items(Dataset[Any]):
+    """(row, item) of the given rows of one modality."""
+
+    def __init__(self, source: Any, rows: Rows) -> None:
+        self.source, self.rows = source, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: int) -> tuple[int, Any]:
+        row = int(self.rows[at])
+        return row, self.source[row]
+
+
+@dataclass(frozen=True)
+class PairCollate:
+    """Training pairs -> a batch."""
+
+    image: Processor
+    text: Processor
+    labels: Any
+
+    def __call__(self, pairs: Sequence[tuple[int, int, Any, Any, int]]) -> dict[str, Any]:
+        image_rows, text_rows, images, texts, seeds = zip(*pairs, strict=True)
+        with torch.random.fork_rng(devices=[]):  # without loader processes it is the generator that dropout draws from
+            torch.default_generator.manual_seed(seeds[0])  # for what a processor draws once a batch
+            image = self.image(Seeded(images, seeds), True)
+            text = self.text(Seeded(texts, [derived_seed(seed, 1) for seed in seeds]), True)
+        batch = {
+            "image": image,
+            "text": text,
+            "image_index": torch.tensor(image_rows),
+            "text_index": torch.tensor(text_rows),
+        }
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[list(image_rows)])
+        return batch
+
+
+@dataclass(frozen=True)
+class ItemCollate:
+    """Items of one modality -> a batch."""
+
+    modality: str
+    processor: Processor
+
+    def __call__(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+        rows, values = zip(*items, strict=True)
+        return {self.modality: self.processor(values, False), "index": torch.tensor(rows)}
+
+
+@dataclass(frozen=True)
+class ProbeCollate:
+    """Perturbed captions -> a batch of texts, with the true caption of each and the rule."""
+
+    processor: Processor
+    probes: Probes
+
+    def __call__(self, items: Sequence[tuple[int, str]]) -> dict[str, Any]:
+        rows, strings = zip(*items, strict=True)
+        return {
+            "text": self.processor(strings, False),
+            "index": torch.from_numpy(self.probes.texts[list(rows)]),
+            "probe": torch.from_numpy(self.probes.rules[list(rows)]),
+        }
+
+
+def _short_first(texts: Sequence[str]) -> Rows:
+    """Places of texts by length."""
+    return np.argsort([len(text) for text in texts], kind="stable")

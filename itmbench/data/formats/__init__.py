@@ -1,1 +1,0 @@
-"""The genuine on-disk layouts of the field's datasets, one reader each."""

@@ -1,0 +1,232 @@
+"""Files read so that what is wrong is one line: which file, which line, what to do."""
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from itmbench.data.corpus import ImageFiles
+from itmbench.errors import InputError
+
+
+def require(paths: Iterable[Path], layout: str) -> None:
+    """Checks that files and folders exist.
+
+    Args:
+        paths: what must be there.
+        layout: one phrase that tells the user what the folder should look like.
+
+    Raises:
+        InputError: names everything that is missing.
+    """
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise InputError(f"missing: {', '.join(missing)}; expected {layout}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, unpacked if its name ends in ``.gz``; a byte order mark is dropped.
+
+    Raises:
+        InputError: the file is missing, unreadable, damaged or not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; restore it or correct the path") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); restore the file") from None
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; restore the original file or convert it"
+        ) from None
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""The lines of a UTF-8 file without their ``\n`` or ``\r\n``.
+
+    Only these end a line: `str.splitlines` would also split at the form feeds and Unicode separators that
+    user-written captions and tags contain, and shift every line after them.
+
+    Raises:
+        InputError: as `read_text`.
+    """
+    lines = read_text(path).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_json(path: Path, unique: bool = False) -> Any:
+    """The content of a JSON file, packed with gzip or not.
+
+    Args:
+        path: the file.
+        unique: refuse objects with a key twice, of which the last would count.
+
+    Raises:
+        InputError: as `read_text`, or the text is not JSON.
+    """
+
+    def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        require_unique([key for key, _ in pairs], str(path))
+        return dict(pairs)
+
+    try:
+        return json.loads(read_text(path), object_pairs_hook=read_object if unique else None)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); restore the original file"
+        ) from None
+    except InputError:
+        raise
+    except (RecursionError, ValueError) as error:  # lists in lists without end, a number of thousands of digits
+        raise InputError(f"{path}: cannot be read ({error}); restore the original file") from None
+
+
+def read_integers(path: Path, lowest: int, highest: int, what: str) -> list[int]:
+    """The whole numbers of a file with one a line; blank lines are skipped.
+
+    Raises:
+        InputError: as `read_text`, or a line is not a number between ``lowest`` and ``highest``.
+    """
+    numbers = []
+    for at, line in enumerate(read_lines(path), start=1):
+        word = line.strip()
+        if not word:
+            continue
+        if not word.isdecimal():
+            raise InputError(f"{path}, line {at}: {word!r} is not {what}; restore the original file")
+        if not lowest <= int(word) <= highest:
+            raise InputError(f"{path}, line {at}: {word} is not {what}, which run from {lowest} to {highest}")
+        numbers.append(int(word))
+    return numbers
+
+
+def require_unique(ids: Sequence[str], where: str) -> None:
+    """Checks that no id occurs twice.
+
+    Raises:
+        InputError: names the first id that does.
+    """
+    seen: set[str] = set()
+    for each in ids:
+        if each in seen:
+            raise InputError(f"{where}: {each!r} occurs twice; every id must be unique")
+        seen.add(each)
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """Bytes of every file in a folder and its direct subfolders, by its name below the folder (`"sub/a.jpg"`)."""
+    sizes = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                sizes[entry.name] = entry.stat().st_size
+            elif entry.is_dir():
+                with os.scandir(entry.path) as inner:
+                    sizes.update({f"{entry.name}/{file.name}": file.stat().st_size for file in inner if file.is_file()})
+    return sizes
+
+
+def image_files(folder: Path, names: Sequence[str], sizes: dict[str, int] | None = None) -> ImageFiles:
+    """The named images of a folder, each known to be there.
+
+    Args:
+        folder: where they are.
+        names: path of every image below ``folder``.
+        sizes: the folder's `listing`, where the caller has it already.
+
+    Raises:
+        InputError: images are missing or empty files.
+    """
+    sizes = listing(folder) if sizes is None else sizes
+    missing = [name for name in names if name not in sizes]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing):,} of {len(names):,} images are missing, the first is {missing[0]}; "
+            "complete the folder or name another one"
+        )
+    empty = next((name for name in names if not sizes[name]), None)
+    if empty is not None:
+        raise InputError(f"{folder / empty}: the file is empty; replace it with a good copy")
+    return ImageFiles(folder, names, np.array([sizes[name] for name in names], dtype=np.int64))
+
+
+def first_folder(candidates: Iterable[Path]) -> Path | None:
+    """The first of the folders that exists."""
+    return next((path for path in candidates if path.is_dir()), None)
+
+
+BLOCK_BYTES = 1 << 24
+
+
+def read_bits(path: Path, columns: int) -> NDArray[np.uint8]:
+    r"""A matrix of 0 and 1 `[rows, columns]`, one row a line, values separated by tabs.
+
+    Lines may end in a further tab, and in ``\n`` or ``\r\n``. Blank lines are skipped.
+
+    Raises:
+        InputError: a line has another number of values, or one that is neither 0 nor 1; names the first such line.
+    """
+    matrix = _fixed_width(path, columns)
+    return _line_by_line(path, columns) if matrix is None else matrix
+
+
+def _fixed_width(path: Path, columns: int) -> NDArray[np.uint8] | None:
+    """The matrix if every line has the shape of the first, byte for byte; otherwise None.
+
+    Each byte is compared with a line of zeros: it may differ in the lowest bit where a digit belongs, nowhere else.
+    """
+    with path.open("rb") as file:
+        first = file.readline()
+        body = len(first.rstrip(b"\r\n"))
+        ending = first[body:]
+        rows, rest = divmod(path.stat().st_size, max(1, len(first)))
+        if body not in (2 * columns - 1, 2 * columns) or rest not in (0, body):
+            return None
+        zeros = np.frombuffer((b"0\t" * columns)[:body] + ending, np.uint8)
+        allowed = np.zeros(len(first), np.uint8)
+        allowed[: 2 * columns : 2] = 1
+        matrix = np.empty((rows + bool(rest), columns), np.uint8)
+        lines = max(1, BLOCK_BYTES // len(first))
+        file.seek(0)
+        for start in range(0, len(matrix), lines):
+            block = file.read(lines * len(first))
+            if len(block) % len(first):
+                block += ending
+            difference = np.frombuffer(block, np.uint8).reshape(-1, len(first)) ^ zeros
+            if (difference > allowed).any():
+                return None
+            matrix[start : start + lines] = difference[:, : 2 * columns : 2]
+    return matrix
+
+
+def _line_by_line(path: Path, columns: int) -> NDArray[np.uint8]:
+    rows = []
+    with path.open("rb") as file:
+        for at, line in enumerate(file, start=1):
+            values = line.split()
+            if not values:
+                continue
+            if len(values) != columns:
+                raise InputError(
+                    f"{path}, line {at}: {len(values):,} values where {columns:,} belong; restore the original file"
+                )
+            odd = next((value for value in values if value not in (b"0", b"1")), None)
+            if odd is not None:
+                found = odd[:20].decode(errors="replace")
+                raise InputError(f"{path}, line {at}: {found!r} where 0 or 1 belongs; restore the original file")
+            rows.append(np.array(values) == b"1")
+    return np.array(rows, dtype=np.uint8).reshape(-1, columns)

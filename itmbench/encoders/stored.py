@@ -1,0 +1,289 @@
+"""What a frozen encoder gives: computed once for every item, kept on disk, found again by every run.
+
+An entry belongs to an encoder (its weights, and everything else that decides what it gives) and a folder of images, or
+to an encoder and all texts. It is a list of shards, each whole or not there, that later calls add to: other splits,
+noisy pairs or another seed read what there is, and an interrupted call goes on where it ended.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from itmbench.data.batches import ItemCollate, Items
+from itmbench.data.cache import default_cache_dir
+from itmbench.data.corpus import ImageFiles, Rows, Strings
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+
+if TYPE_CHECKING:
+    from itmbench.encoders.base import Encoder, Inputs
+
+VERSION = 1
+"""Part of every entry's name: raise it when the stored form changes."""
+BATCH = 64
+"""Items that are encoded at once."""
+SHARD = 1 << 28
+"""Bytes of tokens after which a shard is written."""
+SAID = 30.0
+"""Seconds between two lines about how far it has come."""
+
+
+class Stored(NamedTuple):
+    """An item on disk: its pooled vector `[D]` and its real tokens `[N, D]`, half precision."""
+
+    pooled: NDArray[np.float16]
+    tokens: NDArray[np.float16]
+
+
+class StoredItems(Sequence[Stored]):
+    """Items of a modality by row, memory-mapped; of what was not asked for there is nothing.
+
+    Args:
+        shards: folders of an entry.
+        shard: which of them holds the item of each row `[N]`; -1 where none does.
+        place: where in it `[N]`.
+    """
+
+    def __init__(self, shards: Sequence[Path], shard: Rows, place: Rows) -> None:
+        self.shards, self.shard, self.place = list(shards), shard, place
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def __getitem__(self, row: Any) -> Any:
+        if self.shard[row] < 0:
+            raise IndexError(f"row {row} is not among those that were asked for")
+        pooled, tokens, ends = self._maps[self.shard[row]]
+        at = int(self.place[row])
+        return Stored(pooled[at], tokens[int(ends[at - 1]) if at else 0 : int(ends[at])])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the maps: another process opens the files itself."""
+        return {key: value for key, value in self.__dict__.items() if key != "_maps"}
+
+    @cached_property
+    def _maps(self) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        return [
+            (np.load(each / "pooled.npy", mmap_mode="r"), np.load(each / "tokens.npy", mmap_mode="r"), _ends(each))
+            for each in self.shards
+        ]
+
+    @cached_property
+    def cost(self) -> dict[str, float]:
+        """What an item cost to encode, on the average of the shards: ``seconds`` and ``flops``."""
+        costs = [json.loads((each / "cost.json").read_text()) for each in self.shards]
+        items = max(1, sum(each["items"] for each in costs))
+        return {
+            "seconds": sum(each["seconds"] for each in costs) / items,
+            "flops": sum(each["items"] * each["flops"] for each in costs) / items,
+        }
+
+
+class StoredProcessor:
+    """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision."""
+
+    def __call__(self, items: Sequence[Stored], train: bool) -> "Inputs":
+        longest = max(len(item.tokens) for item in items)
+        tokens = np.zeros((len(items), longest, items[0].pooled.shape[0]), np.float16)
+        mask = np.zeros((len(items), longest), bool)
+        for row, item in enumerate(items):
+            tokens[row, : len(item.tokens)] = item.tokens
+            mask[row, : len(item.tokens)] = True
+        arrays = {"pooled": np.stack([item.pooled for item in items]), "tokens": tokens, "mask": mask}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def stored_items(encoder: "Encoder", source: ImageFiles | Strings, rows: Rows) -> StoredItems:
+    """The items of some rows as a frozen encoder gives them; what is not on disk yet is encoded first.
+
+    Items are known by name and size of their file, or by their words, whatever their rows are. Of several processes
+    that want the same, one encodes and the others wait. Encoding is done in float32, without random crops.
+
+    Args:
+        encoder: on the device that it is to run on.
+        source: images or texts of a corpus.
+        rows: those that will be loaded.
+
+    Raises:
+        InputError: the disk is full or cannot be written, or a number does not fit half precision.
+    """
+    folder = _entry(encoder, source)
+    names = _names(source, rows)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            found = _index(folder)
+            missing = {name: row for name, row in zip(names, rows.tolist(), strict=True) if name not in found}
+            if missing:
+                _encode(encoder, source, missing, folder)
+                found = _index(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error}); set ITMBENCH_CACHE to a folder that can be"
+        ) from error
+    shards = sorted({shard for shard, _ in found.values()})
+    number = {shard: at for at, shard in enumerate(shards)}
+    shard, place = np.full(len(source), -1), np.full(len(source), -1)
+    for name, row in zip(names, rows.tolist(), strict=True):
+        shard[row], place[row] = number[found[name][0]], found[name][1]
+    return StoredItems(shards, shard, place)
+
+
+def _entry(encoder: "Encoder", source: ImageFiles | Strings) -> Path:
+    """The folder of what this encoder gives: for the images of a folder, or for texts of any dataset."""
+    kind, origin = ("images", source.root.resolve()) if isinstance(source, ImageFiles) else ("texts", "")
+    hasher = hashlib.blake2b(f"{VERSION} {encoder.recipe()} {origin} ".encode(), digest_size=8)
+    hasher.update(encoder.weights_digest().encode())
+    return default_cache_dir().parent / "frozen" / f"{kind}-{hasher.hexdigest()}"
+
+
+def _names(source: ImageFiles | Strings, rows: Rows) -> list[bytes]:
+    """16 bytes for every item, the same for the same picture or words."""
+
+    def name(row: int) -> bytes:
+        content = f"{source.names[row]}\0{source.sizes[row]}" if isinstance(source, ImageFiles) else source[row]
+        return hashlib.blake2b(content.encode(), digest_size=16).digest()
+
+    return [name(row) for row in rows.tolist()]
+
+
+def _index(folder: Path) -> dict[bytes, tuple[Path, int]]:
+    """Name of every item -> its shard and its place there."""
+    found = {}
+    for shard in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for place, name in enumerate(np.load(shard / "names.npy")):
+            found[name.tobytes()] = (shard, place)
+    return found
+
+
+def _ends(shard: Path) -> NDArray[Any]:
+    ends: NDArray[Any] = np.load(shard / "ends.npy")
+    return ends
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time, as far as the file system knows locks; a process that dies lets go."""
+    with (folder / ".lock").open("w") as file:
+        with contextlib.suppress(ImportError, OSError):  # else two may encode the same, and leave it twice
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _encode(encoder: "Encoder", source: ImageFiles | Strings, missing: dict[bytes, int], folder: Path) -> None:
+    """Encode items, by name with a row that holds each, and add them to an entry shard by shard."""
+    what = "images" if isinstance(source, ImageFiles) else "texts"
+    if isinstance(source, Strings):  # texts of one length together: less padding
+        missing = dict(sorted(missing.items(), key=lambda item: (len(source[item[1]]), item[1])))
+    names, rows = list(missing), np.fromiter(missing.values(), np.int64)
+    device = next(encoder.parameters()).device
+    loader = DataLoader(
+        Items(source, rows),
+        batch_size=BATCH,
+        collate_fn=ItemCollate(what, encoder.processor()),
+        num_workers=min(8, (os.cpu_count() or 1) - 1),
+    )
+    print(f"    encoding {len(rows):,} {what} once with the frozen {type(encoder).__name__}, into {folder}", flush=True)
+    shard = _Shard(folder)
+    began = said = time.perf_counter()
+    done = flops = 0
+    for batch in loader:
+        inputs = {key: value.to(device) for key, value in batch[what].items()}
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            if not flops:
+                flops = _flops(encoder, inputs)
+            shard.add(names[done : done + len(batch["index"])], encoder.embed(inputs))
+        if not done:
+            _check_room(folder, shard.bytes * len(rows) // len(batch["index"]), what)
+        done += len(batch["index"])
+        if shard.bytes >= SHARD or done == len(rows):
+            shard.write(flops)
+        if (now := time.perf_counter()) - said > SAID and done < len(rows):
+            said = now
+            left = (now - began) / done * (len(rows) - done)
+            print(f"    {done:,} of {len(rows):,} {what}, about {max(1, round(left / 60))} min left", flush=True)
+
+
+def _flops(encoder: "Encoder", inputs: "Inputs") -> int:
+    with FlopCounterMode(display=False) as counter:
+        encoder.embed({key: value[:1] for key, value in inputs.items()})
+    return int(counter.get_total_flops())
+
+
+def _check_room(folder: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: what the frozen encoder gives for the {what} takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} "
+            "are free; set ITMBENCH_CACHE to a folder with more room"
+        )
+
+
+class _Shard:
+    """Items that wait to be written to an entry.
+
+    Args:
+        folder: of the entry.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._start()
+
+    def _start(self) -> None:
+        self.names: list[bytes] = []
+        self.pooled: list[Tensor] = []
+        self.tokens: list[Tensor] = []
+        self.lengths: list[Tensor] = []
+        self.bytes = 0
+        self.began = time.perf_counter()
+
+    def add(self, names: Sequence[bytes], items: Embeddings) -> None:
+        """Add encoded items.
+
+        Raises:
+            InputError: a number is too large for half precision, or none.
+        """
+        assert items.tokens is not None and items.mask is not None
+        pooled, tokens = items.pooled.half().cpu(), items.tokens[items.mask].half().cpu()
+        if not bool(pooled.isfinite().all() and tokens.isfinite().all()):
+            raise InputError("a frozen encoder gives numbers that are infinite or above 65,504; do not freeze it")
+        self.names += names
+        self.pooled.append(pooled)
+        self.tokens.append(tokens)
+        self.lengths.append(items.mask.sum(1).cpu())
+        self.bytes += 2 * tokens.numel()
+
+    def write(self, flops: int) -> None:
+        """Write the shard, whole or not at all, and start another; ``flops`` is what an item takes."""
+        seconds = time.perf_counter() - self.began
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
+            whole = Path(temporary, "shard")
+            whole.mkdir()
+            np.save(whole / "names.npy", np.frombuffer(b"".join(self.names), np.uint8).reshape(-1, 16))
+            np.save(whole / "pooled.npy", torch.cat(self.pooled).numpy())
+            np.save(whole / "tokens.npy", torch.cat(self.tokens).numpy())
+            np.save(whole / "ends.npy", torch.cat(self.lengths).cumsum(0).numpy())
+            cost = {"items": len(self.names), "seconds": seconds, "flops": flops}
+            (whole / "cost.json").write_text(json.dumps(cost))
+            os.rename(whole, self.folder / uuid.uuid4().hex)
+        self._start()

@@ -1,0 +1,83 @@
+"""Caption retrieval: every image has captions of its own, and any of them counts as found."""
+
+from collections.abc import Sequence
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+from itmbench.evaluation.grid import Grid
+from itmbench.evaluation.ranking import Ties, check_options
+from itmbench.evaluation.scoring import Scorer, as_embeddings
+
+
+def caption_retrieval(
+    image_emb: Tensor | Embeddings,
+    text_emb: Tensor | Embeddings,
+    text_to_image: Sequence[int] | NDArray | Tensor,
+    ks: Sequence[int] = (1, 5, 10),
+    scorer: Scorer | None = None,
+    ties: Ties = "pessimistic",
+) -> dict[str, float]:
+    """Hit rates and ranks in both directions, as VSE++, SCAN and their successors count them.
+
+    i2t: the query is an image, the gallery all texts, the rank that of its best-ranked own text. t2i: the query is a
+    text, the gallery all images, the rank that of its image. Ranks count from 1; among equal scores the model's own
+    answer comes last, unless ``ties`` says otherwise. An image without a text is a query that finds nothing.
+
+    Scores are float32 and are compared tile by tile; memory does not grow with images x texts. Everything runs where
+    the embeddings are.
+
+    Args:
+        image_emb: `[Ni, D]`, or embeddings with whatever the scorer needs.
+        text_emb: `[Nt, D]`, likewise.
+        text_to_image: the image that each text belongs to `[Nt]`; any order, any number of texts an image.
+        ks: the K of R@K.
+        scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
+        ties: "pessimistic" or "optimistic".
+
+    Returns:
+        "i2t/R@1": share of queries with a rank of at most 1, and so on for every K and for "t2i"; "i2t/MedR": the
+        median rank, with an even number of queries rounded down to a whole rank (that of the VSE++ code, which adds 1
+        to the rounded-down median of ranks from 0); "i2t/MeanR": the mean rank; "rSum": 100 times the sum of all R@K.
+
+    Raises:
+        InputError: lengths disagree, ``text_to_image`` names no such image, or a number is NaN or infinite.
+
+    >>> images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
+    >>> metrics = caption_retrieval(images, texts, [0, 1, 1], ks=(1,))
+    >>> metrics["i2t/R@1"], round(metrics["t2i/R@1"], 3), metrics["t2i/MeanR"]
+    (1.0, 0.667, 1.3333333333333333)
+    """
+    check_options(ties, cutoffs=tuple(ks))
+    images = as_embeddings(image_emb, lambda row: f"image {row}")
+    texts = as_embeddings(text_emb, lambda row: f"text {row}")
+    owner = torch.as_tensor(text_to_image, device=images.pooled.device).long()
+    if owner.shape != (len(texts),):
+        raise InputError(f"text_to_image has shape {list(owner.shape)} for {len(texts)} texts; give one image for each")
+    outside = ((owner < 0) | (owner >= len(images))).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise InputError(
+            f"text_to_image: text {row} belongs to image {int(owner[row])}; there are images 0 to {len(images) - 1}"
+        )
+    order = owner.argsort(stable=True)
+    if bool((owner.diff() < 0).any()):
+        texts = texts[order]
+    grid = Grid(images, texts, scorer, lambda row: f"image {row}")
+    [(i2t, t2i)] = grid.ranks([torch.stack([owner[order], torch.arange(len(texts), device=owner.device)], dim=1)], ties)
+    return caption_summary(i2t, t2i, ks)
+
+
+def caption_summary(i2t: Tensor, t2i: Tensor, ks: Sequence[int]) -> dict[str, float]:
+    """The metrics of `caption_retrieval` from the ranks of both directions, counted from 1."""
+    metrics: dict[str, float] = {}
+    for direction, ranks in (("i2t", i2t), ("t2i", t2i)):
+        for k in ks:
+            metrics[f"{direction}/R@{k}"] = float((ranks <= k).double().mean())
+        metrics[f"{direction}/MedR"] = float(ranks.double().quantile(0.5).floor())
+        metrics[f"{direction}/MeanR"] = float(ranks.double().mean())
+    metrics["rSum"] = 100 * sum(metrics[f"{direction}/R@{k}"] for direction in ("i2t", "t2i") for k in ks)
+    return metrics

@@ -1,0 +1,156 @@
+"""Label retrieval: an item is relevant to a query if the two share at least one label."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+from itmbench.evaluation.parallel import tile_map
+from itmbench.evaluation.ranking import RECALL_LEVELS, Normaliser, Ranking, Ties, check_options, row_blocks
+from itmbench.evaluation.scoring import Name, Scorer, as_embeddings, comparable, distinct, full_precision, score
+
+# Scores kept at once (128 MiB): a matrix product needs a hundred queries or more to be worth reading the gallery for.
+_SCORES = 1 << 25
+
+
+def label_retrieval(
+    query_emb: Tensor | Embeddings,
+    gallery_emb: Tensor | Embeddings,
+    query_labels: NDArray | Tensor,
+    gallery_labels: NDArray | Tensor,
+    cutoffs: Sequence[int] = (50,),
+    normaliser: Normaliser = "retrieved",
+    scorer: Scorer | None = None,
+    ties: Ties = "pessimistic",
+) -> dict[str, float]:
+    """Mean average precision and its companions, one direction.
+
+    Scores are float32, averages float64 over all queries; a query without a relevant item counts 0 and is reported.
+    Memory grows with the gallery, not with queries x gallery. Everything runs where the embeddings are.
+
+    Args:
+        query_emb: `[Q, D]`, or embeddings with whatever the scorer needs.
+        gallery_emb: `[N, D]`, likewise.
+        query_labels: multi-hot `[Q, C]`.
+        gallery_labels: multi-hot `[N, C]`.
+        cutoffs: the K of the metrics at K.
+        normaliser: what AP at K is divided by; see `itmbench.evaluation.functional.average_precision`.
+        scorer: (query tile, gallery tile) -> scores `[bq, bg]`; None is the cosine of the pooled vectors.
+        ties: "pessimistic" or "optimistic".
+
+    Returns:
+        "mAP"; "mAP@50", "P@50", "R@50" (set recall) and "NDCG@50" (gain: number of shared labels) for every K;
+        "P@r0.0" to "P@r1.0", the interpolated precision at 11 levels of recall; "queries_without_relevant".
+
+    Raises:
+        InputError: lengths disagree, or a number is NaN or infinite.
+
+    >>> query, gallery = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> metrics = label_retrieval(query, gallery, torch.tensor([[1]]), torch.tensor([[1], [0], [1]]), cutoffs=(2,))
+    >>> round(metrics["mAP"], 3), metrics["mAP@2"], metrics["P@2"], metrics["R@2"]
+    (0.833, 1.0, 0.5, 0.5)
+    """
+    per_query = label_queries(
+        as_embeddings(query_emb, lambda row: f"query {row}"),
+        as_embeddings(gallery_emb, lambda row: f"gallery item {row}"),
+        query_labels,
+        gallery_labels,
+        cutoffs,
+        normaliser,
+        scorer,
+        ties,
+        lambda row: f"query {row}",
+    )
+    return label_summary(per_query)
+
+
+def label_queries(
+    queries: Embeddings,
+    gallery: Embeddings,
+    query_labels: NDArray | Tensor,
+    gallery_labels: NDArray | Tensor,
+    cutoffs: Sequence[int],
+    normaliser: Normaliser,
+    scorer: Scorer | None,
+    ties: Ties,
+    name: Name,
+) -> dict[str, Tensor]:
+    """The metrics of `label_retrieval` for every query: a float64 `[Q]` under each key, "AP" for "mAP".
+
+    Args as for `label_retrieval`, with embeddings from `as_embeddings`, and what to call a query in an error.
+    """
+    check_options(ties, normaliser, tuple(cutoffs))
+    sizes = len(queries), len(gallery)
+    device = queries.pooled.device
+    query_hot = _multi_hot(query_labels, sizes[0], "query_labels", device)
+    gallery_hot = _multi_hot(gallery_labels, sizes[1], "gallery_labels", device)
+    if query_hot.shape[1] != gallery_hot.shape[1]:
+        raise InputError(f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}")
+    parts: list[dict[str, Tensor]] = []
+    for start, scores, place in _score_rows(queries, gallery, scorer, name):
+
+        def measure(
+            rows: slice, start: int = start, scores: Tensor = scores, place: Tensor | None = place
+        ) -> dict[str, Tensor]:
+            block = scores[rows] if place is None else scores[rows][:, place]
+            gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
+            return _metrics(Ranking(block, gains, ties), cutoffs, normaliser)
+
+        with full_precision(device):
+            parts += tile_map(measure, row_blocks(len(scores), sizes[1], device), device)
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def label_summary(per_query: dict[str, Tensor]) -> dict[str, float]:
+    """Means over all queries of what `label_queries` gives, and the number of queries without a relevant item."""
+    metrics = {key.replace("AP", "mAP"): float(values.mean()) for key, values in per_query.items() if key != "relevant"}
+    metrics["queries_without_relevant"] = float((per_query["relevant"] == 0).sum())
+    return metrics
+
+
+def _metrics(ranking: Ranking, cutoffs: Sequence[int], normaliser: Normaliser) -> dict[str, Tensor]:
+    metrics = {"AP": ranking.average_precision(None, normaliser), "relevant": ranking.relevant}
+    for k in cutoffs:
+        metrics[f"AP@{k}"] = ranking.average_precision(k, normaliser)
+        metrics[f"P@{k}"] = ranking.precision(k)
+        metrics[f"R@{k}"] = ranking.recall(k)
+        metrics[f"NDCG@{k}"] = ranking.ndcg(k)
+    levels = ranking.interpolated_precision()
+    return metrics | {f"P@r{level}": levels[:, i] for i, level in enumerate(RECALL_LEVELS)}
+
+
+def _score_rows(
+    queries: Embeddings, gallery: Embeddings, scorer: Scorer | None, name: Name
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """The first query of a block, the block's scores against the distinct gallery items, and which item is which.
+
+    The last is None when the gallery repeats nothing. The scores are overwritten by the next block.
+    """
+    queries, gallery, scorer, area = comparable(queries, gallery, scorer)
+    items, place = distinct(gallery)
+    step = max(1, min(len(queries), math.isqrt(area), _SCORES // len(items)))
+    width = max(1, area // step)
+    table = torch.empty(step, len(items), device=place.device)
+    for start in range(0, len(queries), step):
+        some = queries[start : start + step]
+        scores = table[: len(some)]
+        for left in range(0, len(items), width):
+            columns = slice(left, left + width)
+            scores[:, columns] = score(scorer, some, items[columns], _shifted(name, start))
+        yield start, scores, place if len(items) < len(place) else None
+
+
+def _shifted(name: Name, start: int) -> Name:
+    return lambda row: name(start + row)
+
+
+def _multi_hot(labels: NDArray | Tensor, items: int, what: str, device: torch.device) -> Tensor:
+    """0.0 and 1.0, float32 `[items, C]`, so that a product counts shared labels."""
+    hot = torch.as_tensor(labels, device=device)
+    if hot.ndim != 2 or len(hot) != items:
+        raise InputError(f"{what} of shape {list(hot.shape)} for {items} items; give a multi-hot row for each")
+    return (hot != 0).float()

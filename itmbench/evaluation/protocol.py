@@ -1,0 +1,266 @@
+"""What is measured, by name and version: the object that is written into every result and decides who is compared."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itmbench.data.corpus import Corpus, Rows
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+from itmbench.evaluation import chance
+from itmbench.evaluation.caption import caption_summary
+from itmbench.evaluation.grid import Grid
+from itmbench.evaluation.label import label_queries, label_summary
+from itmbench.evaluation.ranking import Normaliser, Ties, check_options
+from itmbench.evaluation.scoring import Scorer
+from itmbench.evaluation.shortlist import Shortlist
+from itmbench.evaluation.stage import EvaluatedStage
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a protocol found.
+
+    Args:
+        metrics: the averages by key.
+        per_query: columns of equal length, ready for a table: "direction" ("i2t" or "t2i"), "query" (the id of the
+            image or text), "image" (the id of the query's image) and "rank" (caption retrieval, from 1) or "ap" (label
+            retrieval). With near twins also the direction "hard": "query" is a text and a twin of its image, "rank" 1
+            where the text prefers its image and 2 where it does not.
+    """
+
+    metrics: dict[str, float]
+    per_query: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class CaptionProtocol:
+    """Caption retrieval among the images of a stage and all their texts, in both directions.
+
+    Beside the keys of `itmbench.evaluation.caption_retrieval`:
+
+    - "chance/i2t/R@1" ... "chance/rSum": what a random order scores on average.
+    - "truth/i2t/R@1" ... "truth/t2i/R@10" and "truth/rSum", where the corpus knows which texts are true of which
+      images: the rank of the first true match within the stage. Queries are the texts whose truth is listed and the
+      images that own one; any other text counts as true of its own image only. After ECCV Caption (Chun et al., ECCV
+      2022).
+    - "shortlist/i2t/lost R@1" ..., with a shortlist: how much higher each recall is when every pair is scored, over 200
+      random queries of each direction.
+    - "hard_negative_accuracy", where the corpus names near twins: over all triples of an image, a twin of it and a
+      text of the image that is not true of the twin, the share in which the text scores strictly higher with its image.
+
+    Args:
+        ks: the K of R@K.
+        ties: "pessimistic" or "optimistic".
+        shortlist: K: a method with a score of its own scores only the K candidates of every query that are nearest by
+            the cosine of the pooled vectors; None scores every pair. A method that scores by this cosine is not
+            affected.
+    """
+
+    name: ClassVar[str] = "caption-retrieval"
+    version: ClassVar[int] = 1
+    objective: ClassVar[str] = "rSum"
+
+    ks: tuple[int, ...] = (1, 5, 10)
+    ties: Ties = "pessimistic"
+    shortlist: int | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self.ties, cutoffs=self.ks)
+        if self.shortlist is not None and self.shortlist < max(self.ks):
+            raise InputError(f"shortlist: {self.shortlist} is shorter than R@{max(self.ks)} looks; make it longer")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that a number depends on, ready for JSON."""
+        return _as_dict(self)
+
+    def evaluate(
+        self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
+    ) -> Evaluation:
+        """Measure a stage.
+
+        Args:
+            corpus: what is retrieved.
+            stage: "val" or "test".
+            images: of ``corpus.stages[stage].images``, in this order.
+            texts: of ``corpus.texts_of(corpus.stages[stage].images)``, in this order.
+            scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
+
+        Raises:
+            InputError: a table has the wrong length, or an item NaN or infinite numbers (names its id).
+        """
+        here = EvaluatedStage.of(corpus, stage, images, texts)
+        device = here.images.pooled.device
+        own, true, triples = (
+            torch.from_numpy(rows).to(device)
+            for rows in (
+                np.stack([here.owner, np.arange(len(here.owner))], axis=1),
+                here.true_pairs,
+                here.hard_triples(),
+            )
+        )
+
+        def name(row: int) -> str:
+            return f"image {here.image_ids[row]}"
+
+        grid = Grid(here.images, here.texts, scorer, name)
+        shortlist = None
+        if self.shortlist is not None and scorer is not None:
+            shortlist = Shortlist(here.images, here.texts, scorer, self.shortlist, name)
+        pair_sets = [own, true] if here.listed.any() else [own]
+        [(i2t, t2i), *truth] = (shortlist or grid).ranks(pair_sets, self.ties)
+        metrics = caption_summary(i2t, t2i, self.ks) | self._chance(here)
+        if shortlist is not None:
+            metrics |= shortlist.lost(own, (i2t, t2i), self.ties, self.ks)
+        for true_i2t, true_t2i in truth:
+            owners, listed = np.unique(here.owner[here.listed]), np.flatnonzero(here.listed)
+            summary = caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)
+            metrics |= {f"truth/{key}": value for key, value in summary.items() if "R@" in key or key == "rSum"}
+        parts = [("i2t", here.image_ids, here.image_ids, i2t), ("t2i", here.text_ids, here.image_ids[here.owner], t2i)]
+        if len(triples):
+            matched, twin = grid.scores(triples[:, [0, 2]]), grid.scores(triples[:, [1, 2]])
+            metrics["hard_negative_accuracy"] = float((matched > twin).double().mean())
+            image, other, text = triples.T.cpu().numpy()
+            asked = np.asarray(
+                [f"{here.text_ids[t]} {here.image_ids[o]}" for t, o in zip(text, other, strict=True)], dtype=object
+            )
+            parts.append(("hard", asked, here.image_ids[image], 2 - (matched > twin).long()))
+        return Evaluation(metrics, _per_query("rank", parts))
+
+    def _chance(self, here: EvaluatedStage) -> dict[str, float]:
+        """Recalls of a random order."""
+        texts_of_image = np.bincount(here.owner, minlength=len(here.image_ids))
+        recalls = {}
+        for k in self.ks:
+            recalls[f"chance/i2t/R@{k}"] = chance.hit_rate(texts_of_image, len(here.owner), k)
+            recalls[f"chance/t2i/R@{k}"] = chance.hit_rate(np.ones_like(here.owner), len(here.image_ids), k)
+        return recalls | {"chance/rSum": 100 * sum(recalls.values())}
+
+
+@dataclass(frozen=True)
+class LabelProtocol:
+    """Label retrieval: query images against the texts of the gallery, query texts against its images.
+
+    Keys are those of `itmbench.evaluation.label_retrieval` after "i2t/" and "t2i/", "mAP", the mean of both, and
+    "chance/i2t/mAP", "chance/t2i/mAP" and "chance/mAP": what a random order scores on average.
+
+    Args:
+        cutoffs: the K of the metrics at K.
+        normaliser: what AP at K is divided by; see `itmbench.evaluation.functional.average_precision`.
+        ties: "pessimistic" or "optimistic".
+        gallery: "all" as published, training items included, or "unseen", without them.
+    """
+
+    name: ClassVar[str] = "label-retrieval"
+    version: ClassVar[int] = 1
+    objective: ClassVar[str] = "mAP"
+
+    cutoffs: tuple[int, ...] = (50,)
+    normaliser: Normaliser = "retrieved"
+    ties: Ties = "pessimistic"
+    gallery: Literal["all", "unseen"] = "all"
+
+    def __post_init__(self) -> None:
+        check_options(self.ties, self.normaliser, self.cutoffs)
+        if self.gallery not in ("all", "unseen"):
+            raise InputError(f"gallery: {self.gallery!r} is unknown; choose one of all, unseen")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that a number depends on, ready for JSON."""
+        return _as_dict(self)
+
+    def evaluate(
+        self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
+    ) -> Evaluation:
+        """Measure a stage.
+
+        Args:
+            corpus: what is retrieved, with labels.
+            stage: "val" or "test".
+            images: of ``corpus.stages[stage].images``, in this order.
+            texts: of ``corpus.texts_of(corpus.stages[stage].images)``, in this order.
+            scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
+
+        Raises:
+            InputError: the corpus has no labels, a table has the wrong length, the gallery is empty, or an item has
+                NaN or infinite numbers (names its id).
+        """
+        if corpus.labels is None:
+            raise InputError(f"{corpus.name}: has no labels; evaluate it with the caption-retrieval protocol")
+        here = EvaluatedStage.of(corpus, stage, images, texts)
+        searched = self.searched(corpus, stage)
+        if not len(searched) or not len(here.stage.queries):
+            raise InputError(f"{corpus.name}, {stage}: no queries, or nothing in the {self.gallery} gallery")
+        labels = corpus.labels[here.stage.images]
+        text_labels = labels[here.owner]
+        query_images, gallery_images = here.positions(here.stage.queries), here.positions(searched)
+        query_texts, gallery_texts = here.texts_of(query_images), here.texts_of(gallery_images)
+
+        i2t = label_queries(
+            here.images[torch.from_numpy(query_images)],
+            here.texts[torch.from_numpy(gallery_texts)],
+            labels[query_images],
+            text_labels[gallery_texts],
+            self.cutoffs,
+            self.normaliser,
+            scorer,
+            self.ties,
+            lambda row: f"image {here.image_ids[query_images[row]]}",
+        )
+        t2i = label_queries(
+            here.texts[torch.from_numpy(query_texts)],
+            here.images[torch.from_numpy(gallery_images)],
+            text_labels[query_texts],
+            labels[gallery_images],
+            self.cutoffs,
+            self.normaliser,
+            None if scorer is None else lambda asked, found: scorer(found, asked).T,
+            self.ties,
+            lambda row: f"text {here.text_ids[query_texts[row]]}",
+        )
+        metrics = {f"i2t/{key}": value for key, value in label_summary(i2t).items()}
+        metrics |= {f"t2i/{key}": value for key, value in label_summary(t2i).items()}
+        for direction, found, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
+            metrics[f"chance/{direction}/mAP"] = chance.average_precision(found["relevant"].cpu().numpy(), items)
+        for key in ("mAP", "chance/mAP"):
+            of = key.removesuffix("mAP")
+            metrics[key] = (metrics[f"{of}i2t/mAP"] + metrics[f"{of}t2i/mAP"]) / 2
+        image_ids, text_ids = here.image_ids[query_images], here.text_ids[query_texts]
+        owners = here.image_ids[here.owner[query_texts]]
+        parts = [("i2t", image_ids, image_ids, i2t["AP"]), ("t2i", text_ids, owners, t2i["AP"])]
+        return Evaluation(metrics, _per_query("ap", parts))
+
+    def searched(self, corpus: Corpus, stage: str) -> Rows:
+        """Rows of the images that, with their texts, are the gallery of a stage."""
+        gallery = corpus.stages[stage].gallery
+        return gallery if self.gallery == "all" else np.setdiff1d(gallery, corpus.train)
+
+
+Protocol = CaptionProtocol | LabelProtocol
+
+
+def protocol_for(corpus: Corpus) -> Protocol:
+    """The protocol that a corpus is published under: by labels where it has them, by pairs where it has not."""
+    return CaptionProtocol() if corpus.labels is None else LabelProtocol()
+
+
+Ids = NDArray[Any]
+
+
+def _per_query(column: str, parts: list[tuple[str, Ids, Ids, Tensor]]) -> dict[str, NDArray[Any]]:
+    """Direction, query, image and value of the queries of each direction, one below the other."""
+    return {
+        "direction": np.repeat(np.asarray([part[0] for part in parts], dtype=object), [len(part[1]) for part in parts]),
+        "query": np.concatenate([part[1] for part in parts]),
+        "image": np.concatenate([part[2] for part in parts]),
+        column: np.concatenate([part[3].cpu().numpy() for part in parts]),
+    }
+
+
+def _as_dict(protocol: CaptionProtocol | LabelProtocol) -> dict[str, Any]:
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(protocol).items()}
+    return {"name": protocol.name, "version": protocol.version, "objective": protocol.objective, **fields}

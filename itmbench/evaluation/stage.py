@@ -1,0 +1,107 @@
+"""One stage of a corpus as it is evaluated: its embeddings, ids and known truth by position within the stage."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from itmbench.data.corpus import Corpus, Rows, Stage
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+from itmbench.evaluation.scoring import as_embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedStage:
+    """Images and texts that take part, numbered from 0 in the order of their embeddings.
+
+    Args:
+        corpus: whose stage it is.
+        stage: queries and gallery, as rows of the corpus.
+        images: of ``stage.images`` `[Ni]`.
+        texts: of ``corpus.texts_of(stage.images)`` `[Nt]`.
+        owner: the image of each text `[Nt]`.
+        image_ids: `[Ni]`.
+        text_ids: `[Nt]`.
+    """
+
+    corpus: Corpus
+    stage: Stage
+    images: Embeddings
+    texts: Embeddings
+    owner: Rows
+    image_ids: NDArray[Any]
+    text_ids: NDArray[Any]
+
+    @classmethod
+    def of(cls, corpus: Corpus, name: str, images: Embeddings, texts: Embeddings) -> "EvaluatedStage":
+        """The stage of that name with its embeddings.
+
+        Raises:
+            InputError: there is no such stage, a table has the wrong length, or an embedding is not finite.
+        """
+        if name not in corpus.stages:
+            raise InputError(f"{corpus.name}: has no stage {name!r}; choose one of {', '.join(corpus.stages)}")
+        stage = corpus.stages[name]
+        image_ids = np.asarray([corpus.image_ids[row] for row in stage.images], dtype=object)
+        text_ids = np.asarray([corpus.text_ids[row] for row in corpus.texts_of(stage.images)], dtype=object)
+        for what, items, ids in (("image", images, image_ids), ("text", texts, text_ids)):
+            if len(items) != len(ids):
+                raise InputError(
+                    f"{corpus.name}, {name}: {len(items)} {what} embeddings for {len(ids)} {what}s; "
+                    f"encode every {what} of the stage once, in its order"
+                )
+        return cls(
+            corpus,
+            stage,
+            as_embeddings(images, lambda row: f"image {image_ids[row]}"),
+            as_embeddings(texts, lambda row: f"text {text_ids[row]}"),
+            np.repeat(np.arange(len(image_ids)), [len(corpus.texts_of_image[row]) for row in stage.images]),
+            image_ids,
+            text_ids,
+        )
+
+    def positions(self, images: Rows) -> Rows:
+        """Where rows of the corpus stand within the stage; they must take part."""
+        return np.searchsorted(self.stage.images, images)
+
+    def texts_of(self, images: Rows) -> Rows:
+        """The texts of the given images, all by position, in order."""
+        return np.flatnonzero(np.isin(self.owner, images))
+
+    @cached_property
+    def listed(self) -> NDArray[np.bool_]:
+        """Whether it is known which images each text is true of `[Nt]`."""
+        truth = self.corpus.true_images
+        if truth is None:
+            return np.zeros(len(self.owner), dtype=bool)
+        return np.asarray([len(truth[row]) > 0 for row in self.corpus.texts_of(self.stage.images)], dtype=bool)
+
+    @cached_property
+    def true_pairs(self) -> Rows:
+        """Every (image, text) that is true, or paired where nothing else is known `[P, 2]`, each once, in order."""
+        own = np.stack([self.owner, np.arange(len(self.owner))], axis=1)
+        parts = [own]
+        texts = self.corpus.texts_of(self.stage.images)
+        for text in np.flatnonzero(self.listed):
+            images = np.asarray(self.corpus.true_images[texts[text]])  # type: ignore[index]
+            here = self.positions(images[np.isin(images, self.stage.images)])
+            parts.append(np.stack([here, np.full(len(here), text)], axis=1))
+        return np.unique(np.concatenate(parts), axis=0)
+
+    def hard_triples(self) -> Rows:
+        """Image, twin and a text of the image that is not true of the twin `[M, 3]`."""
+        twins = self.corpus.hard_negatives
+        if twins is None:
+            return np.empty((0, 3), dtype=np.int64)
+        pairs = self.positions(twins[np.isin(twins, self.stage.images).all(axis=1)])
+        true = set(map(tuple, self.true_pairs.tolist()))
+        triples = [
+            (image, twin, text)
+            for image, twin in pairs.tolist()
+            for text in np.flatnonzero(self.owner == image).tolist()
+            if (twin, text) not in true
+        ]
+        return np.asarray(triples, dtype=np.int64).reshape(-1, 3)

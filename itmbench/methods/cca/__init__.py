@@ -1,1 +1,0 @@
-"""Canonical correlation analysis: see README.md beside this file."""

@@ -1,0 +1,66 @@
+"""CLIP (Radford et al. 2021): two towers, the cosine of their projections, InfoNCE."""
+
+from typing import Any
+
+from torch import Tensor
+
+from itmbench.encoders import (
+    CLIPImageEncoder,
+    CLIPTextEncoder,
+    Embeddings,
+    PretrainedCLIPImageEncoder,
+    PretrainedCLIPTextEncoder,
+    ScratchCLIPImageEncoder,
+    ScratchCLIPTextEncoder,
+)
+from itmbench.encoders.base import Inputs
+from itmbench.errors import InputError
+from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.losses import InfoNCE, TripletLoss
+
+
+class CLIP(Matcher):
+    """CLIP by transformers: zero-shot or fine-tuned from published weights, or small and trained from scratch.
+
+    Args:
+        name: a hub name such as ``openai/clip-vit-base-patch32``, or a local folder, for both towers; without it,
+            and without ``image`` and ``text``, both are small and from scratch.
+        image: the image tower, where its options are to be set.
+        text: the text tower, where its options are to be set.
+        loss: of the in-batch scores; by default InfoNCE, whose temperature starts where the weights left it.
+        **kwargs: those of ``Matcher``.
+
+    Raises:
+        InputError: the towers have no common space, or the name comes together with a tower.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        image: CLIPImageEncoder | None = None,
+        text: CLIPTextEncoder | None = None,
+        loss: InfoNCE | TripletLoss | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if name is not None:
+            if image is not None or text is not None:
+                raise InputError(f"CLIP: name={name} stands for both towers; give it, or image and text, not both")
+            image, text = PretrainedCLIPImageEncoder(name), PretrainedCLIPTextEncoder(name)
+        image, text = image or ScratchCLIPImageEncoder(), text or ScratchCLIPTextEncoder()
+        if image.width != text.width:
+            raise InputError(
+                f"CLIP: the image tower projects to {image.width} dimensions and the text tower to {text.width}; "
+                "give both the same dim, or both the same checkpoint"
+            )
+        super().__init__(image, text, **kwargs)
+        self.loss = InfoNCE(image.temperature) if loss is None else loss
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return Embeddings(self.image(images).pooled)
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        return Embeddings(self.text(tokens).pooled)
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        image, text, positives = self.encode_pairs(batch)
+        return self.loss(self.score(image, text), positives)

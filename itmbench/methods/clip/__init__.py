@@ -1,1 +1,0 @@
-"""CLIP: see README.md beside this file."""

@@ -1,0 +1,39 @@
+"""DCMH (Jiang and Li, CVPR 2017) without the hashing: codes are real numbers."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from itmbench.encoders import Embeddings
+from itmbench.encoders.base import Inputs
+from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.losses import PairLikelihood
+
+
+class DCMH(Matcher):
+    """Codes whose inner products say which images and texts share a label; the data must have labels.
+
+    Args:
+        dim: numbers in a code.
+        **kwargs: those of ``Matcher``.
+    """
+
+    def __init__(self, dim: int = 64, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.project_image = nn.Linear(self.image.width, dim)
+        self.project_text = nn.Linear(self.text.width, dim)
+        self.likelihood = PairLikelihood(scale=0.5)
+
+    def setup(self, stage: str) -> None:
+        self.training_labels()
+        super().setup(stage)
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return Embeddings(self.project_image(self.image(images).pooled))
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        return Embeddings(self.project_text(self.text(tokens).pooled))
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        image, text, positives = self.encode_pairs(batch)
+        return self.likelihood(image.pooled @ text.pooled.T, positives)

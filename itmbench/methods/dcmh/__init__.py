@@ -1,1 +1,0 @@
-"""DCMH with real-valued codes: see README.md beside this file."""

@@ -1,1 +1,0 @@
-"""DSCMR: see README.md beside this file."""

@@ -1,0 +1,40 @@
+"""Two encoders and the cosine of their pooled vectors: the baseline of all others."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from itmbench.encoders import Embeddings
+from itmbench.encoders.base import Inputs
+from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.losses import InfoNCE, TripletLoss
+
+
+class DualEncoder(Matcher):
+    """Global projections of image and text into one space, trained by InfoNCE or a hardest-negative triplet loss.
+
+    With InfoNCE this is the training of CLIP (Radford et al. 2021), with ``TripletLoss`` that of VSE++ (Faghri et al.
+    2018).
+
+    Args:
+        dim: size of the common space.
+        loss: of the in-batch scores; InfoNCE by default.
+        **kwargs: those of ``Matcher``.
+    """
+
+    def __init__(self, dim: int = 256, loss: InfoNCE | TripletLoss | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.project_image = nn.Linear(self.image.width, dim)
+        self.project_text = nn.Linear(self.text.width, dim)
+        self.loss = InfoNCE() if loss is None else loss
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return Embeddings(normalize(self.project_image(self.image(images).pooled), dim=-1))
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        return Embeddings(normalize(self.project_text(self.text(tokens).pooled), dim=-1))
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        image, text, positives = self.encode_pairs(batch)
+        return self.loss(self.score(image, text), positives)

@@ -1,1 +1,0 @@
-"""Dual encoder: see README.md beside this file."""

@@ -1,1 +1,0 @@
-"""GNN4CMR: see README.md beside this file."""

@@ -1,1 +1,0 @@
-"""HREM: see README.md beside this file."""

@@ -1,1 +1,0 @@
-"""SCAN: see README.md beside this file."""

@@ -1,1 +1,0 @@
-"""SGRAF: see README.md beside this file."""

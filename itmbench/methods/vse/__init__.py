@@ -1,1 +1,0 @@
-"""VSE++: see README.md beside this file."""

@@ -1,1 +1,0 @@
-"""VSE-infinity: see README.md beside this file."""

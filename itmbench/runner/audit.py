@@ -1,0 +1,142 @@
+"""The leak audit of a model: `itmbench.evaluation.leaks` on what its datamodule loads and its test hooks compute."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch.utils.data import DataLoader
+
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.encoders import Embeddings
+from itmbench.errors import InputError
+from itmbench.evaluation import canaries
+from itmbench.evaluation.canaries import limits
+from itmbench.evaluation.leaks import (
+    Encode,
+    Finding,
+    alone,
+    at_chance,
+    digests,
+    frozen,
+    pairs,
+    ties_lose,
+    without_rounding,
+)
+from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
+from itmbench.methods.base import Matcher
+
+FEW = 8
+"""Items of each modality that are encoded alone and in other batches."""
+
+
+class StateWatch(L.Callback):
+    """Digests of the model's state around its test passes: at the start of the first, at the end of the last."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, str] | None = None
+        self.after: dict[str, str] | None = None
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.before = self.before or digests(pl_module)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.after = digests(pl_module)
+
+    def finding(self, *evaluations: Evaluation) -> Finding:
+        """Whether state, and answers if there are several passes, stayed what they were."""
+        assert self.before is not None and self.after is not None
+        return frozen(self.before, self.after, evaluations)
+
+
+def audit(
+    trainer: L.Trainer,
+    model: Matcher,
+    data: CorpusDataModule,
+    ckpt_path: str | None = None,
+    weights_only: bool | None = None,
+) -> list[Finding]:
+    """All checks, in four passes through the trainer's test loop, or five where there are labels.
+
+    Args:
+        trainer: runs the passes.
+        model: trained or not.
+        data: whose test stage is used.
+        ckpt_path: as for ``trainer.test``.
+        weights_only: as for ``trainer.test``.
+
+    Raises:
+        InputError: the test passes do not evaluate the whole stage.
+    """
+    watch = StateWatch()
+    corpus = replace(data.corpus, true_images=None, hard_negatives=None)  # they only add metrics
+    data = data.with_corpus(corpus)
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    passes = [_test(trainer, model, data, ckpt_path, weights_only), _test(trainer, model, data)]
+    trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
+    findings = [*audit_few(model, data), watch.finding(*passes)]
+
+    own, protocol = model.protocol, replace(model.evaluated_by, ties="pessimistic")
+    random, same = (data.with_corpus(change(corpus)) for change in (canaries.reassigned, canaries.constant))
+    found = []
+    try:
+        # Pairs are asked for where a method is measured by labels, too: who joins a pair need not gain by its labels.
+        asked: list[Protocol] = [protocol, CaptionProtocol()] if isinstance(protocol, LabelProtocol) else [protocol]
+        for model.protocol in asked:
+            found += limits(_test(trainer, model, random), random.corpus, model.protocol)
+        model.protocol = without_rounding(protocol)
+        findings += [at_chance(found), ties_lose(_test(trainer, model, same), same.corpus, protocol)]
+    finally:
+        model.protocol = own
+    return findings
+
+
+def audit_few(model: Matcher, data: CorpusDataModule) -> list[Finding]:
+    """The checks that need a few items only, after a test pass with this datamodule."""
+    loaders = dict(zip(("image", "text"), data.test_dataloader(), strict=False))
+    counts = {name: min(FEW, len(loader.dataset)) for name, loader in loaders.items()}  # type: ignore[arg-type]
+    with _in_full_precision(model):
+        encoders = {name: _encoder(model, loader, counts[name]) for name, loader in loaders.items()}
+        embeddings = [encode(range(counts[name])) for name, encode in encoders.items()]
+        return [alone(encoders, counts), pairs(model.score, *embeddings)]
+
+
+def _encoder(model: Matcher, loader: DataLoader[Any], count: int) -> Encode:
+    """How the model encodes a few items of a loader, spread over all of it, as its test pass does."""
+    places = np.linspace(0, len(loader.dataset) - 1, count).astype(int)  # type: ignore[arg-type]
+
+    def encode(which: Sequence[int]) -> Embeddings:
+        batch = loader.collate_fn([loader.dataset[int(places[each])] for each in which])
+        return model.predict_step(move_data_to_device(batch, model.device), 0)[1]
+
+    return encode
+
+
+@contextmanager
+def _in_full_precision(model: Matcher) -> Iterator[None]:
+    """The model as in a test pass, but in float32, whose rounding cannot be taken for a leak."""
+    training, dtype = model.training, model.dtype
+    model.eval().float()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.to(dtype).train(training)
+
+
+def _test(
+    trainer: L.Trainer,
+    model: Matcher,
+    data: CorpusDataModule,
+    ckpt_path: str | None = None,
+    weights_only: bool | None = None,
+) -> Evaluation:
+    model.evaluation = None
+    trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=weights_only)
+    if model.evaluation is None:
+        raise InputError("audit: nothing was evaluated; leave trainer.fast_dev_run unset")
+    return model.evaluation

@@ -1,0 +1,170 @@
+"""What a run costs: time, throughput, memory, floating-point operations."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from itmbench.encoders import Embeddings
+from itmbench.encoders.stored import StoredItems
+from itmbench.methods.base import Matcher
+
+SCORED = {"cpu": (128, 256)}
+SCORED_ELSEWHERE = (1024, 4096)
+"""Images and texts whose pairs are scored to see how long it takes."""
+COUNTED = 8
+"""Images and texts whose pairs' floating-point operations are counted."""
+
+
+class Meter(L.Callback):
+    """Counts and times training pairs, encoded images, encoded texts and scored pairs; probes do not count.
+
+    Loading is included. What is read from the disk because its encoder is frozen counts as if it had been encoded:
+    with the time and the operations that it once took. What was counted before an interruption is in the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.items = {"train": 0, "image": 0, "text": 0}
+        self.seconds = {"train": 0.0, "image": 0.0, "text": 0.0}
+        self.flops: dict[str, int] = {}
+        self.pairs_per_second = 0.0
+        self._mark = 0.0
+        self._started = time.perf_counter()
+        self._before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"items": self.items, "seconds": self.seconds, "elapsed": self.elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.items["train"]:  # the test after this training reads the best checkpoint
+            return
+        self.items, self.seconds = dict(state_dict["items"]), dict(state_dict["seconds"])
+        self._before = state_dict["elapsed"]
+
+    def elapsed(self) -> float:
+        """Seconds since this was made, and before the interruption up to the checkpoint that the run goes on from."""
+        return self._before + time.perf_counter() - self._started
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._count("train", len(batch["image_index"]) * trainer.world_size)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._mark = time.perf_counter()  # validation inside a training epoch is not training
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        modality = "image" if "image" in batch else "text"
+        if modality not in self.flops:
+            self.flops[modality] = _flops(pl_module, batch, modality) + round(_stored(trainer, dataloader_idx, "flops"))
+            self._mark = time.perf_counter()  # the first batch of a loader waits for its processes to start
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if "probe" not in batch:
+            modality, items = "image" if "image" in batch else "text", len(batch["index"]) * trainer.world_size
+            self._count(modality, items)
+            self.seconds[modality] += items * _stored(trainer, dataloader_idx, "seconds")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Score some pairs of what was encoded, before the module evaluates all of them."""
+        wanted = SCORED.get(pl_module.device.type, SCORED_ELSEWHERE)
+        image, text = (
+            _spread([items for _, items in pl_module.encoded[name]], most)
+            for name, most in zip(("image", "text"), wanted, strict=True)
+        )
+        some = slice(0, COUNTED)
+        with FlopCounterMode(display=False) as counter:
+            counted = pl_module.score(image[some], text[some]).numel()
+        self.flops["pair"] = round(counter.get_total_flops() / counted)
+        pl_module.score(image, text)  # what is done but once, such as choosing a kernel
+        _wait()
+        start = time.perf_counter()
+        scored = pl_module.score(image, text).numel()
+        _wait()
+        self.pairs_per_second = scored / (time.perf_counter() - start)
+
+    def throughput(self) -> dict[str, float]:
+        """Training pairs, images and texts a second, over all devices, and scored pairs on one; 0: did not run."""
+        names = {"train": "train_pairs_per_second", "image": "images_per_second", "text": "texts_per_second"}
+        rates = {key: self.items[key] / self.seconds[key] if self.seconds[key] else 0.0 for key in names}
+        return {name: rates[key] for key, name in names.items()} | {"scored_pairs_per_second": self.pairs_per_second}
+
+    def _count(self, what: str, items: int) -> None:
+        _wait()
+        now = time.perf_counter()
+        self.items[what] += items
+        self.seconds[what] += now - self._mark
+        self._mark = now
+
+
+def _wait() -> None:
+    """Until the GPU, if there is one, has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _stored(trainer: L.Trainer, loader: int, what: str) -> float:
+    """What an item of a test loader once cost, if it comes from the disk; see `itmbench.encoders.stored`."""
+    items = trainer.test_dataloaders[loader].dataset.source  # type: ignore[index]
+    return items.cost[what] if isinstance(items, StoredItems) else 0.0
+
+
+def _spread(parts: list[Embeddings], most: int) -> Embeddings:
+    """At most so many items, taken evenly from all batches: texts come short ones first."""
+    step = math.ceil(sum(map(len, parts)) / most)
+    return Embeddings.cat([part[::step] for part in parts])[:most]
+
+
+def _flops(model: Any, batch: Any, modality: str) -> int:
+    """Floating-point operations to encode the first item of a batch, as long as that item is in it."""
+    one = {key: value[:1] for key, value in batch[modality].items()}
+    encode = model.encode_image if modality == "image" else model.encode_text
+    with torch.no_grad():
+        encode(one)  # what is done but once, such as the neighbours within a bank
+        with FlopCounterMode(display=False) as counter:
+            encode(one)
+    return int(counter.get_total_flops())
+
+
+def reset_peak_memory() -> None:
+    """Start a new measurement of peak memory; without a GPU or Linux the peak stays that of the whole process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak since the reset: of a GPU that it ran on, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0])
+    import resource
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def parameters(model: Matcher) -> dict[str, int]:
+    """Numbers of weights: all, and those that are trained."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {"all": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}

@@ -1,0 +1,207 @@
+"""The results on disk: one folder a cell, whole or not there; and all of them as one table.
+
+A cell folder holds ``config.yaml`` (rerun it with ``itmbench fit --config``), ``result.json``, ``per_query.parquet``
+(rank or AP of every query) and ``best.ckpt``.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from itmbench.errors import InputError
+from itmbench.store.result import PER_QUERY, RESULT, RUNNING, Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def commit(finished: Path, folder: Path) -> None:
+    """Move a complete cell to its place; an older result there is replaced, and at no moment half there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    old = finished.with_name(finished.name + ".old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # a process was killed where the last line stands
+        os.replace(folder, old)
+    os.replace(finished, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
+    """Every complete cell below a folder, in order of path.
+
+    Raises:
+        InputError: there is no such folder, or a file in it is not a result.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such results folder; run a benchmark first, or name another with --results")
+    for path in sorted(root.rglob(RESULT)):
+        if RUNNING not in path.relative_to(root).parts:
+            yield path.parent, Result.load(path.parent)
+
+
+def cell_folder(root: str | Path, cell: str) -> Path:
+    """The folder of a cell.
+
+    Args:
+        root: the results folder.
+        cell: its folder as ``itmbench results list`` prints it, relative to the results, or as a path.
+
+    Raises:
+        InputError: there is no complete cell, or it lies outside the results.
+    """
+    top = Path(root).resolve()
+    for path in (top / cell, Path(cell)):
+        folder = path.resolve()
+        inside = folder != top and folder.is_relative_to(top) and RUNNING not in folder.relative_to(top).parts
+        if inside and (folder / RESULT).is_file():
+            return folder
+    raise InputError(f"{cell}: no such cell in {root}; `itmbench results list` names them")
+
+
+def remove(root: str | Path, cell: str) -> Path:
+    """Remove a cell, whole or not at all, and the folders above it that are empty then.
+
+    Args:
+        root: the results folder.
+        cell: as for ``cell_folder``.
+
+    Returns:
+        The folder that was.
+
+    Raises:
+        InputError: there is no such cell in it.
+    """
+    top, folder = Path(root).resolve(), cell_folder(root, cell)
+    with _scratch(top) as scratch:
+        os.replace(folder, scratch / "removed")
+    above = folder.parent
+    while above != top and not any(above.iterdir()):
+        above.rmdir()
+        above = above.parent
+    return folder
+
+
+class Merged(NamedTuple):
+    """What a merge has done with each cell of the other store, by folder.
+
+    Args:
+        copied: those that were not here.
+        equal: those that were, with the same key, metrics and results of every query.
+        conflicts: those whose place is taken by another result, which was left as it is; and what differs.
+    """
+
+    copied: list[Path]
+    equal: list[Path]
+    conflicts: dict[Path, str]
+
+
+def merge(root: str | Path, other: str | Path) -> Merged:
+    """Copy the cells of another results folder; nothing that is here is changed.
+
+    Every cell is copied beside the results and then moved to its place, so that an interrupted merge leaves whole cells
+    only and may be run again. Cells of the other folder that are not complete are not looked at.
+
+    Args:
+        root: the results folder; made if there is none.
+        other: the folder of results to add.
+
+    Raises:
+        InputError: the other is no results folder or lies within this one, or a result in it cannot be read.
+    """
+    top, source = Path(root).resolve(), Path(other).resolve()
+    if source.is_relative_to(top) or top.is_relative_to(source):
+        raise InputError(f"{other}: is, or lies within, {root}, or the other way round; merge two separate folders")
+    merged = Merged([], [], {})
+    cells = list(results(source))
+    if any(folder == source for folder, _ in cells):
+        raise InputError(f"{other}: is a cell; name the results folder that it belongs to")
+    top.mkdir(parents=True, exist_ok=True)
+    with _scratch(top) as scratch:
+        for number, (folder, result) in enumerate(cells):
+            place = folder.relative_to(source)
+            if not (top / place).exists():
+                new = scratch / str(number)
+                shutil.copytree(folder, new)
+                (top / place).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(new, top / place)
+                merged.copied.append(place)
+            elif difference := _difference(top / place, folder, result):
+                merged.conflicts[place] = difference
+            else:
+                merged.equal.append(place)
+    return merged
+
+
+def _difference(folder: Path, other_folder: Path, other: Result) -> str:
+    """What sets two results at the same place apart; empty if they are the same up to what running them cost."""
+    import pandas as pd
+
+    if not (folder / RESULT).is_file():
+        return "something else lies there"
+    here = Result.load(folder)
+    if here.key != other.key:
+        return f"key {here.key} here, {other.key} there"
+    if json.dumps(here.metrics, sort_keys=True) != json.dumps(other.metrics, sort_keys=True):
+        return f"key {here.key} in both, other metrics"
+    queries = [of / PER_QUERY for of in (folder, other_folder)]
+    if [path.exists() for path in queries] == [True, True]:
+        same = pd.read_parquet(queries[0]).equals(pd.read_parquet(queries[1]))
+    else:
+        same = not any(path.exists() for path in queries)
+    return "" if same else f"key {here.key} and metrics in both, other results of single queries"
+
+
+@contextmanager
+def _scratch(top: Path) -> Iterator[Path]:
+    """A folder that no reader of results looks into, on their file system; gone at the end."""
+    (top / RUNNING).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=top / RUNNING, prefix="scratch-") as folder:
+        yield Path(folder)
+
+
+def load_results(root: str | Path = "results") -> "pd.DataFrame":
+    """All results below a folder as a table, one row a cell.
+
+    Columns: benchmark, dataset, method, seed; every metric by its own name; and what a comparison needs beside them
+    (validation, protocol and data fingerprint, pretraining, failed checks of the leak audit, parameters,
+    FLOPs, throughput, memory, seconds, folder).
+
+    Raises:
+        InputError: there is no such folder, or a file in it is not a result.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([_row(folder, result) for folder, result in results(root)])
+
+
+def _row(folder: Path, result: Result) -> dict[str, Any]:
+    return {
+        "benchmark": result.benchmark,
+        "dataset": result.dataset,
+        "method": result.method,
+        "seed": result.seed,
+        **result.metrics,
+        "validation": result.validation,
+        "protocol": json.dumps(result.protocol, sort_keys=True),
+        "objective": result.protocol["objective"],
+        "data": result.data["name"],
+        "fingerprint": result.data["fingerprint"],
+        "pretraining": result.pretraining,
+        "inductive": result.inductive,
+        "recipe": result.recipe,
+        "audit_failed": ", ".join(name for name, finding in result.audit.items() if not finding["passed"]),
+        "parameters": result.parameters["all"],
+        "trained_parameters": result.parameters["trained"],
+        **{f"{what}_flops": count for what, count in result.flops.items()},
+        **result.throughput,
+        "peak_memory": result.peak_memory,
+        "seconds": result.seconds,
+        "epochs": result.epochs,
+        "folder": str(folder),
+    }

@@ -1,0 +1,132 @@
+"""`itmbench explain` as its users meet it: train, ask what items look at, read one number; errors of one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import ToyData
+
+from itmbench.cli.main import main
+from itmbench.methods.mcr_dgn import explain
+
+TRAINER = ["accelerator=cpu", "max_epochs=2", "logger=false", "enable_progress_bar=false", "enable_model_summary=false"]
+TINY_IMAGE = (
+    "{class_path: TimmImageEncoder, init_args: {image_size: 32, train_crop: 1.0, "
+    "model_args: {patch_size: 16, embed_dim: 32, depth: 1, num_heads: 2}}}"
+)
+TINY_TEXT = "{class_path: ScratchTextEncoder, init_args: {width: 32, depth: 1, heads: 2, vocab_size: 100}}"
+
+
+def options(folder: Path, method: str = "MCRDGN", *more: str) -> list[str]:
+    return [
+        *("--data=toy.ToyData", f"--data.root={folder / 'toy'}", "--data.labels=true", "--data.copies=2"),
+        *(f"--model={method}", "--model.dim=16", f"--model.image={TINY_IMAGE}", f"--model.text={TINY_TEXT}"),
+        *(f"--trainer.{option}" for option in [*TRAINER, f"default_root_dir={folder}"]),
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with ``best.ckpt`` of a small model, and the options that it was trained with."""
+    folder = tmp_path_factory.mktemp("explain")
+    command = options(folder, "MCRDGN", "--model.lr=0.003", "--model.step=2", "--model.k=4")
+    assert main(["fit", *command, f"--best.dirpath={folder}"]) == 0
+    return folder, [*command, f"--ckpt_path={folder / 'best.ckpt'}"]
+
+
+def explained(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str], *more: str
+) -> tuple[str, dict[str, Any]]:
+    """What is printed and what is written."""
+    capsys.readouterr()
+    assert main(["explain", *command, f"--out={folder / 'explained.json'}", *more]) == 0
+    return capsys.readouterr().out, json.loads((folder / "explained.json").read_text())
+
+
+def test_items_are_explained_and_the_gap_is_one_number(
+    trained: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, command = trained
+    monkeypatch.chdir(tmp_path)
+    said, found = explained(command, tmp_path, capsys, "--items=50.png,t99,t3", "--top=2", "--draws=2")
+    assert [path.name for path in tmp_path.iterdir()] == ["explained.json"]
+    lines = said.splitlines()
+    assert lines[0] == "toy, test: what items look at among 32 training pairs"
+    assert lines[1].startswith("this checkpoint is tested without its graph") != found["graph_at_test"]
+    assert [(item["modality"], item["id"]) for item in found["items"]] == [
+        ("image", "50.png"),
+        ("text", "t99"),
+        ("text", "t3"),
+    ]
+    corpus = ToyData(str(folder / "toy"), labels=True, copies=2).corpus
+    text_of = dict(zip(corpus.text_ids, corpus.texts.strings, strict=True))  # type: ignore[union-attr]
+    training = {"image": {corpus.image_ids[row] for row in corpus.train}}
+    training["text"] = {corpus.text_ids[row] for row in corpus.texts_of(corpus.train)}
+    assert found["items"][1]["text"] == text_of["t99"]
+    seen = [each for item in found["items"] for each in item["sees"]]
+    assert seen and all(len(item["sees"]) <= 2 for item in found["items"])
+    for each in seen:
+        assert each["id"] in training[each["modality"]] and 0 < each["weight"] <= 1
+        own = each["id"] if each["modality"] == "text" else f"t{2 * int(each['id'].removesuffix('.png'))}"
+        assert each["text"] in {text_of[own], text_of[f"t{int(own[1:]) + 1}"]}
+        assert any(line.split()[:3] == [f"{each['weight']:.3f}", each["modality"], each["id"]] for line in lines)
+    gap = next(line.split() for line in lines if line.startswith("deletion gap"))
+    assert gap[2:4] == [f"{found['deletion']['gap']:+.4f}", "mAP"]
+    table = {line[:17].strip(): line[17:].split() for line in lines[-3:]}
+    assert table["edges removed"] == ["0%", "25%", "50%", "75%", "100%"]
+    assert table["most attention"][1:-1] == [f"{value:.4f}" for value in found["deletion"]["strongest"]]
+
+    monkeypatch.setattr(explain, "_first", reversed_first(explain._first))
+    _, upside_down = explained(command, tmp_path, capsys, "--items=50.png", "--draws=1")
+    assert abs(upside_down["deletion"]["gap"] - found["deletion"]["gap"]) > 1e-3
+    assert upside_down["deletion"]["whole"] == found["deletion"]["whole"]
+
+
+def reversed_first(first: Any) -> Any:
+    """Who has the least attention goes first."""
+    return lambda edges, value, share: first(edges, -value, share)
+
+
+def test_what_is_measured_is_what_the_test_measures(
+    trained: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, command = trained
+    said, found = explained(command, tmp_path, capsys, "--model.inference=anchor", "--draws=1")
+    assert len(found["deletion"]["random"]) == 1 and found["deletion"]["spread"] == 0
+    assert [(item["modality"], item["id"]) for item in found["items"]] == [
+        *(("image", f"{row}.png") for row in (48, 49, 50)),
+        *(("text", f"t{row}") for row in (96, 98, 100)),
+    ]
+    assert found["graph_at_test"] and "tested without its graph" not in said
+    whole, none = found["deletion"]["whole"], found["deletion"]["none"]
+    for inference, expected in (("anchor", whole), ("encoder", none)):
+        assert main(["test", *command, f"--model.inference={inference}"]) == 0
+        table = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "}
+        assert float(table["mAP"]) == pytest.approx(expected, abs=1e-4)
+
+
+WRONG = {
+    "an id": (["--items=50.png,nobody"], "--items nobody: no test image or text of toy has this id; some are "),
+    "several devices": (["--trainer.devices=2"], "one device; add --trainer.devices 1"),
+    "other data": (["--data.copies=3"], "bank is not of this toy; give the data of its training"),
+    "other options": (["--model.dim=8"], "MCRDGN: the checkpoint does not fit (size mismatch for image_nodes.project"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_one_line(
+    kind: str, trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, message = WRONG[kind]
+    assert main(["explain", *trained[1], *more]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_a_method_without_a_graph_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", *options(tmp_path, "DualEncoder")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "itmbench: explain: DualEncoder has no graph to explain; give the config of an MCRDGN"
+    )

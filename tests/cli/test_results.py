@@ -1,0 +1,87 @@
+"""``itmbench results`` as its users meet it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from results_store import write_store
+
+from itmbench import store
+from itmbench.cli.main import main
+
+CELL = "mini/flickr30k-mini/dual_infonce/seed0"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "results")
+
+
+def test_list_has_a_line_a_cell(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", "list", "--results", str(results)]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["benchmark", "dataset", "method", "seed", "objective", "finished", "folder"]
+    cells = list(store.results(results))
+    assert len(lines) == len(cells) == 8
+    for line, (folder, result) in zip(lines, cells, strict=True):
+        objective = f"{result.metrics['rSum']:.1f}" if "rSum" in result.metrics else f"{result.metrics['mAP']:.3f}"
+        wanted = ["mini", result.dataset, result.method, str(result.seed), result.protocol["objective"], objective]
+        assert line.split() == [*wanted, f"2026-01-0{result.seed + 1}", "12:00", str(folder.relative_to(results))]
+
+
+@pytest.mark.parametrize(
+    ("only", "cells"),
+    [("seed=1", 4), ("dataset=mirflickr-mini", 4), ("method=dual_triplet,seed=0", 2), ("benchmark=mini", 8)],
+)
+def test_list_keeps_what_is_asked_for(results: Path, only: str, cells: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", "list", "--results", str(results), "--only", only]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == cells
+    assert all(pair.partition("=")[2] in line for line in lines for pair in only.split(","))
+
+
+def test_list_tells_wrong_filters_and_empty_answers(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", "list", "--results", str(results), "--only", "seed=7"]) == 0
+    assert capsys.readouterr().out == f"{results}: no such cells\n"
+    assert main(["results", "list", "--results", str(results), "--only", "colour=red"]) == 2
+    assert "--only colour: not one of benchmark, dataset, method, seed" in capsys.readouterr().err
+
+
+def test_show_tells_everything(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", "show", CELL, "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    content = json.loads((results / CELL / store.RESULT).read_text())
+    shown = {tuple(line.split(maxsplit=1)) for line in out.splitlines() if len(line.split()) > 1}
+    for name, value in content.items():
+        for key, entry in value.items() if isinstance(value, dict) else ((name, value),):
+            if not isinstance(entry, list):
+                short = isinstance(entry, float) and isinstance(value, dict)
+                assert (key, f"{entry:.6g}" if short else str(entry)) in shown
+    assert "what captions, found 5990, published 6000" in out
+    assert "Ties lose" in out and "per_query.parquet" in out
+    assert main(["results", "show", "nothing", "--results", str(results)]) == 2
+    assert "nothing: no such cell" in capsys.readouterr().err
+
+
+def test_rm_removes_all_cells_or_none(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = CELL.replace("seed0", "seed1")
+    assert main(["results", "rm", CELL, "nothing", "--results", str(own)]) == 2
+    assert (own / CELL).exists()
+    assert main(["results", "rm", CELL, other, CELL, "--results", str(own)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"removed {own / CELL}", f"removed {own / other}"]
+    assert len(list(store.results(own))) == 6
+
+
+def test_merge_says_what_it_did_and_fails_on_a_conflict(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = own.with_name("other")
+    shutil.copytree(own, other)
+    shutil.rmtree(own / CELL)
+    assert main(["results", "merge", str(other), "--results", str(own)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"added {CELL}", "1 added, 7 here already, 0 in conflict"]
+    path = other / CELL / store.RESULT
+    path.write_text(path.read_text().replace('"key": "', '"key": "x'))
+    assert main(["results", "merge", str(other), "--results", str(own)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "0 added, 7 here already, 1 in conflict\n"
+    assert err.startswith(f"CONFLICT {CELL}: key flickr30k-mini-dual_infonce-0 here, xflickr30k-mini")

@@ -1,0 +1,175 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layouts import NUSWIDE_PATHS, numbers_of, write_lines, write_nuswide
+
+from itmbench.data.corpus import Corpus, Features, Strings
+from itmbench.data.datasets import nuswide
+from itmbench.data.datasets.nuswide import read_nuswide
+from itmbench.errors import InputError
+
+
+def read(root: Path, **options: Any) -> Corpus:
+    return read_nuswide(root, queries=1, train=2, val=1, **options)
+
+
+def strings(corpus: Corpus) -> list[str]:
+    assert isinstance(corpus.texts, Strings)
+    return list(corpus.texts.strings)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("slash", ["\\", "/"])
+def test_rows_with_a_concept_are_kept(tmp_path: Path, slash: str, ending: str) -> None:
+    paths = [path.replace("\\", slash) for path in NUSWIDE_PATHS]
+    corpus = read(write_nuswide(tmp_path, paths, ending=ending))
+    assert corpus.name == "nuswide-tc21"
+    # row 1 has no concept; rows 0 and 3 are of one photo id and both stay
+    ids = ["actor/0001_111.jpg", "zebra/0001_333.jpg", "zebra/0002_111.jpg", "zebra/0003_444.jpg"]
+    assert list(corpus.image_ids) == list(corpus.text_ids) == ids
+    assert numbers_of(corpus.images) == [0, 2, 3, 4]
+    assert strings(corpus) == ["zoo sky", "", "sky zoo", "tree sky"]
+    assert list(corpus.label_names) == ["person", "sky", "animal", "cow"]
+    assert corpus.labels is not None
+    assert corpus.labels.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0]]
+    assert [(count.found, count.published) for count in corpus.counts] == [
+        (5, 269_648),
+        (3, 1_000),
+        (0, 16),
+        (4, 195_834),
+    ]
+
+
+def test_rows_may_have_to_have_a_tag(tmp_path: Path) -> None:
+    corpus = read(write_nuswide(tmp_path), require_tag=True)
+    assert corpus.name == "nuswide-tc21-tagged"
+    assert strings(corpus) == ["zoo sky", "sky zoo", "tree sky"]
+    assert (corpus.counts[-1].found, corpus.counts[-1].published) == (3, 190_421)
+
+
+def test_vectors_say_the_same_as_strings(tmp_path: Path) -> None:
+    root = write_nuswide(tmp_path)
+    bags = read(root, text="bow").texts
+    assert isinstance(bags, Features)
+    vocabulary = np.array(["sky", "tree", "zoo"])
+    assert [set(vocabulary[row > 0]) for row in bags.array[:]] == [set(text.split()) for text in strings(read(root))]
+
+
+def test_where_the_tag_files_differ_strings_follow_the_matrix(tmp_path: Path) -> None:
+    root = write_nuswide(tmp_path)
+    write_lines(
+        root / "NUS_WID_Tags" / "AllTags1k.txt", ["1\t1\t0\t", "1\t0\t0\t", "0\t0\t0\t", "1\t0\t1\t", "1\t1\t0\t"]
+    )
+    corpus = read(root)
+    assert strings(corpus)[0] == "sky tree"  # "zoo" is not in the matrix, "tree" only there
+    assert corpus.counts[2].found == 1
+
+
+def test_most_frequent_concepts_ties_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_nuswide(tmp_path)
+    monkeypatch.setitem(nuswide.VARIANTS, "tc10", (2, 1, 2))
+    corpus = read(root, concepts="tc10")
+    assert corpus.name == "nuswide-tc10"
+    assert list(corpus.label_names) == ["sky", "animal"]  # not "person", as frequent as "animal"
+    assert read(root, concepts="all").name == "nuswide-all"
+
+
+def test_variants_are_the_published_ones() -> None:
+    assert nuswide.VARIANTS == {"tc21": (21, 2_100, 10_500), "tc10": (10, 2_000, 5_000), "all": (None, 2_100, 10_500)}
+
+
+@pytest.mark.parametrize("concepts", ["tc21", "tc10"])
+def test_true_number_of_concepts_and_default_sizes(tmp_path: Path, concepts: Any) -> None:
+    rng = np.random.default_rng(0)
+    flags = rng.random((30, 81)) < np.linspace(0.9, 0.02, 81)
+    labels = {f"c{column:02d}": flags[:, column].astype(int).tolist() for column in range(81)}
+    paths = [f"f\\{row:04d}_{row}.jpg" for row in range(30)]
+    root = write_nuswide(tmp_path, paths, [["sky"]] * 30, labels, images=None)
+    corpus = read(root, concepts=concepts)
+    most = int(concepts[2:])
+    expected = sorted(labels, key=lambda name: (-sum(labels[name]), name))[:most]
+    assert corpus.label_names == sorted(expected)
+    sizes = {"tc21": "2,100 queries and 10,500", "tc10": "2,000 queries and 5,000"}
+    with pytest.raises(InputError, match=sizes[concepts]):
+        read_nuswide(root, concepts=concepts)
+
+
+def test_flat_images_are_matched_by_name_then_by_photo_id(tmp_path: Path) -> None:
+    root = write_nuswide(tmp_path, images="flat")
+    assert numbers_of(read(root).images) == [0, 2, 3, 4]
+    (root / "Flickr" / "0001_333.jpg").rename(root / "Flickr" / "333.jpg")
+    (root / "Flickr" / "0002_111.jpg").unlink()  # the other row of the photo id has the same photograph
+    (root / "Flickr").rename(root / "images")
+    assert numbers_of(read(root).images) == [0, 2, 0, 4]
+    (root / "images").rename(tmp_path / "pixels")
+    assert read(root).images is None
+    assert numbers_of(read(root, images=tmp_path / "pixels").images) == [0, 2, 0, 4]
+
+
+def test_missing_images_are_counted(tmp_path: Path) -> None:
+    root = write_nuswide(tmp_path)
+    (root / "Flickr" / "actor" / "0002_222.jpg").unlink()
+    read(root)  # not a kept row
+    (root / "Flickr" / "zebra" / "0003_444.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 of 4 images are missing, the first is zebra/0003_444\.jpg"):
+        read(root)
+
+
+def test_a_path_on_two_rows_gives_two_ids(tmp_path: Path) -> None:
+    paths = [*NUSWIDE_PATHS[:3], NUSWIDE_PATHS[0], NUSWIDE_PATHS[4]]
+    assert read(write_nuswide(tmp_path, paths)).image_ids[2] == "actor/0001_111.jpg#4"
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "message"),
+    [
+        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 1, 1], r"Labels_sky\.txt has 4 lines, Imagelist\.txt has 5"),
+        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 2, 1, 0], r"Labels_sky\.txt, line 3: '2' where 0 or 1 belongs"),
+        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 1, -1130179, 0], r"line 4: '-1130179' where 0 or 1"),
+        ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t"] * 6, r"AllTags1k\.txt has 6 lines, Imagelist\.txt has 5"),
+        ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t", "0\t0\t"], r"AllTags1k\.txt, line 2: 2 values where 3 belong"),
+        ("NUS_WID_Tags/All_Tags.txt", ["111 a"], r"All_Tags\.txt has 1 lines, Imagelist\.txt has 5"),
+        ("NUS_WID_Tags/All_Tags.txt", ["111 a", "333", "222", "111", "444"], r"2 rows .* the first is line 2"),
+        ("ImageList/Imagelist.txt", ["actor\\0001_111.jpg", "nothing"], r"Imagelist\.txt, line 2: expected folder"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, file: str, lines: list[object], message: str) -> None:
+    root = write_nuswide(tmp_path)
+    write_lines(root / file, lines)
+    with pytest.raises(InputError, match=message) as error:
+        read(root)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    root = write_nuswide(tmp_path)
+    (root / "Groundtruth" / "AllLabels" / "Labels_cow.txt").unlink()
+    with pytest.raises(InputError, match=r"missing: .*Labels_cow\.txt; expected a file of labels for each of the 4"):
+        read(root)
+    (root / "NUS_WID_Tags" / "All_Tags.txt").unlink()
+    with pytest.raises(InputError, match=r"missing: .*All_Tags\.txt; expected ImageList/Imagelist\.txt"):
+        read(root)
+
+
+def test_one_odd_photo_id_among_many_is_no_error(tmp_path: Path) -> None:
+    paths = [f"f\\{row:04d}_{row}.jpg" for row in range(200)]
+    root = write_nuswide(tmp_path, paths, [["sky"]] * 200, {"sky": [1] * 200}, images=None)
+    tags = root / "NUS_WID_Tags" / "All_Tags.txt"
+    tags.write_text(tags.read_text().replace("17 sky\n", "99999 sky\n", 1))
+    assert len(read(root).image_ids) == 200
+
+
+@given(st.data())
+def test_different_rows_against_brute_force(data: st.DataObject) -> None:
+    names = ["a", "b", "c"]
+    column_of = {name: column for column, name in enumerate(names)}
+    tags = data.draw(st.lists(st.lists(st.sampled_from(names), max_size=4), min_size=1, max_size=6))
+    bag = np.array(data.draw(st.lists(st.tuples(*[st.integers(0, 1)] * 3), min_size=len(tags), max_size=len(tags))))
+    expected = [
+        row for row, each in enumerate(tags) if {column_of[t] for t in each} != set(np.flatnonzero(bag[row]).tolist())
+    ]
+    assert nuswide._different_rows(tags, column_of, bag.astype(np.uint8)).tolist() == expected

@@ -1,0 +1,266 @@
+"""What a frozen encoder gives is computed once, kept on disk, and the same as if it were computed each time."""
+
+import multiprocessing
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from pretrained import minilm
+from safetensors.torch import save_file
+from torch import Tensor
+
+from itmbench.data.corpus import Features, ImageFiles, Strings
+from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, base
+from itmbench.encoders import stored as frozen
+from itmbench.encoders.base import tensor_digest
+from itmbench.encoders.stored import StoredItems
+from itmbench.errors import InputError
+
+TINY = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+TEXTS = [
+    "a dog runs on the beach",
+    "two children",
+    "a dog sleeps",
+    "children run and run and run",
+    "café",
+    "two children",
+]
+ALL = np.arange(8)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITMBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageFiles:
+    generator = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number in ALL:
+        picture = generator.integers(0, 256, (40, 56, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "images" / f"{number}.png")
+    names = [f"{number}.png" for number in ALL]
+    return ImageFiles(
+        tmp_path / "images", names, np.array([(tmp_path / "images" / name).stat().st_size for name in names])
+    )
+
+
+def vision(tmp_path: Path, seed: int = 0, **options: Any) -> TimmImageEncoder:
+    torch.manual_seed(seed)
+    path = tmp_path / f"vit{seed}.safetensors"
+    save_file(timm.create_model("vit_tiny_patch16_224", img_size=48, num_classes=0, **TINY).state_dict(), path)
+    return TimmImageEncoder(checkpoint=str(path), model_args=TINY, freeze=True, **{"image_size": 48, **options})
+
+
+class Counted:
+    """Counts the items that an encoder embeds."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.items, self.embed = 0, encoder.embed
+        encoder.embed = self  # type: ignore[method-assign]
+
+    def __call__(self, inputs: Any) -> Any:
+        self.items += len(next(iter(inputs.values())))
+        return self.embed(inputs)
+
+
+def encode(encoder: Encoder, source: Any, rows: Any) -> Any:
+    items, processor = encoder.prepare(source, np.asarray(rows))
+    return encoder(processor([items[row] for row in rows], True))
+
+
+def shards(tmp_path: Path) -> list[Path]:
+    return sorted(path.parent for path in (tmp_path / "cache" / "frozen").rglob("names.npy"))
+
+
+def test_images_are_what_the_encoder_gives_without_a_crop(tmp_path: Path, images: ImageFiles) -> None:
+    encoder = vision(tmp_path, train_crop=0.5)
+    found = encode(encoder, images, [5, 2])
+    expected = encoder(encoder.processor()([images[5], images[2]], False))
+    torch.testing.assert_close(found.pooled, expected.pooled, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(found.tokens, expected.tokens, atol=2e-3, rtol=1e-3)
+    assert torch.equal(found.mask, expected.mask) and found.pooled.dtype == torch.float32
+
+
+def test_texts_of_any_length_keep_their_mask() -> None:
+    encoder = PretrainedTextEncoder(minilm(), freeze=True)
+    found = encode(encoder, Strings(TEXTS), [3, 1, 4])
+    expected = encoder(encoder.processor()([TEXTS[3], TEXTS[1], TEXTS[4]], False))
+    assert torch.equal(found.mask, expected.mask) and 1 < int(found.mask[1].sum()) < found.mask.shape[1]
+    torch.testing.assert_close(found.pooled, expected.pooled, atol=2e-3, rtol=1e-3)
+    real = found.mask
+    torch.testing.assert_close(found.tokens[real], expected.tokens[real], atol=4e-3, rtol=1e-3)
+    assert not found.tokens[~real].any()
+
+
+def test_every_item_is_encoded_once(tmp_path: Path, images: ImageFiles) -> None:
+    first = vision(tmp_path)
+    counted = Counted(first)
+    whole = encode(first, images, [0, 1, 2, 3, 4])
+    assert counted.items == 5 + 1  # and one to count its operations
+    again = vision(tmp_path)
+    counted = Counted(again)
+    torch.testing.assert_close(encode(again, images, [3, 1]).tokens, whole.tokens[[3, 1]], atol=0, rtol=0)
+    assert counted.items == 0
+    encode(again, images, [4, 5])
+    assert counted.items == 1 + 1
+    moved = ImageFiles(images.root, [images.names[row] for row in ALL[::-1]], images.sizes[::-1])
+    torch.testing.assert_close(encode(again, moved, [7, 6]).pooled, whole.pooled[:2], atol=0, rtol=0)
+    assert counted.items == 2
+
+
+def test_equal_texts_are_stored_once() -> None:
+    encoder = PretrainedTextEncoder(minilm(), freeze=True)
+    counted = Counted(encoder)
+    found = encode(encoder, Strings(TEXTS), range(6))
+    assert counted.items == 5 + 1 and torch.equal(found.pooled[1], found.pooled[5])
+
+
+@pytest.mark.parametrize("options", [{"seed": 1}, {"image_size": 32}])
+def test_another_encoder_has_items_of_its_own(tmp_path: Path, images: ImageFiles, options: dict[str, int]) -> None:
+    encode(vision(tmp_path), images, [0])
+    other = vision(tmp_path, **options)
+    counted = Counted(other)
+    encode(other, images, [0])
+    assert counted.items == 2 and len({path.parent for path in shards(tmp_path)}) == 2
+
+
+def test_another_number_of_heads_with_the_same_weights_is_another_encoder(tmp_path: Path, images: ImageFiles) -> None:
+    encoder = vision(tmp_path)
+    other = TimmImageEncoder(
+        checkpoint=str(tmp_path / "vit0.safetensors"), image_size=48, model_args=TINY | {"num_heads": 4}, freeze=True
+    )
+    assert encoder.weights_digest() == other.weights_digest()
+    assert not torch.allclose(encode(encoder, images, [0]).pooled, encode(other, images, [0]).pooled, atol=1e-3)
+
+
+def test_weights_are_hashed_again_only_after_they_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, other = vision(tmp_path), vision(tmp_path, seed=1)
+    first = encoder.weights_digest()
+    hashed: list[Tensor] = []
+
+    def counted(value: Tensor) -> str:
+        hashed.append(value)
+        return tensor_digest(value)
+
+    monkeypatch.setattr(base, "tensor_digest", counted)
+    assert encoder.weights_digest() == first and not hashed
+    encoder.load_state_dict(other.state_dict())
+    assert encoder.weights_digest() == other.weights_digest() != first and hashed
+    assert encoder.half().weights_digest() != other.weights_digest()
+
+
+def test_goes_on_where_it_was_interrupted(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "BATCH", 2)
+    monkeypatch.setattr(frozen, "SHARD", 1)
+    encoder = vision(tmp_path)
+    whole, embed = Counted(encoder), encoder.embed
+
+    def interrupted(inputs: Any) -> Any:
+        if whole.items >= 5:
+            raise KeyboardInterrupt
+        return embed(inputs)
+
+    encoder.embed = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        encode(encoder, images, range(8))
+    assert len(shards(tmp_path)) == 2
+    encoder.embed, whole.items = whole, 0  # type: ignore[method-assign]
+    found = encode(encoder, images, range(8))
+    assert whole.items == 4 + 1 and len(shards(tmp_path)) == 4
+    expected = encoder(encoder.processor()([images[row] for row in range(8)], False)).pooled
+    torch.testing.assert_close(found.pooled, expected, atol=2e-3, rtol=1e-3)
+    assert not list((tmp_path / "cache" / "frozen").rglob(".writing-*"))
+
+
+def test_says_how_far_it_is(
+    tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(frozen, "BATCH", 4)
+    monkeypatch.setattr(frozen, "SAID", 0.0)
+    encode(vision(tmp_path), images, range(8))
+    printed = capsys.readouterr().out
+    assert "encoding 8 images once with the frozen TimmImageEncoder" in printed and "4 of 8 images, about" in printed
+
+
+def test_too_little_room_is_one_line(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = frozen.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2 - 1))
+    with pytest.raises(InputError, match="set ITMBENCH_CACHE to a folder with more room") as error:
+        encode(vision(tmp_path), images, range(8))
+    assert "\n" not in str(error.value) and not shards(tmp_path)
+    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2))
+    encode(vision(tmp_path), images, range(8))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ITMBENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="cannot be written"):
+        encode(vision(tmp_path), images, [0])
+
+
+def test_numbers_that_do_not_fit_are_refused(tmp_path: Path, images: ImageFiles) -> None:
+    encoder = vision(tmp_path)
+    with torch.no_grad():
+        encoder.model.norm.weight.fill_(1e6)
+    with pytest.raises(InputError, match="above 65,504"):
+        encode(encoder, images, [0])
+    assert not shards(tmp_path)
+
+
+def test_what_is_not_frozen_or_not_pretrained_or_ready_made_is_not_stored(tmp_path: Path, images: ImageFiles) -> None:
+    free = vision(tmp_path)
+    free.freeze = False
+    random = TimmImageEncoder(image_size=48, model_args=TINY, freeze=True)
+    features = Features(np.zeros((3, 4), np.float32))
+    cases: list[tuple[Encoder, Any]] = [(free, images), (random, images), (vision(tmp_path), features)]
+    for encoder, source in cases:
+        items, processor = encoder.prepare(source, np.arange(2))
+        assert items is source and type(processor) is type(encoder.processor())
+
+
+def test_travels_to_other_processes(tmp_path: Path, images: ImageFiles) -> None:
+    items, _ = vision(tmp_path).prepare(images, ALL)
+    assert isinstance(items, StoredItems)
+    np.testing.assert_array_equal(items[3].tokens, pickle.loads(pickle.dumps(items))[3].tokens)
+    assert len(pickle.dumps(items)) < 5000
+    part, _ = vision(tmp_path).prepare(images, np.array([3]))
+    with pytest.raises(IndexError, match="row 2"):
+        part[2]
+
+
+def _prepare(tmp_path: Path, images: ImageFiles) -> None:
+    vision_of = TimmImageEncoder(
+        checkpoint=str(tmp_path / "vit0.safetensors"), image_size=48, model_args=TINY, freeze=True
+    )
+    vision_of.prepare(images, ALL)
+
+
+def test_of_two_processes_one_encodes(tmp_path: Path, images: ImageFiles) -> None:
+    vision(tmp_path)
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=_prepare, args=(tmp_path, images)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert sum(len(np.load(path / "names.npy")) for path in shards(tmp_path)) == 8
+
+
+def test_tells_what_an_item_cost(tmp_path: Path, images: ImageFiles) -> None:
+    items, _ = vision(tmp_path).prepare(images, ALL)
+    assert isinstance(items, StoredItems)
+    tokens, width = 10, 32  # nine patches and a class token
+    linear = 2 * tokens * width * width * (4 + 8) + 2 * 9 * 3 * 16 * 16 * width
+    assert linear <= items.cost["flops"] <= 1.5 * linear
+    assert 0 < items.cost["seconds"] < 5

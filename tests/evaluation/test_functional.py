@@ -1,0 +1,176 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import pytrec_eval
+import torch
+from evaluation import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ranx.metrics.average_precision import _average_precision
+from ranx.metrics.ndcg import _ndcg
+from torch import Tensor
+from torchmetrics.retrieval import RetrievalMAP, RetrievalNormalizedDCG, RetrievalPrecision, RetrievalRecall
+
+from itmbench.errors import InputError
+from itmbench.evaluation import functional, ranking
+
+TIES: tuple[ranking.Ties, ...] = ("pessimistic", "optimistic")
+NORMALISERS: tuple[ranking.Normaliser, ...] = ("retrieved", "min", "all", "dcmh")
+RELEVANCE_METRICS: list[Callable[..., Tensor]] = [
+    functional.best_ranks,
+    functional.average_precision,
+    functional.interpolated_precision,
+]
+
+
+@st.composite
+def tied_tables(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Scores from a handful of values, zeros of both signs among them, and gains 0..3."""
+    queries, gallery = draw(st.integers(1, 4)), draw(st.integers(1, 25))
+    cells = queries * gallery
+    values = st.sampled_from([-2.5, -1.0, -1e-38, -0.0, 0.0, 1e-45, 0.5, 3e38])
+    scores = draw(st.lists(values, min_size=cells, max_size=cells))
+    gains = draw(st.lists(st.integers(0, 3), min_size=cells, max_size=cells))
+    return torch.tensor(scores).view(queries, -1), torch.tensor(gains).view(queries, -1)
+
+
+def expect(found: Tensor, expected: list[Any]) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_tables(), st.integers(1, 30), st.sampled_from(TIES))
+def test_metrics_equal_their_definitions_under_heavy_ties(table: tuple[Tensor, Tensor], k: int, ties: Any) -> None:
+    scores, gains = table
+    relevance = gains > 0
+    rows = list(zip(scores.tolist(), relevance.tolist(), gains.tolist(), strict=True))
+    expect(functional.best_ranks(scores, relevance, ties), [reference.best_rank(s, r, ties) for s, r, _ in rows])
+    expect(
+        functional.precision_at(scores, relevance, k, ties), [reference.precision(s, r, k, ties) for s, r, _ in rows]
+    )
+    expect(functional.recall_at(scores, relevance, k, ties), [reference.recall(s, r, k, ties) for s, r, _ in rows])
+    expect(functional.ndcg(scores, gains, k, ties), [reference.ndcg(s, g, k, ties) for s, _, g in rows])
+    expect(
+        functional.interpolated_precision(scores, relevance, ties),
+        [reference.interpolated(s, r, ties) for s, r, _ in rows],
+    )
+    for normaliser in NORMALISERS:
+        for cutoff in (None, k):
+            found = functional.average_precision(scores, relevance, cutoff, normaliser, ties)
+            expect(found, [reference.average_precision(s, r, cutoff, normaliser, ties) for s, r, _ in rows])
+
+
+def test_types_of_results() -> None:
+    scores, relevance = torch.rand(3, 5), torch.ones(3, 5, dtype=torch.bool)
+    assert functional.best_ranks(scores, relevance).dtype == torch.int64
+    assert functional.average_precision(scores.half(), relevance).dtype == torch.float64
+
+
+def test_a_query_without_a_relevant_item_has_ap_0_and_the_rank_after_the_last() -> None:
+    scores, relevance = torch.rand(2, 7), torch.zeros(2, 7, dtype=torch.bool)
+    for ties in TIES:
+        assert functional.best_ranks(scores, relevance, ties).tolist() == [8, 8]
+    for normaliser in NORMALISERS:
+        found = functional.average_precision(scores, relevance, 3, normaliser)
+        assert found.tolist() == [0.0, 0.0]
+    assert functional.ndcg(scores, relevance, 3).tolist() == [0.0, 0.0]
+
+
+def test_equal_scores_earn_nothing_unless_asked() -> None:
+    scores, relevance = torch.full((1, 1000), 0.3), torch.zeros(1, 1000, dtype=torch.bool)
+    relevance[0, 500] = True
+    assert functional.best_ranks(scores, relevance).tolist() == [1000]
+    assert functional.best_ranks(scores, relevance, "optimistic").tolist() == [1]
+    assert functional.average_precision(scores, relevance).item() == pytest.approx(0.001)
+    assert functional.average_precision(scores, relevance, ties="optimistic").item() == 1.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("metric", RELEVANCE_METRICS)
+def test_not_finite_names_the_query(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., Tensor], bad: float) -> None:
+    monkeypatch.setitem(ranking._BLOCK, "cpu", 40)  # 2 queries a block: the name must not be that within the block
+    scores = torch.randn(9, 20)
+    scores[5, 11] = bad
+    with pytest.raises(InputError, match="query 5: NaN or infinite"):
+        metric(scores, scores > 0)
+
+
+def test_results_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, gains = torch.randn(23, 50).round(decimals=1), torch.randint(0, 3, (23, 50))
+    whole = functional.ndcg(scores, gains, 10), functional.interpolated_precision(scores, gains > 0)
+    monkeypatch.setitem(ranking._BLOCK, "cpu", 200)
+    parts = functional.ndcg(scores, gains, 10), functional.interpolated_precision(scores, gains > 0)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s, r: functional.best_ranks(s, r[:, :2]), "same shape"),
+        (lambda s, r: functional.best_ranks(s[:0], r[:0]), "at least one query"),
+        (lambda s, r: functional.best_ranks(s, r, "random"), "ties: 'random'"),  # type: ignore[arg-type]
+        (lambda s, r: functional.average_precision(s, r, 3, "mean"), "normaliser: 'mean'"),  # type: ignore[arg-type]
+        (lambda s, r: functional.average_precision(s, r, 0), "cutoff: 0"),
+        (lambda s, r: functional.ndcg(s, r.int() - 1, 3), "gains: below 0"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call: Callable[[Tensor, Tensor], Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        call(torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.bool))
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def untied() -> tuple[Tensor, Tensor]:
+    """Positive scores without ties, and gains; every query has relevant items."""
+    generator = np.random.default_rng(4)
+    scores = torch.from_numpy(np.stack([generator.permutation(300) + 1.0 for _ in range(40)]) / 300)
+    gains = torch.from_numpy(generator.poisson(0.4, (40, 300)))
+    return scores.float(), gains
+
+
+def test_trec_eval_agrees_without_ties(untied: tuple[Tensor, Tensor]) -> None:
+    scores, gains = untied
+    truth = {str(q): {str(i): int(g) for i, g in enumerate(row)} for q, row in enumerate(gains.tolist())}
+    run = {str(q): {str(i): s for i, s in enumerate(row)} for q, row in enumerate(scores.tolist())}
+    measures = {"map", "map_cut.20", "P.20", "recall.20", "ndcg_cut.20", "iprec_at_recall"}
+    found = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)
+    levels = functional.interpolated_precision(scores, gains > 0)
+    ours = {
+        "map": functional.average_precision(scores, gains > 0),
+        "map_cut_20": functional.average_precision(scores, gains > 0, 20, "all"),
+        "P_20": functional.precision_at(scores, gains > 0, 20),
+        "recall_20": functional.recall_at(scores, gains > 0, 20),
+        "ndcg_cut_20": functional.ndcg(scores, gains, 20),
+        **{f"iprec_at_recall_{level / 10:.2f}": levels[:, level] for level in range(11)},
+    }
+    for name, values in ours.items():
+        assert values.tolist() == pytest.approx([found[str(q)][name] for q in range(len(scores))], abs=1e-12), name
+
+
+def test_ranx_agrees_without_ties(untied: tuple[Tensor, Tensor]) -> None:
+    scores, gains = untied
+    # (item, gain) of the relevant items and (item, score) of all, best first, as ranx has them inside.
+    truth = [np.array([(i, row[i]) for i in np.argsort(row)[::-1] if row[i]], dtype=float) for row in gains.tolist()]
+    run = [np.array([(i, row[i]) for i in np.argsort(row)[::-1]], dtype=float) for row in scores.tolist()]
+    precisions = [_average_precision(t, r, 20, 1) for t, r in zip(truth, run, strict=True)]
+    assert functional.average_precision(scores, gains > 0, 20, "all").tolist() == pytest.approx(precisions, abs=1e-9)
+    cumulated = [_ndcg(t, r, 20, 1, True) for t, r in zip(truth, run, strict=True)]
+    assert functional.ndcg(scores, gains, 20).tolist() == pytest.approx(cumulated, abs=1e-9)
+
+
+def test_torchmetrics_agrees_on_positive_scores(untied: tuple[Tensor, Tensor]) -> None:
+    scores, gains = untied
+    rows = torch.arange(len(scores))[:, None].expand_as(scores).flatten()
+    for theirs, target, ours in (
+        (RetrievalMAP(), gains > 0, functional.average_precision(scores, gains > 0)),
+        (RetrievalMAP(top_k=20), gains > 0, functional.average_precision(scores, gains > 0, 20, "retrieved")),
+        (RetrievalPrecision(top_k=20), gains > 0, functional.precision_at(scores, gains > 0, 20)),
+        (RetrievalRecall(top_k=20), gains > 0, functional.recall_at(scores, gains > 0, 20)),
+        (RetrievalNormalizedDCG(top_k=20), gains, functional.ndcg(scores, gains, 20)),
+    ):
+        found = theirs(scores.flatten(), target.flatten(), indexes=rows)
+        assert float(ours.mean()) == pytest.approx(float(found), abs=1e-5), theirs

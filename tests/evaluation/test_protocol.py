@@ -1,0 +1,294 @@
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from itmbench.data.corpus import Corpus, Stage, Strings
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+from itmbench.evaluation import (
+    CaptionProtocol,
+    LabelProtocol,
+    caption_retrieval,
+    label_retrieval,
+    protocol_for,
+    scoring,
+)
+from itmbench.evaluation.functional import average_precision, best_ranks
+
+TEST = np.arange(30, 60)
+
+
+def make_corpus(**changes: Any) -> Corpus:
+    """60 images, texts shuffled over them, 30 images to train on and 30 to test."""
+    owner = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 4))
+    corpus = Corpus(
+        name="toy",
+        image_ids=[f"i{row}" for row in range(60)],
+        images=None,
+        text_ids=[f"t{row}" for row in range(240)],
+        texts=Strings([f"text {row}" for row in range(240)]),
+        text_to_image=owner,
+        train=np.arange(30),
+        stages={"test": Stage(TEST, TEST)},
+    )
+    return dataclasses.replace(corpus, **changes)
+
+
+def embed(corpus: Corpus, stage: str = "test", seed: int = 0) -> tuple[Embeddings, Embeddings]:
+    """Features in which a text resembles its image a little."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = corpus.stages[stage].images
+    images = torch.randn(len(corpus.image_ids), 6, generator=generator)
+    texts = images[corpus.text_to_image] + torch.randn(len(corpus.text_ids), 6, generator=generator)
+    return Embeddings(images[rows]), Embeddings(texts[corpus.texts_of(rows)])
+
+
+def cosine(images: Embeddings, texts: Embeddings) -> Tensor:
+    return torch.nn.functional.normalize(images.pooled) @ torch.nn.functional.normalize(texts.pooled).T
+
+
+def lopsided(images: Embeddings, texts: Embeddings) -> Tensor:
+    """A scorer that gives nonsense when its arguments are exchanged."""
+    return images.pooled[:, :1] * texts.pooled[:, 1:2].T
+
+
+def test_captions_are_measured_with_ids() -> None:
+    corpus = make_corpus()
+    images, texts = embed(corpus)
+    found = CaptionProtocol(ks=(1, 5)).evaluate(corpus, "test", images, texts)
+    rows = corpus.texts_of(TEST)
+    owner = corpus.text_to_image[rows] - 30
+    measured = {key: value for key, value in found.metrics.items() if not key.startswith("chance/")}
+    assert measured == caption_retrieval(images, texts, owner, ks=(1, 5))
+    table = pd.DataFrame(found.per_query)
+    i2t, t2i = (table[table.direction == side] for side in ("i2t", "t2i"))
+    assert list(i2t["query"]) == [f"i{row}" for row in TEST]
+    assert list(t2i["query"]) == [corpus.text_ids[row] for row in rows]
+    assert list(i2t["image"]) == list(i2t["query"])
+    assert list(t2i["image"]) == [corpus.image_ids[corpus.text_to_image[row]] for row in rows]
+    relevance = torch.from_numpy(owner) == torch.arange(30)[:, None]
+    assert i2t["rank"].tolist() == best_ranks(cosine(images, texts), relevance).tolist()
+    assert t2i["rank"].tolist() == best_ranks(cosine(images, texts).T, relevance.T).tolist()
+
+
+def with_truth() -> Corpus:
+    corpus = make_corpus()
+    generator = np.random.default_rng(1)
+    truth = [
+        np.unique(np.append(generator.choice(60, size=generator.integers(0, 6)), own)) for own in corpus.text_to_image
+    ]
+    truth[corpus.texts_of(TEST)[5]] = np.empty(0, dtype=np.int64)  # its truth is not listed
+    twins = np.stack([np.arange(20, 60), np.roll(np.arange(20, 60), 7)], axis=1)
+    return dataclasses.replace(corpus, true_images=truth, hard_negatives=twins)
+
+
+@pytest.mark.parametrize("tile", [1 << 15, 100])
+@pytest.mark.parametrize("scorer", [None, lopsided])
+def test_complete_truth_and_hard_negatives_are_exact(monkeypatch: pytest.MonkeyPatch, tile: int, scorer: Any) -> None:
+    monkeypatch.setattr(scoring, "_SCORER_TILE", tile)
+    monkeypatch.setitem(scoring._COSINE_TILE, "cpu", tile)
+    corpus = with_truth()
+    images, texts = embed(corpus)
+    evaluation = CaptionProtocol().evaluate(corpus, "test", images, texts, scorer)
+    found = evaluation.metrics
+
+    scores = (scorer or cosine)(images, texts)
+    rows, truth = corpus.texts_of(TEST), corpus.true_images
+    assert truth is not None and corpus.hard_negatives is not None
+    owner = corpus.text_to_image[rows] - 30
+    listed = torch.tensor([len(truth[row]) > 0 for row in rows])
+    true = torch.zeros(30, len(rows), dtype=torch.bool)
+    for text, row in enumerate(rows):
+        for image in truth[row] if len(truth[row]) else [corpus.text_to_image[row]]:
+            if image >= 30:
+                true[image - 30, text] = True
+    i2t, t2i = best_ranks(scores, true), best_ranks(scores.T, true.T)[listed]
+    assert not listed.all() and float(true.sum()) > len(rows)
+    for k in (1, 5, 10):
+        assert found[f"truth/i2t/R@{k}"] == (i2t <= k).double().mean()
+        assert found[f"truth/t2i/R@{k}"] == (t2i <= k).double().mean()
+    recalls = [value for key, value in found.items() if key.startswith("truth/") and "R@" in key]
+    assert found["truth/rSum"] == pytest.approx(100 * sum(recalls))
+    assert found["truth/rSum"] > found["rSum"]
+    outcomes = [
+        (
+            f"{corpus.text_ids[rows[text]]} {corpus.image_ids[twin]}",
+            corpus.image_ids[image],
+            1 if bool(scores[image - 30, text] > scores[twin - 30, text]) else 2,
+        )
+        for image, twin in corpus.hard_negatives
+        if image >= 30 and twin >= 30
+        for text in np.flatnonzero(owner == image - 30)
+        if not true[twin - 30, text]
+    ]
+    table = pd.DataFrame(evaluation.per_query)
+    assert set(table[table.direction == "hard"].drop(columns="direction").itertuples(index=False, name=None)) == set(
+        outcomes
+    )
+    assert found["hard_negative_accuracy"] == sum(rank == 1 for *_, rank in outcomes) / len(outcomes)
+
+
+def test_a_collapsed_model_prefers_no_image_to_its_twin() -> None:
+    corpus = with_truth()
+    texts = corpus.texts_of(TEST)
+    same = Embeddings(torch.randn(1, 6).expand(30, -1)), Embeddings(torch.randn(1, 6).expand(len(texts), -1))
+    metrics = CaptionProtocol().evaluate(corpus, "test", *same).metrics
+    assert metrics["hard_negative_accuracy"] == 0 and metrics["rSum"] == 0
+    optimistic = CaptionProtocol(ties="optimistic").evaluate(corpus, "test", *same).metrics
+    assert optimistic["rSum"] == 600 and optimistic["hard_negative_accuracy"] == 0
+
+
+def test_nothing_is_said_of_a_truth_that_is_not_known() -> None:
+    corpus = make_corpus(true_images=[np.empty(0, dtype=np.int64)] * 240, hard_negatives=np.array([[1, 2]]))
+    metrics = CaptionProtocol().evaluate(corpus, "test", *embed(corpus)).metrics
+    assert not [key for key in metrics if "truth" in key or "hard" in key]
+
+
+def labelled() -> Corpus:
+    labels = (np.random.default_rng(2).random((60, 4)) < 0.3).astype(np.uint8)
+    labels[50:52] = 0
+    queries, gallery = np.arange(45, 60), np.arange(10, 45)
+    return make_corpus(labels=labels, label_names=list("abcd"), stages={"test": Stage(queries, gallery)})
+
+
+@pytest.mark.parametrize("gallery", ["all", "unseen"])
+@pytest.mark.parametrize("scorer", [None, lopsided])
+def test_labels_are_measured_in_both_directions(gallery: Any, scorer: Any) -> None:
+    corpus = labelled()
+    images, texts = embed(corpus)
+    found = LabelProtocol(gallery=gallery).evaluate(corpus, "test", images, texts, scorer)
+    labels, rows = corpus.labels, corpus.texts_of(np.arange(10, 60))
+    assert labels is not None
+    owner = corpus.text_to_image[rows]
+    first = 10 if gallery == "all" else 30
+    asked_texts, searched_texts = np.flatnonzero(owner >= 45), np.flatnonzero((owner >= first) & (owner < 45))
+    sides = {
+        "i2t": (images[35:], texts[torch.from_numpy(searched_texts)], labels[45:], labels[owner[searched_texts]]),
+        "t2i": (
+            texts[torch.from_numpy(asked_texts)],
+            images[first - 10 : 35],
+            labels[owner[asked_texts]],
+            labels[first:45],
+        ),
+    }
+    table = pd.DataFrame(found.per_query)
+    for side, tables in sides.items():
+        flip = scorer is not None and side == "t2i"
+        turned = (lambda a, b: scorer(b, a).T) if flip else scorer
+        for key, value in label_retrieval(*tables, scorer=turned).items():
+            assert found.metrics[f"{side}/{key}"] == pytest.approx(value, abs=1e-12)
+        scores = (turned or cosine)(tables[0], tables[1])
+        relevance = torch.from_numpy(tables[2].astype(int) @ tables[3].T.astype(int) > 0)
+        ap = table[table.direction == side]["ap"].to_numpy()
+        assert ap == pytest.approx(average_precision(scores, relevance).numpy(), abs=1e-12)
+    assert list(table["query"][:15]) == list(corpus.image_ids[45:])
+    assert list(table["query"][15:]) == [corpus.text_ids[row] for row in rows[asked_texts]]
+    assert found.metrics["i2t/queries_without_relevant"] == (labels[45:].sum(axis=1) == 0).sum() > 0
+    assert found.metrics["mAP"] == (found.metrics["i2t/mAP"] + found.metrics["t2i/mAP"]) / 2
+
+
+def test_every_option_changes_the_result() -> None:
+    corpus = labelled()
+    images, texts = embed(corpus)
+    texts.pooled[::2] = texts.pooled[0]
+    options = [{}, {"gallery": "unseen"}, {"normaliser": "all"}, {"ties": "optimistic"}]
+    results = [LabelProtocol(**o).evaluate(corpus, "test", images, texts).metrics for o in options]  # type: ignore[arg-type]
+    assert len({result["i2t/mAP@50"] for result in results}) == 4
+    assert "i2t/mAP@7" in LabelProtocol(cutoffs=(7,)).evaluate(corpus, "test", images, texts).metrics
+
+
+def test_a_shortlist_changes_the_result_of_a_scorer_and_says_what_is_lost() -> None:
+    corpus = make_corpus()
+    images, texts = embed(corpus)
+    short, exact = (
+        CaptionProtocol(shortlist=k).evaluate(corpus, "test", images, texts, lopsided).metrics for k in (10, None)
+    )
+    assert short["rSum"] != exact["rSum"]
+    # 30 images and 120 texts: the sample holds all of them.
+    for direction in ("i2t", "t2i"):
+        for k in (1, 5, 10):
+            lost = exact[f"{direction}/R@{k}"] - short[f"{direction}/R@{k}"]
+            assert short[f"shortlist/{direction}/lost R@{k}"] == pytest.approx(lost)
+    cosines = [CaptionProtocol(shortlist=k).evaluate(corpus, "test", images, texts).metrics for k in (10, None)]
+    assert cosines[0] == cosines[1]
+
+
+def test_a_protocol_is_frozen_named_and_goes_whole_into_a_result() -> None:
+    caption, label = CaptionProtocol(), LabelProtocol()
+    assert (caption.objective, label.objective) == ("rSum", "mAP")
+    assert caption.as_dict() == {
+        "name": "caption-retrieval", "version": 1, "objective": "rSum", "ks": [1, 5, 10], "ties": "pessimistic",
+        "shortlist": None,
+    }  # fmt: skip
+    assert label.as_dict() == {
+        "name": "label-retrieval", "version": 1, "objective": "mAP", "cutoffs": [50], "normaliser": "retrieved",
+        "ties": "pessimistic", "gallery": "all",
+    }  # fmt: skip
+    assert json.loads(json.dumps(label.as_dict())) == label.as_dict()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        caption.ks = (1,)  # type: ignore[misc]
+    corpus = labelled()
+    assert protocol_for(corpus) == label and protocol_for(make_corpus()) == caption
+    for protocol, on in ((caption, make_corpus()), (label, corpus)):
+        assert protocol.objective in protocol.evaluate(on, "test", *embed(on)).metrics
+
+
+def test_bad_options_are_refused() -> None:
+    for make in (
+        lambda: CaptionProtocol(ks=(0,)),
+        lambda: CaptionProtocol(ties="x"),  # type: ignore[arg-type]
+        lambda: CaptionProtocol(shortlist=9),
+        lambda: LabelProtocol(normaliser="x"),  # type: ignore[arg-type]
+        lambda: LabelProtocol(gallery="x"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError):
+            make()
+
+
+@pytest.mark.parametrize("protocol", [CaptionProtocol(), LabelProtocol()])
+def test_bad_tables_name_what_is_wrong(protocol: CaptionProtocol | LabelProtocol) -> None:
+    corpus = labelled()
+    images, texts = embed(corpus)
+    with pytest.raises(InputError, match="49 image embeddings for 50 images"):
+        protocol.evaluate(corpus, "test", images[:-1], texts)
+    with pytest.raises(InputError, match="text embeddings for 200 texts"):
+        protocol.evaluate(corpus, "test", images, texts[1:])
+    with pytest.raises(InputError, match="toy: has no stage 'dev'; choose one of test"):
+        protocol.evaluate(corpus, "dev", images, texts)
+    texts.pooled[3, 1] = math.nan
+    with pytest.raises(
+        InputError, match=f"embedding of text {corpus.text_ids[corpus.texts_of(np.arange(10, 60))[3]]}:"
+    ):
+        protocol.evaluate(corpus, "test", images, texts)
+
+
+def test_nan_scores_name_the_query_by_its_id() -> None:
+    def scorer(images: Embeddings, texts: Embeddings) -> Tensor:
+        return cosine(images, texts).masked_fill((images.pooled == bad).all(dim=1)[:, None], math.nan)
+
+    corpus = make_corpus()
+    images, texts = embed(corpus)
+    bad = images.pooled[12]
+    with pytest.raises(InputError, match="scores of image i42: NaN"):
+        CaptionProtocol().evaluate(corpus, "test", images, texts, scorer)
+    corpus = labelled()
+    images, texts = embed(corpus)
+    bad = images.pooled[40]
+    with pytest.raises(InputError, match="scores of image i50: NaN"):
+        LabelProtocol().evaluate(corpus, "test", images, texts, scorer)
+
+
+def test_labels_are_needed_and_the_gallery_may_not_be_empty() -> None:
+    corpus = make_corpus()
+    with pytest.raises(InputError, match="toy: has no labels"):
+        LabelProtocol().evaluate(corpus, "test", *embed(corpus))
+    corpus = dataclasses.replace(labelled(), train=np.arange(60))
+    with pytest.raises(InputError, match="nothing in the unseen gallery"):
+        LabelProtocol(gallery="unseen").evaluate(corpus, "test", *embed(corpus))

@@ -1,0 +1,133 @@
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from itmbench.errors import InputError
+from itmbench.report.page import write_html
+from itmbench.report.tables import tables
+
+
+class Page(HTMLParser):
+    """Attributes and text of a page; every tag must be closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def path(frame: pd.DataFrame, results: Path) -> Path:
+    return write_html(frame, results / "mini" / "index.html")
+
+
+@pytest.fixture(scope="module")
+def page(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_every_tag_is_closed_and_ids_are_unique(page: Page) -> None:
+    assert page.open == []
+    ids = [value for tag, name, value in page.attributes if name == "id" and tag != "path"]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_needs_nothing_from_elsewhere(path: Path, page: Page) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "://" not in text
+    assert "@import" not in text
+    assert "<script" not in text
+    assert not [of for of in page.attributes if of[0] == "link" or of[1] == "src"]
+
+
+def test_links_lead_to_the_files_of_every_cell(path: Path, page: Page, frame: pd.DataFrame) -> None:
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    files = [link for link in links if not link.startswith("#")]
+    assert len(files) == 2 * len(frame)
+    assert not [link for link in files if Path(link).is_absolute()]
+    assert all((path.parent / link).is_file() for link in files)
+    assert {(path.parent / link).resolve().parent for link in files} == {Path(f).resolve() for f in frame["folder"]}
+    anchors = {value for _, name, value in page.attributes if name == "id"}
+    assert {link[1:] for link in links if link.startswith("#")} <= anchors
+
+
+def test_it_holds_every_cell_of_every_table(page: Page, frame: pd.DataFrame) -> None:
+    for table in tables(frame):
+        assert table.title in page.text
+        assert [text for text in table.cells.to_numpy().ravel() if text not in page.text] == []
+    assert "5,990" in page.text  # a count that differs from the published one
+    assert "6,000 ≠" in page.text
+    assert "1,200 ≠" not in page.text
+    assert "0123456789ab" in page.text
+    assert "A processor" in page.text
+    assert "Ties lose" in page.text
+
+
+def test_best_cells_are_bold(path: Path, frame: pd.DataFrame) -> None:
+    text = path.read_text(encoding="utf-8")
+    marked = re.findall(r'<td class="best">([^<]*)', text)
+    expected = sum(int(table.best.to_numpy().sum()) for table in tables(frame))
+    assert len(marked) == expected > 10
+    best = str(tables(frame)[0].cells.at["dual_infonce", "rSum"]).partition(" ±")[0]
+    assert best in marked
+
+
+def test_a_plot_has_a_point_a_seed_and_follows_the_colour_of_the_page(path: Path) -> None:
+    plots = re.findall(r"<svg.*?</svg>", path.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(plots) == 4
+    for plot in plots:
+        assert 'viewBox="' in plot
+        assert "currentColor" in plot
+        assert "#000000" not in plot
+        assert "dual_infonce" in plot
+        assert len(re.findall(r"<use [^>]*fill: #", plot)) >= 4
+
+
+def test_pairs_scored_a_second_are_shown_where_they_were_measured(path: Path, frame: pd.DataFrame) -> None:
+    measured = frame.assign(scored_pairs_per_second=1.5e6, pair_flops=2048.0)
+    text = write_html(measured, path.with_name("measured.html")).read_text(encoding="utf-8")
+    assert len(re.findall("<svg", text)) == 6
+    assert text.count("pairs scored a second") == 2 and "1.5 M</td>" in text and "2.05 k</td>" in text
+    assert "scored" not in path.read_text(encoding="utf-8")
+
+
+def test_same_results_same_bytes(path: Path, frame: pd.DataFrame) -> None:
+    text = path.read_bytes()
+    assert write_html(frame, path).read_bytes() == text
+
+
+def test_values_that_differ_between_runs_are_all_listed(
+    frame: pd.DataFrame, more: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    other = more(method="other<b>", versions={"itmbench": "0.2.0"}, git={"commit": "f" * 40, "dirty": True})
+    page = Page(write_html(pd.concat([frame, other]), tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "0.1.0 · 0.2.0" in page.text
+    assert "ffffffffffff with changes" in page.text
+    assert "other<b>" in page.text  # as text, not as a tag
+    assert "b" not in {tag for tag, *_ in page.attributes}
+
+
+def test_a_page_that_cannot_be_written_is_an_input_error(frame: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_html(frame, tmp_path / "file" / "index.html")

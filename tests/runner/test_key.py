@@ -1,0 +1,77 @@
+"""What a cell's key is made of, and what is no part of it."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from toy import TOY_MODEL, toy_corpus
+
+from itmbench.data.corpus import Corpus
+from itmbench.runner.key import cell_key
+from itmbench.runner.lightning import CellCLI
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Corpus]:
+    folder = tmp_path_factory.mktemp("toy")
+    data = {"class_path": "toy.ToyData", "init_args": {"root": str(folder), "copies": 1}}
+    config = yaml.safe_load(CellCLI({"model": TOY_MODEL, "data": data}).dump())
+    return config, toy_corpus(folder, copies=1)
+
+
+def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    new = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    at = new
+    for parent in parents:
+        at = at[parent]
+    at[last] = value
+    return new
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("trainer.logger", False),
+        ("trainer.enable_progress_bar", False),
+        ("trainer.default_root_dir", "elsewhere"),
+        ("last.dirpath", "elsewhere"),
+        ("best.dirpath", "elsewhere"),
+        ("data.init_args.num_workers", 3),
+        ("data.init_args.root", "elsewhere"),
+    ],
+)
+def test_what_cannot_change_a_result_is_left_out(
+    resolved: tuple[dict[str, Any], Corpus], path: str, value: Any
+) -> None:
+    config, corpus = resolved
+    assert cell_key(changed(config, path, value), corpus) == cell_key(config, corpus)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed_everything", 1),
+        ("trainer.max_epochs", 3),
+        ("trainer.precision", "bf16-mixed"),
+        ("best.monitor", "val/other"),
+        ("data.init_args.batch_size", 8),
+        ("model.init_args.lr", 0.5),
+        ("model.init_args.image.init_args.train_crop", 0.5),
+        ("model.init_args.loss", {"class_path": "itmbench.methods.losses.InfoNCE", "init_args": {}}),
+    ],
+)
+def test_what_can_change_a_result_is_in_it(resolved: tuple[dict[str, Any], Corpus], path: str, value: Any) -> None:
+    config, corpus = resolved
+    assert cell_key(changed(config, path, value), corpus) != cell_key(config, corpus)
+
+
+def test_data_and_protocol_are_in_it(resolved: tuple[dict[str, Any], Corpus], tmp_path: Path) -> None:
+    config, corpus = resolved
+    assert cell_key(config, replace(corpus, train=corpus.train[1:])) != cell_key(config, corpus)
+    assert cell_key(config, toy_corpus(tmp_path, labels=True, copies=1)) != cell_key(config, corpus)
+    assert cell_key(config, replace(corpus, train=np.array(corpus.train))) == cell_key(config, corpus)

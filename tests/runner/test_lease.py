@@ -1,0 +1,95 @@
+"""Who runs a cell: one process at a time, until it is done, dead or silent."""
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from itmbench.runner import lease
+
+FORK = multiprocessing.get_context("fork")
+
+
+def other_machine(path: Path) -> Path:
+    """The lease of a process that cannot be asked whether it lives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": "elsewhere", "host": "elsewhere", "pid": 1}))
+    return path
+
+
+def test_one_holds_until_it_releases(tmp_path: Path) -> None:
+    cell = tmp_path / "m" / "seed0"
+    held = lease.take(cell)
+    assert held is not None and lease.take(cell) is None
+    assert lease.take(tmp_path / "m" / "seed01") is not None  # another cell
+    assert str(os.getpid()) in (lease.holder(cell) or "")
+    held.check()
+    held.release()
+    assert lease.holder(cell) is None and not list(cell.parent.glob("seed0.lease*"))
+    assert lease.take(cell) is not None
+
+
+def _race(cell: Path, start: Any, won: Any, done: Any) -> None:
+    start.wait()
+    if lease.take(cell) is not None:
+        won.put(os.getpid())
+    done.wait()
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_of_several_processes_one_gets_it(tmp_path: Path, dead: bool) -> None:
+    for attempt in range(5):
+        cell = tmp_path / f"seed{attempt}"
+        if dead:
+            os.utime(other_machine(tmp_path / f"seed{attempt}.lease3"), (0, 0))
+        start, won, done = FORK.Event(), FORK.Queue(), FORK.Event()
+        racers = [FORK.Process(target=_race, args=(cell, start, won, done)) for _ in range(4)]
+        for racer in racers:
+            racer.start()
+        start.set()
+        winner = won.get(timeout=30)
+        time.sleep(0.1)
+        assert won.empty() and winner in {racer.pid for racer in racers}
+        done.set()
+        for racer in racers:
+            racer.join()
+
+
+def test_a_dead_process_of_this_machine_loses_it_at_once(tmp_path: Path) -> None:
+    cell = tmp_path / "seed0"
+    dead = FORK.Process(target=lambda: lease.take(cell))
+    dead.start()
+    dead.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["seed0.lease1"]
+    assert lease.holder(cell) is None and lease.take(cell) is not None
+
+
+def test_a_silent_machine_loses_it_after_some_beats(tmp_path: Path) -> None:
+    cell = tmp_path / "seed0"
+    path = other_machine(tmp_path / "seed0.lease1")
+    assert lease.take(cell) is None and (lease.holder(cell) or "").startswith("elsewhere")
+    os.utime(path, (time.time() - lease.STALE + 20,) * 2)
+    assert lease.take(cell) is None
+    os.utime(path, (time.time() - lease.STALE - 20,) * 2)
+    assert lease.take(cell) is not None
+
+
+def test_a_holder_that_lives_shows_it_and_one_that_lost_it_is_told(tmp_path: Path) -> None:
+    cell = tmp_path / "seed0"
+    held = lease.take(cell, beat=0.02)
+    path = tmp_path / "seed0.lease1"
+    assert held is not None
+    os.utime(path, (0, 0))
+    time.sleep(0.3)
+    assert path.stat().st_mtime > 0
+    held.check()
+    other_machine(tmp_path / "seed0.lease2")
+    time.sleep(0.3)
+    with pytest.raises(lease.Lost):
+        held.check()
+    held.release()
+    assert [left.name for left in tmp_path.iterdir()] == ["seed0.lease2"]  # that of the other stays

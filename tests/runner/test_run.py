@@ -1,0 +1,219 @@
+"""A benchmark from its file to its table: what is stored, what is not run again, what a failure leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from toy import TOY_MODEL
+from toy_clip import save_toy_clip
+
+import itmbench
+from itmbench import store
+from itmbench.cli.main import main
+
+
+def write_spec(folder: Path, datasets: dict[str, Any] | None = None, **losses: dict[str, Any]) -> Path:
+    """A benchmark file on the toy dataset, with a method for each loss."""
+    datasets = datasets or {
+        "toy": {"class_path": "toy.ToyData", "init_args": {"root": str(folder / "toy"), "copies": 2}}
+    }
+    for name, data in datasets.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"data": data}))
+    for name, loss in losses.items():
+        model = {"class_path": "DualEncoder", "init_args": TOY_MODEL["init_args"] | {"loss": loss}}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
+    spec = {
+        "name": "small",
+        "datasets": {name: f"{name}.yaml" for name in datasets},
+        "methods": {name: f"{name}.yaml" for name in losses},
+        "seeds": [0],
+        "config": {"trainer": {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write_spec(tmp_path, infonce={"class_path": "InfoNCE"}, triplet={"class_path": "TripletLoss"})
+    results = tmp_path / "results"
+    command = ["bench", str(spec), "--results", str(results)]
+    assert main([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("to run, time unknown") == 2 and not results.exists()
+
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "epoch 2/2" in printed and "index.html" in printed
+    assert (results / "index.html").read_text().count("infonce") > 1
+    cell = results / "small" / "toy" / "infonce" / "seed0"
+    assert {path.name for path in cell.iterdir()} >= {"config.yaml", "result.json", "per_query.parquet", "best.ckpt"}
+    assert "last.ckpt" not in {path.name for path in cell.iterdir()}
+    assert not list((results / store.RUNNING).rglob("*.ckpt"))
+    result = json.loads((cell / "result.json").read_text())
+    queries = pd.read_parquet(cell / "per_query.parquet")
+    recall = (queries[queries.direction == "i2t"]["rank"] <= 1).mean()
+    assert result["metrics"]["i2t/R@1"] == pytest.approx(recall)
+    assert result["parameters"]["all"] == result["parameters"]["trained"] > 10_000
+    assert min(result["flops"]["image"], result["flops"]["text"]) > 1_000
+    assert result["flops"]["pair"] == 2 * 32  # a product of two vectors
+    assert result["throughput"]["scored_pairs_per_second"] > 1e4
+    assert min(result["throughput"].values()) > 0 and result["peak_memory"] > 1e8
+    assert result["protocol"]["objective"] == "rSum" and result["pretraining"] == "scratch"
+    torch.load(cell / "best.ckpt", weights_only=True)
+
+    frame = itmbench.load_results(results)
+    assert list(frame["method"]) == ["infonce", "triplet"]
+    assert frame["rSum"].notna().all() and frame["fingerprint"].nunique() == 1
+
+    written = (cell / "result.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("done before") == 2
+    assert (cell / "result.json").stat().st_mtime_ns == written
+
+
+def test_a_model_is_measured_as_it_comes_when_no_epoch_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "clip"
+    save_toy_clip(folder)
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    zero_shot = {"model": {"class_path": "CLIP", "init_args": {"name": str(folder)}}, "trainer": {"max_epochs": 0}}
+    changed = yaml.safe_load(spec.read_text()) | {"overrides": [{"method": "m", "config": zero_shot}]}
+    spec.write_text(yaml.safe_dump(changed))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
+    assert "epoch 0/0" in capsys.readouterr().out
+    cell = tmp_path / "results" / "small" / "toy" / "m" / "seed0"
+    result = json.loads((cell / "result.json").read_text())
+    assert (result["epochs"], result["pretraining"]) == (0, "image-text")
+    weights = torch.load(cell / "best.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(weights["text.projection.weight"], save_toy_clip(folder).text_projection.weight)
+    # The validation objective is that of the same weights.
+    assert main(["validate", "--config", str(cell / "config.yaml"), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  rSum"))
+    assert result["validation"] == pytest.approx(float(said.split()[1]), abs=1e-3)
+
+
+def test_the_recipe_is_that_of_all_seeds_and_of_no_other_config(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    content = yaml.safe_load(spec.read_text()) | {"seeds": [0, 1]}
+    content["config"]["trainer"]["max_epochs"] = 0
+    spec.write_text(yaml.safe_dump(content))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
+    first = itmbench.load_results(tmp_path / "results")["recipe"]
+    assert first[0] == first[1] != ""
+    content["config"]["trainer"]["gradient_clip_val"] = 0.5
+    spec.write_text(yaml.safe_dump(content))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results"), "--only", "seed=1"]) == 0
+    again = itmbench.load_results(tmp_path / "results")["recipe"]
+    assert again[0] == first[0] != again[1]
+
+
+def test_a_changed_config_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = str(tmp_path / "results")
+    assert main(["bench", str(write_spec(tmp_path, m={"class_path": "InfoNCE"})), "--results", results]) == 0
+    changed = write_spec(tmp_path, m={"class_path": "InfoNCE", "init_args": {"temperature": 0.5}})
+    capsys.readouterr()
+    assert main(["bench", str(changed), "--results", results, "--dry-run"]) == 0
+    assert "to run" in capsys.readouterr().out
+
+
+def test_a_cell_runs_alone_from_its_config_to_the_same_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
+    cell = tmp_path / "results" / "small" / "toy" / "m" / "seed0"
+    alone = tmp_path / "alone"
+    assert main(["fit", "--config", str(cell / "config.yaml"), "--trainer.default_root_dir", str(alone)]) == 0
+    again = torch.load(next(alone.rglob("best.ckpt")), weights_only=True)["state_dict"]
+    for name, weight in torch.load(cell / "best.ckpt", weights_only=True)["state_dict"].items():
+        assert torch.equal(again[name], weight), name
+
+
+def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"class_path": "toy.ToyData", "init_args": {"root": str(tmp_path / "toy"), "copies": 2}}
+    bad = {"class_path": "toy_broken.BrokenToyData", "init_args": {"root": str(tmp_path / "broken"), "copies": 2}}
+    spec = write_spec(tmp_path, {"broken": bad, "toy": good}, m={"class_path": "InfoNCE"})
+    results = tmp_path / "results"
+    assert main(["bench", str(spec), "--results", str(results)]) == 1
+    captured = capsys.readouterr()
+    assert "0.png: not a readable image" in captured.out
+    assert "FAILED m on broken, seed 0" in captured.err
+    assert "0.png" in (results / store.RUNNING / "small" / "broken" / "m" / "seed0" / "error.txt").read_text()
+    assert list(itmbench.load_results(results)["dataset"]) == ["toy"]
+
+
+def test_wrong_configs_are_told_together_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = {"good": {"class_path": "InfoNCE"}, "bad": {"class_path": "NoLoss"}, "worse": {"class_path": "NoOther"}}
+    assert main(["bench", str(write_spec(tmp_path, **losses)), "--results", str(tmp_path / "results")]) == 2
+    first, second = (line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: "))
+    assert "bad on toy" in first and "NoLoss" in first and "worse on toy" in second and "NoOther" in second
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "option", [{"fast_dev_run": True}, {"limit_val_batches": 0}, {"enable_checkpointing": False}, {"barebones": True}]
+)
+def test_options_that_leave_no_best_epoch_are_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: dict[str, Any]
+) -> None:
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    content = yaml.safe_load(spec.read_text())
+    content["config"]["trainer"] |= option
+    spec.write_text(yaml.safe_dump(content))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 2
+    error = capsys.readouterr().err
+    assert f"m on toy: trainer.{next(iter(option))} " in error and error.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "file").touch()
+    assert main(["bench", str(spec), "--results", str(tmp_path / "file")]) == 2
+    assert "file: not a folder; name one" in capsys.readouterr().err
+
+
+def test_missing_data_are_told_once_for_all_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = {"class_path": "KarpathyCaptions", "init_args": {"root": str(tmp_path / "nowhere")}}
+    losses = {"infonce": {"class_path": "InfoNCE"}, "triplet": {"class_path": "TripletLoss"}}
+    assert main(["bench", str(write_spec(tmp_path, {"missing": nowhere}, **losses))]) == 2
+    [said] = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(f"itmbench: missing: {tmp_path / 'nowhere'}")
+
+
+def test_an_interrupted_cell_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from itmbench.runner.progress import EpochLines
+
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    command = ["bench", str(spec), "--results", str(tmp_path / "results")]
+    epochs = []
+
+    def stop_after_first(self: EpochLines, trainer: Any, model: Any) -> None:
+        epochs.append(trainer.current_epoch)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochLines, "on_validation_end", stop_after_first)
+    assert main(command) == 1
+    assert main(command) == 0
+    assert epochs == [0, 1, 1]
+
+
+def test_a_benchmark_keeps_the_quick_checks_and_its_tables_show_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec(tmp_path, honest={"class_path": "InfoNCE"}, leaky={"class_path": "InfoNCE"})
+    leaky = {"class_path": "toy_leaks.BatchMean", "init_args": TOY_MODEL["init_args"]}
+    (tmp_path / "leaky.yaml").write_text(yaml.safe_dump({"model": leaky}))
+    results = tmp_path / "results"
+    assert main(["bench", str(spec), "--results", str(results)]) == 0
+    table = capsys.readouterr().out
+    audits = {result.method: result.audit for _, result in store.results(results)}
+    assert list(audits["honest"]) == ["alone", "pairs", "frozen"]
+    assert all(check["passed"] and check["found"] <= check["bound"] < 1e-4 for check in audits["honest"].values())
+    assert [name for name, check in audits["leaky"].items() if not check["passed"]] == ["alone"]
+    assert list(itmbench.load_results(results)["audit_failed"]) == ["", "alone"]
+    assert "leaky †" in table and "honest †" not in table

@@ -1,0 +1,125 @@
+"""Benchmark files: how configs come together, and what is said of a wrong one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from itmbench.errors import InputError
+from itmbench.runner.spec import load_yaml, merge, plan
+
+DATA = {"data": {"class_path": "D", "init_args": {"root": "x", "batch_size": 8}}, "trainer": {"max_epochs": 1}}
+METHOD = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    (folder / "data.yaml").write_text(yaml.safe_dump(DATA))
+    (folder / "method.yaml").write_text(yaml.safe_dump(METHOD))
+    spec = {
+        "name": "b",
+        "datasets": {"d1": "data.yaml", "d2": "data.yaml"},
+        "methods": {"m": "method.yaml"},
+        "seeds": [0, 1],
+        "config": {"trainer": {"max_epochs": 3}},
+    }
+    path = folder / "bench.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in (spec | changes).items() if value is not None}))
+    return path
+
+
+def test_cells_are_datasets_times_methods_times_seeds(tmp_path: Path) -> None:
+    cells = plan(write(tmp_path))
+    assert [(cell.dataset, cell.method, cell.seed) for cell in cells] == [
+        ("d1", "m", 0),
+        ("d1", "m", 1),
+        ("d2", "m", 0),
+        ("d2", "m", 1),
+    ]
+    assert cells[1].config == DATA | METHOD | {"trainer": {"max_epochs": 3}, "seed_everything": 1}
+    assert cells[1].folder == Path("b/d1/m/seed1")
+
+
+def test_pairs_can_be_left_out(tmp_path: Path) -> None:
+    methods = {"m": "method.yaml", "m2": "method.yaml"}
+    cells = plan(write(tmp_path, methods=methods, leave_out=[{"dataset": "d1", "method": "m2"}], seeds=[0]))
+    assert [(cell.dataset, cell.method) for cell in cells] == [("d1", "m"), ("d2", "m"), ("d2", "m2")]
+
+
+def test_overrides_apply_where_they_match_and_later_ones_win(tmp_path: Path) -> None:
+    overrides = [
+        {"dataset": "d2", "config": {"data": {"init_args": {"batch_size": 16}}, "trainer": {"max_epochs": 5}}},
+        {"dataset": "d2", "method": "m", "config": {"trainer": {"max_epochs": 7}}},
+    ]
+    first, second = plan(write(tmp_path, overrides=overrides, seeds=[0]))
+    assert first.config["data"]["init_args"] == {"root": "x", "batch_size": 8}
+    assert second.config["data"]["init_args"] == {"root": "x", "batch_size": 16}
+    assert [cell.config["trainer"]["max_epochs"] for cell in (first, second)] == [3, 7]
+
+
+def test_a_changed_class_does_not_inherit_arguments() -> None:
+    changed = merge(METHOD, {"model": {"class_path": "Other", "init_args": {"k": 1}}})
+    assert changed == {"model": {"class_path": "Other", "init_args": {"k": 1}}}
+    assert merge(METHOD, {"model": {"init_args": {"k": 1}}})["model"]["init_args"] == {"dim": 4, "k": 1}
+    assert METHOD["model"]["init_args"] == {"dim": 4}
+
+
+def test_only_keeps_matching_cells(tmp_path: Path) -> None:
+    assert [str(cell) for cell in plan(write(tmp_path), "dataset=d2,seed=1")] == ["m on d2, seed 1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "only", "message"),
+    [
+        ({"colour": 1}, "", "bench.yaml: unknown key colour; a benchmark has the keys"),
+        ({"methods": None}, "", "bench.yaml: no methods"),
+        ({"methods": {}}, "", "a mapping with at least one entry is needed"),
+        ({"methods": {"m": "nowhere.yaml"}}, "", "nowhere.yaml: no such file"),
+        ({"overrides": [{"dataset": "d3", "config": {}}]}, "", "an override does not know dataset: d3"),
+        ({"overrides": [{"dataset": "d1"}]}, "", "an override has no config"),
+        ({"leave_out": [{"method": "m3"}]}, "", "a pair to leave out does not know method: m3"),
+        ({"leave_out": [{}]}, "", "a pair to leave out is empty"),
+        ({"name": "../b"}, "", r"bench.yaml: '../b' names no folder of results"),
+        ({"name": ".running"}, "", "'.running' names no folder"),
+        ({"name": 2024}, "", "2024 names no folder"),
+        ({"methods": {"a/b": "method.yaml"}}, "", "'a/b' names no folder"),
+        ({"methods": {3: "method.yaml"}}, "", "3 names no folder"),
+        ({"methods": {"m": METHOD}}, "", "m: {'model': .*} is no config file and no list"),
+        ({"methods": {"m": []}}, "", r"m: \[\] is no config file"),
+        ({"methods": {"m": "."}}, "", "cannot be read \\(Is a directory\\)"),
+        ({"config": [1]}, "", r"config is \[1\]; give a mapping"),
+        ({"config": {"seed_everything": 7}}, "", "config has seed_everything; give seeds instead"),
+        ({"seeds": [0, 0]}, "", r"seeds is \[0, 0\]; give each once"),
+        ({"seeds": [2**32]}, "", "seeds is .*; give a list of whole numbers"),
+        ({"overrides": {"method": "m"}}, "", "overrides is {'method': 'm'}; give a list of mappings"),
+        ({"overrides": [{"method": ["m"], "config": {}}]}, "", r"an override does not know method: \['m'\]"),
+        ({"overrides": [{"method": "m", "config": "x"}]}, "", "an override has no config"),
+        ({"leave_out": [None]}, "", r"leave_out is \[None\]; give a list"),
+        ({"leave_out": [{"method": "m"}]}, "", "leave_out leaves nothing to run"),
+        ({}, "dataset=d3", "--only dataset=d3: this benchmark has no such dataset; choose of d1, d2"),
+        ({}, "colour=red", "colour is not dataset, method or seed"),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path: Path, changes: dict[str, Any], only: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        plan(write(tmp_path, **changes), only)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_given_twice_is_no_name_lost(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text("name: b\ndatasets: {d: data.yaml}\nmethods:\n  m: method.yaml\n  m: other.yaml\n")
+    with pytest.raises(InputError, match=r"bench\.yaml:5: m is given twice"):
+        plan(path)
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: [{x: 1}, {x: 2}]\n")
+    assert load_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": [{"x": 1}, {"x": 2}]}
+    path.write_bytes(b"\x00\x01")
+    with pytest.raises(InputError, match=r"bench\.yaml: not YAML"):
+        plan(path)
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: b\ndatasets: [1, 2\nmethods: {}\n")
+    with pytest.raises(InputError, match=r"broken\.yaml:3: not YAML"):
+        load_yaml(path)

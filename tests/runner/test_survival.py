@@ -1,0 +1,352 @@
+"""A benchmark that is killed, stopped, shared or partly broken: what is left, and what the next call makes of it."""
+
+import contextlib
+import gc
+import io
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from small_benchmark import FILES, bench, content, ended, start, unfinished, write
+from toy import TOY_MODEL
+
+from itmbench import store
+from itmbench.cli.main import main
+from itmbench.methods.base import Matcher
+from itmbench.runner import cell as cells
+from itmbench.runner import run as runner
+from itmbench.runner import tracker
+from itmbench.runner.callbacks import Checkpoint
+from itmbench.runner.lease import Lease, Lost
+from itmbench.runner.lightning import MatcherCLI
+from itmbench.runner.progress import EpochLines, logged
+from itmbench.runner.spec import plan
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], float]:
+    """A benchmark of one cell, what it leaves, and the seconds that it takes."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    spec = write(folder, "m")
+    assert not runner.run(spec, folder / "results")  # in this process: those that are forked from it are quick then
+    started = time.perf_counter()
+    assert ended(start([str(spec), str(folder / "again")], folder / "log")) == 0
+    seconds = time.perf_counter() - started
+    left = content(folder / "results")
+    assert content(folder / "again") == left
+    assert [cell[0] for cell in left.values()] == [FILES]
+    return spec, left, seconds
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_results(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Any], float]
+) -> None:
+    spec, whole, seconds = uninterrupted
+    command = [str(spec), str(tmp_path / "results")]
+    for share in (0.3, 0.5, 0.7):
+        process = start(command, tmp_path / "log")
+        process.join(seconds * (share + random.uniform(-0.1, 0.1)))
+        process.kill()
+        process.join()
+    assert ended(start(command, tmp_path / "log")) == 0
+    assert content(tmp_path / "results") == whole
+    assert not unfinished(tmp_path / "results")
+
+
+def kill_in(where: Any, name: str, call: int, after: bool) -> None:
+    """Replace a function by one that ends the process with its given call, before or after it has done it."""
+    real, calls = getattr(where, name), []
+
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call and not after:
+            if name == "save":  # half a file
+                Path(arguments[1]).write_bytes(b"PK\x03\x04half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*arguments, **options)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(where, name, replaced)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "call", "after", "trains"),
+    [
+        (torch, "save", 4, False, True),  # in the midst of a second last.ckpt
+        (store, "commit", 1, False, False),
+        (store, "commit", 1, True, False),
+    ],
+)
+def test_killed_while_it_writes_it_ends_with_the_same_results(
+    tmp_path: Path,
+    uninterrupted: tuple[Path, dict[str, Any], float],
+    where: Any,
+    name: str,
+    call: int,
+    after: bool,
+    trains: bool,
+) -> None:
+    spec, whole, _ = uninterrupted
+    command = [str(spec), str(tmp_path / "results")]
+    killed = start(command, tmp_path / "log", lambda: kill_in(where, name, call, after))
+    assert ended(killed) == -signal.SIGKILL
+    printed = (tmp_path / "log").read_text()
+    # It goes on from another place, with the data elsewhere and loaded by another process.
+    command = [str(write(tmp_path, "m", num_workers=1)), str(tmp_path / "results")]
+    assert ended(start(command, tmp_path / "log")) == 0
+    assert ("epoch" in (tmp_path / "log").read_text().removeprefix(printed)) == trains
+    assert content(tmp_path / "results") == whole
+
+
+def test_a_cell_again_with_loader_processes_and_alone_gives_the_same_results(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Any], float]
+) -> None:
+    spec, whole, _ = uninterrupted
+    folder = spec.parent / "results" / "small" / "toy" / "m" / "seed0"
+    # From its own config, by the commands for single runs.
+    options = ["--config", str(folder / "config.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    MatcherCLI(["fit", *options, "--data.num_workers=2"])
+    best = next(tmp_path.rglob("best.ckpt"))
+    tested = MatcherCLI(["test", *options, f"--ckpt_path={best}"])
+    assert tested.model.evaluation is not None
+    _, numbers, queries, weights = whole["small/toy/m/seed0"]
+    again = torch.load(best, weights_only=True)["state_dict"]
+    assert {key: value.tolist() for key, value in again.items()} == weights
+    assert tested.model.evaluation.metrics == numbers[0]
+    import pandas as pd
+
+    pd.DataFrame(tested.model.evaluation.per_query).to_parquet(tmp_path / "queries")
+    assert (tmp_path / "queries").read_bytes() == queries
+
+
+def wait_in_the_second_epoch() -> None:
+    """Be there when the signal comes, however busy the machine is."""
+    go_on = EpochLines.on_validation_end
+
+    def wait(self: EpochLines, trainer: Any, model: Any) -> None:
+        go_on(self, trainer, model)
+        if trainer.current_epoch == 1:
+            time.sleep(60)
+
+    EpochLines.on_validation_end = wait  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_ends_cleanly_and_goes_on(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Any], float], which: signal.Signals
+) -> None:
+    spec, whole, _ = uninterrupted
+    command = bench(spec, tmp_path / "results")
+    process = start(command, tmp_path / "log", before=wait_in_the_second_epoch)
+    running = tmp_path / "results" / store.RUNNING / "small" / "toy" / "m"
+    while not (running / "seed0" / "last.ckpt").exists():
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, which)
+    assert ended(process) == 1
+    printed = (tmp_path / "log").read_text()
+    assert "interrupted; the same command goes on from the last epoch" in printed and "Traceback" not in printed
+    assert [path.name for path in running.iterdir()] == ["seed0"]  # no lease is left
+    moved = tmp_path / "moved" if which == signal.SIGTERM else tmp_path / "results"
+    os.rename(tmp_path / "results", moved)
+    assert ended(start([str(spec), str(moved)], tmp_path / "log")) == 0
+    assert "epoch 1/3" not in (tmp_path / "log").read_text().removeprefix(printed)
+    assert content(moved) == whole
+
+
+def test_a_checkpoint_that_was_moved_is_still_the_best(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    best, score = tmp_path / "there" / "best.ckpt", torch.tensor(0.7)
+    state = {
+        "dirpath": str(best.parent),
+        "best_model_path": str(best),
+        "best_model_score": score,
+        "kth_best_model_path": str(best),
+        "kth_value": score,
+        "best_k_models": {str(best): score},
+        "last_model_path": "",
+    }
+    for there in (False, True):
+        if there:
+            (tmp_path / "here" / "best.ckpt").touch()
+        checkpoint = Checkpoint(str(tmp_path / "here"), monitor="m", mode="max")
+        checkpoint.load_state_dict(state)
+        here = str(tmp_path / "here" / "best.ckpt")
+        assert checkpoint.best_model_path == (here if there else str(best))
+        assert checkpoint.best_model_score == (score if there else None)
+        assert checkpoint.best_k_models == ({here: score} if there else {})
+
+
+def test_a_reader_of_the_output_that_goes_ends_nothing(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with contextlib.redirect_stdout(Gone()), logged(tmp_path / "log"):
+        print("epoch 1", flush=True)
+    assert (tmp_path / "log").read_text() == "epoch 1\n"
+
+
+def test_what_an_earlier_replacement_has_left_does_not_keep_a_cell_from_its_place(tmp_path: Path) -> None:
+    for name in ("finished", "place", "finished.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "which").write_text(name)
+    store.commit(tmp_path / "finished", tmp_path / "place")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert (tmp_path / "place" / "which").read_text() == "finished"
+
+
+def test_a_benchmark_without_any_result_says_only_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    spec = write(tmp_path, "bad", epochs=2, bad={"while_there": str(there), "how": "nan"})
+    assert main(bench(spec, tmp_path / "results")) == 1
+    assert capsys.readouterr().err.startswith("FAILED bad on toy, seed 0: Diverged")
+
+
+def test_a_run_that_another_process_takes_over_is_logged_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*arguments: Any) -> None:
+        raise Lost("taken")
+
+    abandoned: list[bool] = []
+    monkeypatch.setattr(cells, "run_cell", lose)
+    monkeypatch.setattr(tracker, "abandon", lambda: abandoned.append(True))
+    planned, _ = runner._resolve(plan(write(tmp_path, "m")), tmp_path / "results", False, False, "")
+    with pytest.raises(Lost):
+        runner._run_one(planned[0], Lease.__new__(Lease))
+    assert abandoned == [True]
+
+
+def test_a_scheduler_that_ends_all_processes_at_once_interrupts_and_fails_nothing(tmp_path: Path) -> None:
+    spec = write(tmp_path, "m", num_workers=1, epochs=30)
+    process = start(bench(spec, tmp_path / "results"), tmp_path / "log", before=os.setsid)
+    running = tmp_path / "results" / store.RUNNING / "small" / "toy" / "m"
+    while not (running / "seed0" / "last.ckpt").exists():
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGTERM)
+    assert ended(process) == 1
+    printed = (tmp_path / "log").read_text()
+    assert "interrupted; the same command goes on" in printed and "failed" not in printed and "FAILED" not in printed
+    assert not (running / "seed0" / "failure.json").exists()
+
+
+def test_runners_share_the_cells_and_take_over_those_of_the_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "POLL", 0.05)
+    spec = write(tmp_path, "a", "b", seeds=(0, 1), epochs=1)
+    command = [str(spec), str(tmp_path / "results")]
+    first = start(command, tmp_path / "log0")
+    while not list((tmp_path / "results").rglob("config.yaml")):
+        time.sleep(0.01)
+    others = [start(command, tmp_path / f"log{n}") for n in (1, 2)]
+    time.sleep(0.2)
+    first.kill()
+    assert [ended(other) for other in others] == [0, 0]
+    logs = [(tmp_path / f"log{n}").read_text() for n in (1, 2)]
+    cells = [f"{method} on toy, seed {seed}" for method in "ab" for seed in (0, 1)]
+    # A cell that is run is followed by the lines of its epochs.
+    ran = [[log.count(f"{cell}: \n") for log in logs] for cell in cells]
+    assert sum(map(sum, ran)) <= 4 and all(sum(each) <= 1 for each in ran)
+    assert sum(map(sum, ran)) >= 3  # the first may have finished one
+    assert all(sum(each) for each in zip(*ran, strict=True))  # both took part
+    assert len(list(store.results(tmp_path / "results"))) == 4
+    assert not unfinished(tmp_path / "results")
+
+
+def test_what_fails_is_told_and_tried_again_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    failing: dict[str, Any] = {how: {"while_there": str(there), "how": how} for how in ("nan", "inf", "memory")}
+    spec = write(tmp_path, "nan", "good", "inf", "memory", epochs=2, **failing)
+    results = tmp_path / "results"
+    assert list(map(str, runner.run(spec, results))) == [f"{how} on toy, seed 0" for how in failing]
+    said = capsys.readouterr()
+    running = results / store.RUNNING / "small" / "toy"
+    assert "Diverged: the training loss is nan in step 1 of epoch 2, at a learning rate of 0.0" in said.out
+    assert "Diverged: the training loss is inf in step 1 of epoch 2" in said.out
+    assert [line.partition(":")[0] for line in said.err.splitlines() if "FAILED" in line] == [
+        f"FAILED {how} on toy, seed 0" for how in failing
+    ]
+    assert said.err.count("lower model.lr") == 2 and "halve data.batch_size" in said.err
+    assert "epoch 1/2" in (running / "nan" / "seed0" / "log.txt").read_text()
+    assert "OutOfMemoryError: tried" in (running / "memory" / "seed0" / "error.txt").read_text()
+    assert [result.method for _, result in store.results(results)] == ["good"]
+
+    there.unlink()
+    assert len(runner.run(spec, results)) == 3  # not tried again
+    again = capsys.readouterr()
+    assert again.out.count("failed before: Diverged") == 2 and again.err.count("FAILED") == 3
+    assert main(bench(spec, results, "--dry-run")) == 0
+    listed = capsys.readouterr().out
+    assert listed.count("failed before (") == 3 and listed.count("done before") == 1 and "0 of 4 cells left" in listed
+
+    assert main(bench(spec, results, "--retry-failed", "--dry-run")) == 0
+    assert capsys.readouterr().out.count("goes on after epoch 1 of 2, about ") == 3
+    assert not runner.run(spec, results, retry_failed=True)
+    retried = capsys.readouterr().out
+    assert retried.count("epoch 2/2") == 3 and "epoch 1/2" not in retried and retried.count("done before") == 1
+    assert len(list(store.results(results))) == 4
+
+    finished = {result.method: result.finished for _, result in store.results(results)}
+    assert main(bench(spec, results, "--force", "--dry-run")) == 0
+    assert capsys.readouterr().out.count("to run, about ") == 4
+    assert not runner.run(spec, results, "method=good", force=True)
+    assert "epoch 1/2" in capsys.readouterr().out
+    forced = {result.method: result.finished for _, result in store.results(results)}
+    assert [method for method in forced if forced[method] != finished[method]] == ["good"]
+    there.touch()
+    assert len(runner.run(spec, results, "method=nan", force=True)) == 1  # a result of before is no success
+    assert len(list(store.results(results))) == 4
+
+
+def test_no_model_of_a_cell_is_kept_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    spec = write(tmp_path, "a", "bad", "b", epochs=2, bad={"while_there": str(there), "how": "nan"})
+
+    def matchers() -> set[int]:
+        return {id(each) for each in gc.get_objects() if issubclass(type(each), Matcher)}
+
+    before = matchers()
+    free, kept = runner._free_memory, []
+
+    def count() -> None:
+        free()
+        kept.append(len(matchers() - before))
+
+    monkeypatch.setattr(runner, "_free_memory", count)
+    assert len(runner.run(spec, tmp_path / "results")) == 1
+    assert kept == [0, 0, 0]
+
+
+def test_pairs_that_cannot_be_are_told_together_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write(tmp_path, "good", "labels", "features", "shallow")
+    tiny = {"image": TOY_MODEL["init_args"]["image"], "text": TOY_MODEL["init_args"]["text"]}
+    for name, model in {
+        "labels": {"class_path": "DCMH", "init_args": tiny},
+        "features": {"class_path": "VSE", "init_args": tiny | {"image": {"class_path": "FeatureEncoder"}}},
+        "shallow": {"class_path": "MCRDGN", "init_args": tiny | {"k": 0}},
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
+    assert main(bench(spec, tmp_path / "results", "--dry-run")) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
+    assert len(lines) == 3 and not (tmp_path / "results").exists()
+    assert "labels on toy: toy: has no labels, and DCMH needs labels" in lines[0]
+    assert "features on toy: FeatureEncoder reads ready-made features" in lines[1]
+    assert "shallow on toy: MCRDGN: k 0 leaves every node without neighbours" in lines[2]

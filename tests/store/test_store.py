@@ -1,0 +1,237 @@
+"""Results on disk: what an older version has written is still read, what is wrong is told, stores are merged."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from results_store import make_result, save, write_store
+
+from itmbench import store
+from itmbench.errors import InputError
+
+SCHEMA_1 = Path(__file__).with_name("result_schema1.json")
+CELL = Path("mini", "flickr30k-mini", "dual_infonce", "seed0")
+
+
+def change(folder: Path, **fields: Any) -> None:
+    """Other fields in a ``result.json``; None removes one."""
+    path = folder / store.RESULT
+    content = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """All files below a folder but those in ``.running``."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and store.RUNNING not in path.parts
+    }
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Path:
+    folder = tmp_path / "cell"
+    save(make_result("toy", "dual_infonce", 0, {"rSum": 100.0}), folder)
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """Two equal stores."""
+    return write_store(tmp_path / "here"), write_store(tmp_path / "there")
+
+
+def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cell").mkdir()
+    shutil.copy(SCHEMA_1, tmp_path / "cell" / store.RESULT)
+    old = store.Result.load(tmp_path / "cell")
+    stored = json.loads(SCHEMA_1.read_text())
+    assert asdict(old) == stored | {"audit": {}, "recipe": ""}
+    assert old.schema == 1 < store.SCHEMA
+    frame = store.load_results(tmp_path)
+    assert list(frame["audit_failed"]) == [""]
+    assert frame["rSum"][0] == stored["metrics"]["rSum"]
+    assert frame["image_flops"][0] == stored["flops"]["image"]
+
+
+def test_what_is_saved_is_loaded(cell: Path) -> None:
+    result = make_result("toy", "dual_infonce", 0, {"rSum": 100.0, "empty": float("inf")})
+    result.save(cell)
+    assert store.Result.load(cell) == result
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"seed": "0"}, "seed: Input should be a valid integer"),
+        ({"seed": True}, "seed: Input should be a valid integer"),
+        ({"metrics": {"rSum": "100"}}, "metrics.rSum: Input should be a valid number"),
+        ({"metrics": {"mAP": 0.5}}, "metrics: no rSum, the objective of the protocol"),
+        ({"key": None}, "key: Field required"),
+        ({"colour": "red"}, "colour: Unexpected keyword argument"),
+        ({"protocol": {"name": "caption", "objective": "rSum"}}, "protocol: Value error, no version"),
+        ({"data": {"counts": []}}, "data: Value error, no name and no fingerprint"),
+        ({"parameters": {"all": 3}}, "parameters: Value error, no trained"),
+        ({"audit": {"alone": {"found": 1}}}, "audit.alone: Value error, no passed"),
+        ({"seed": "0", "inductive": 1}, "seed: .*; inductive: "),
+        ({"schema": 99}, "schema 99 of a newer itmbench, this one reads up to 3; update it"),
+    ],
+)
+def test_what_is_wrong_with_a_result_is_told_by_field_in_one_line(
+    cell: Path, fields: dict[str, Any], words: str
+) -> None:
+    change(cell, **fields)
+    with pytest.raises(InputError, match=words) as error:
+        store.Result.load(cell)
+    assert "\n" not in str(error.value) and str(cell / store.RESULT) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null"])
+def test_a_file_that_is_no_result_is_told_in_one_line(cell: Path, text: str) -> None:
+    (cell / store.RESULT).write_text(text)
+    with pytest.raises(InputError, match=r"not a result .*run the cell again"):
+        store.Result.load(cell)
+
+
+def test_an_unreadable_result_is_told(cell: Path) -> None:
+    (cell / store.RESULT).write_bytes(b'{"key": "\xff"}')
+    with pytest.raises(InputError, match="not a result"):
+        store.Result.load(cell)
+
+
+def test_a_cell_is_found_by_the_folder_that_is_listed_or_by_its_path(
+    two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = two
+    monkeypatch.chdir(here.parent)
+    for name in (str(CELL), str(here / CELL), f"here/{CELL}", f"./{CELL}/"):
+        assert store.cell_folder("here", name) == here / CELL
+
+
+def test_nothing_but_a_cell_of_these_results_is_removed(two: tuple[Path, Path]) -> None:
+    here, there = two
+    (here / "link").symlink_to(there / CELL)
+    running = here / store.RUNNING / CELL
+    shutil.copytree(here / CELL, running)
+    before = files(here), files(there)
+    outside = [
+        there / CELL,
+        Path("..", "there") / CELL,
+        "link",
+        CELL / ".." / ".." / ".." / ".." / ".." / "there" / CELL,
+    ]
+    for name in [*outside, ".", "", "/", CELL.parent, "mini", Path(store.RUNNING) / CELL, CELL / store.RESULT, "none"]:
+        with pytest.raises(InputError, match="no such cell"):
+            store.remove(here, str(name))
+    assert (files(here), files(there)) == before and running.exists()
+
+
+def test_a_removed_cell_leaves_nothing_behind(two: tuple[Path, Path]) -> None:
+    here, there = two
+    for seed in (0, 1):
+        store.remove(here, str(CELL.with_name(f"seed{seed}")))
+    assert not (here / CELL.parent).exists() and (here / "mini" / "mirflickr-mini").exists()
+    gone = f"{CELL.parent}{os.sep}"
+    assert files(here) == {name: content for name, content in files(there).items() if not name.startswith(gone)}
+    assert not list((here / store.RUNNING).iterdir())
+
+
+def test_stores_merge_without_loss(two: tuple[Path, Path]) -> None:
+    here, there = two
+    union = files(here)
+    for root, seed in ((here, 0), (there, 1)):
+        for folder in root.rglob(f"seed{seed}"):
+            shutil.rmtree(folder)
+    shutil.copytree(there / CELL.with_name("seed0"), there / store.RUNNING / "half")
+    assert not files(here).keys() & files(there).keys()
+    merged = store.merge(here, there)
+    assert files(here) == union
+    assert (len(merged.copied), merged.equal, merged.conflicts) == (4, [], {})
+    assert not list((here / store.RUNNING).iterdir())
+    again = store.merge(here, there)
+    assert (again.copied, len(again.equal), again.conflicts) == ([], 4, {})
+    assert store.merge(here.with_name("new"), here).copied and files(here.with_name("new")) == union
+
+
+def test_the_same_result_at_another_price_is_equal(two: tuple[Path, Path]) -> None:
+    here, there = two
+    change(there / CELL, seconds=1.0, finished="2027-01-01T00:00:00+00:00", hardware={"cpu": "another"})
+    before = files(here)
+    assert len(store.merge(here, there).equal) == 8
+    assert files(here) == before
+
+
+def test_conflicts_are_named_and_nothing_is_overwritten(two: tuple[Path, Path]) -> None:
+    here, there = two
+    kinds = sorted({folder.parent for folder, _ in store.results(there)})
+    key, metric, query, lost = (folder / "seed0" for folder in kinds)
+    change(key, key="another")
+    result = store.Result.load(metric)
+    replace(result, metrics=result.metrics | {"rSum": 1.0}).save(metric)
+    queries = pd.read_parquet(query / store.PER_QUERY)
+    queries.loc[0, "ap"] = 0.123
+    queries.to_parquet(query / store.PER_QUERY)
+    (lost / store.PER_QUERY).unlink()
+    blocked = CELL.parent.with_name("other") / "seed0"
+    shutil.copytree(there / CELL.with_name("seed1"), there / blocked)
+    (here / blocked).mkdir(parents=True)
+    before = files(here)
+    merged = store.merge(here, there)
+    assert files(here) == before
+    assert merged.conflicts == {
+        key.relative_to(there): "key flickr30k-mini-dual_infonce-0 here, another there",
+        metric.relative_to(there): "key flickr30k-mini-dual_triplet-0 in both, other metrics",
+        query.relative_to(
+            there
+        ): "key mirflickr-mini-dual_infonce-0 and metrics in both, other results of single queries",
+        lost.relative_to(
+            there
+        ): "key mirflickr-mini-dual_triplet-0 and metrics in both, other results of single queries",
+        blocked: "something else lies there",
+    }
+    assert len(merged.equal) == 4 and not merged.copied
+
+
+def test_a_merge_that_is_interrupted_leaves_whole_cells_only(
+    two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = two
+    shutil.rmtree(here)
+    copytree, copied = shutil.copytree, []
+
+    def fails_in_the_third_cell(source: str, target: str) -> None:
+        copied.append(source)
+        if len(copied) == 3 * 3 - 1:  # a cell has three files
+            raise KeyboardInterrupt
+        shutil.copy2(source, target)
+
+    monkeypatch.setattr(shutil, "copytree", partial(copytree, copy_function=fails_in_the_third_cell))
+    with pytest.raises(KeyboardInterrupt):
+        store.merge(here, there)
+    monkeypatch.undo()
+    assert len(files(here)) == 2 * 3
+    assert len(list(store.results(here))) == 2
+    assert len(store.merge(here, there).copied) == 6 and files(here) == files(there)
+
+
+def test_what_cannot_be_merged_is_told(two: tuple[Path, Path], tmp_path: Path) -> None:
+    here, there = two
+    for other in (here, here / "mini", here.parent):
+        with pytest.raises(InputError, match="two separate folders"):
+            store.merge(here, other)
+    with pytest.raises(InputError, match="is a cell"):
+        store.merge(here, there / CELL)
+    with pytest.raises(InputError, match="no such results folder"):
+        store.merge(here, tmp_path / "none")
+    change(there / CELL, seed="zero")
+    before = files(here)
+    with pytest.raises(InputError, match="seed: Input"):
+        store.merge(here, there)
+    assert files(here) == before

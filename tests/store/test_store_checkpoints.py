@@ -1,0 +1,62 @@
+"""A checkpoint from elsewhere cannot run code: it is read as tensors and plain values, or not at all."""
+
+import os
+import pickle
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+from cli.test_main import arguments
+
+from itmbench.cli.main import main
+
+
+class Intruder:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """Where the code in ``best.ckpt`` would leave its trace."""
+    torch.save({"state_dict": {}, "hyper_parameters": Intruder(tmp_path / "trace")}, tmp_path / "best.ckpt")
+    return tmp_path / "trace"
+
+
+def test_the_trap_works(trap: Path) -> None:
+    torch.load(trap.with_name("best.ckpt"), weights_only=False)
+    assert trap.exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_no_command_runs_code_of_a_checkpoint(trap: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = trap.with_name("best.ckpt")
+    assert main([command, *arguments(trap.parent, f"--ckpt_path={path}")]) == 2
+    assert not trap.exists()
+    assert f"itmbench: {path}: no checkpoint" in capsys.readouterr().err
+
+
+def test_nor_does_one_at_an_address(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(trap.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/best.ckpt"
+        with pytest.raises(pickle.UnpicklingError):
+            main(["test", *arguments(trap.parent, f"--ckpt_path={address}")])
+        server.shutdown()
+    assert not trap.exists()
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(b"PK nothing")
+    assert main(["test", *arguments(tmp_path, f"--ckpt_path={path}")]) == 2
+    assert f"itmbench: {path}: no checkpoint" in capsys.readouterr().err
