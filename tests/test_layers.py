@@ -8,7 +8,7 @@ from pathlib import Path
 import itmbench
 
 PACKAGE = Path(itmbench.__file__).parent
-ORDER = ["errors", "data", "encoders", "evaluation", "methods", "store", "runner", "report", "cli", "__main__"]
+ORDER = ["errors", "files", "data", "encoders", "evaluation", "methods", "store", "runner", "report", "cli", "__main__"]
 ALLOWED = {("__init__", "store")}  # itmbench.load_results
 
 

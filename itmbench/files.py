@@ -1,0 +1,68 @@
+"""Atomic file writes and content digests."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file so that readers see the old content or the whole new one; create missing parent folders.
+
+    Args:
+        path: the file to create or replace.
+        content: text (written as UTF-8), bytes, or a function that writes to the open binary file it is given.
+
+    Raises:
+        OSError: the file cannot be written; a file that was there before is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # unique, and short where the name itself is long
+    try:
+        with partial.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def digest(*parts: str | bytes | NDArray[Any] | None, size: int = 8) -> str:
+    """BLAKE2b hash of a sequence of parts as ``2 * size`` hexadecimal digits.
+
+    Each part is hashed with its type and its length or shape, so that ("ab", "c") differs from ("a", "bc").
+
+    >>> digest("a", None, np.arange(3, dtype=np.int64), size=4)
+    '784959c2'
+    """
+    hasher = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        if part is None:
+            hasher.update(b"none;")
+        elif isinstance(part, str):
+            data = part.encode()
+            hasher.update(f"str {len(data)};".encode() + data)
+        elif isinstance(part, bytes):
+            hasher.update(f"bytes {len(part)};".encode() + part)
+        else:
+            hasher.update(f"array {part.shape} {part.dtype.str};".encode())
+            hasher.update(np.ascontiguousarray(part).data if part.size else b"")
+    return hasher.hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """BLAKE2b hash of a file's content, 32 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
