@@ -11,6 +11,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["WANDB_MODE"] = "offline"
 
 import lightning.pytorch  # noqa: F401  its log keeps the stderr of its first import: that of a test is closed later
+import pandas as pd
+from results_store import write_store
+
+from itmbench import store
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,3 +30,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set ITMBENCH_SHARED_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder of two datasets, two methods, two seeds."""
+    return write_store(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="session")
+def frame(results: Path) -> pd.DataFrame:
+    return store.load_results(results)
