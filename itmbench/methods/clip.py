@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021): two towers, the cosine of their projections, InfoNCE."""
+"""CLIP (Radford et al., ICML 2021): two transformers, the cosine of their projections, InfoNCE."""
 
 from typing import Any
 
@@ -20,18 +20,18 @@ from itmbench.methods.losses import InfoNCE, TripletLoss
 
 
 class CLIP(Matcher):
-    """CLIP by transformers: zero-shot or fine-tuned from published weights, or small and trained from scratch.
+    """CLIP through transformers: zero-shot or fine-tuned from published weights, or small and trained from scratch.
 
     Args:
-        name: a hub name such as ``openai/clip-vit-base-patch32``, or a local folder, for both towers; without it,
-            and without ``image`` and ``text``, both are small and from scratch.
-        image: the image tower, where its options are to be set.
-        text: the text tower, where its options are to be set.
-        loss: of the in-batch scores; by default InfoNCE, whose temperature starts where the weights left it.
-        **kwargs: those of ``Matcher``.
+        name: a hub name such as ``openai/clip-vit-base-patch32``, or a local folder, for both towers. Without
+            ``name``, ``image`` and ``text``, both towers are small and trained from scratch.
+        image: the image tower, if it needs options of its own.
+        text: the text tower, if it needs options of its own.
+        loss: loss on the in-batch scores; by default InfoNCE at the temperature stored in the weights.
+        **kwargs: arguments of ``Matcher``.
 
     Raises:
-        InputError: the towers have no common space, or the name comes together with a tower.
+        InputError: the towers have no common space, or both a name and a tower are given.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class CLIP(Matcher):
     ) -> None:
         if name is not None:
             if image is not None or text is not None:
-                raise InputError(f"CLIP: name={name} stands for both towers; give it, or image and text, not both")
+                raise InputError(f"CLIP: name={name} sets both towers; give it, or image and text, not both")
             image, text = PretrainedCLIPImageEncoder(name), PretrainedCLIPTextEncoder(name)
         image, text = image or ScratchCLIPImageEncoder(), text or ScratchCLIPTextEncoder()
         if image.width != text.width:

@@ -1,4 +1,4 @@
-"""DCMH (Jiang and Li, CVPR 2017) without the hashing: codes are real numbers."""
+"""DCMH (Jiang and Li, CVPR 2017) with real-valued codes in place of hash bits."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from itmbench.methods.losses import PairLikelihood
 
 
 class DCMH(Matcher):
-    """Codes whose inner products say which images and texts share a label; the data must have labels.
+    """Learn codes whose inner product predicts whether an image and a text share a label. The data must have labels.
 
     Args:
-        dim: numbers in a code.
-        **kwargs: those of ``Matcher``.
+        dim: D, size of a code.
+        **kwargs: arguments of ``Matcher``.
     """
 
     def __init__(self, dim: int = 64, **kwargs: Any) -> None:
@@ -25,7 +25,7 @@ class DCMH(Matcher):
         self.likelihood = PairLikelihood(scale=0.5)
 
     def setup(self, stage: str) -> None:
-        self.training_labels()
+        self.training_labels()  # fails early on data without labels
         super().setup(stage)
 
     def encode_image(self, images: Inputs) -> Embeddings:

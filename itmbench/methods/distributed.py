@@ -1,4 +1,4 @@
-"""Batches of all devices as one."""
+"""Gather the batches of all devices into one."""
 
 import torch
 from lightning import LightningModule
@@ -8,14 +8,14 @@ from itmbench.encoders import Embeddings
 
 
 def gather_rows(module: LightningModule, rows: Tensor) -> Tensor:
-    """Rows `[B, ...]` of every device, one after another, with their gradients; themselves on one device."""
+    """Concatenate the rows `[B, ...]` of all devices, with gradients; on one device, return them unchanged."""
     if module.trainer.world_size == 1:
         return rows
     return module.all_gather(rows, sync_grads=rows.requires_grad).flatten(0, 1)  # type: ignore[union-attr]
 
 
 def gather_embeddings(module: LightningModule, embeddings: Embeddings) -> Embeddings:
-    """Embeddings of every device, one after another, with their gradients; token lists are padded to the longest."""
+    """Concatenate the embeddings of all devices, with gradients, padding the tokens to the longest item."""
     if module.trainer.world_size == 1:
         return embeddings
     pooled = gather_rows(module, embeddings.pooled)

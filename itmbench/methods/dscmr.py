@@ -1,4 +1,4 @@
-"""DSCMR (Zhen et al., CVPR 2019): one classifier for both modalities, likelihood of shared labels, no modality gap."""
+"""DSCMR (Zhen et al., CVPR 2019): a shared last layer and a shared label classifier for both modalities."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from itmbench.methods.losses import PairLikelihood, label_error
 
 
 class DSCMR(Matcher):
-    """Two networks with a last layer and a label classifier in common; the data must have labels.
+    """Two networks that share their last layer and a label classifier. The data must have labels.
 
     Args:
-        dim: size of the common space.
-        alpha: factor on the likelihood that pairs within and across the modalities share a label.
-        beta: factor on the distance between an image and its text.
-        **kwargs: those of ``Matcher``.
+        dim: D, size of the common space.
+        alpha: weight of the likelihood that pairs share a label, within and across the modalities.
+        beta: weight of the distance between an image and its text.
+        **kwargs: arguments of ``Matcher``.
     """
 
     def __init__(self, dim: int = 256, alpha: float = 1e-3, beta: float = 0.1, **kwargs: Any) -> None:
@@ -28,7 +28,7 @@ class DSCMR(Matcher):
         self.project_image = nn.Sequential(nn.Linear(self.image.width, dim), nn.ReLU())
         self.project_text = nn.Sequential(nn.Linear(self.text.width, dim), nn.ReLU())
         self.common = nn.Linear(dim, dim)
-        self.classifier: nn.Linear | None = None  # once the number of labels is known
+        self.classifier: nn.Linear | None = None  # built once the number of labels is known
         self.likelihood = PairLikelihood(scale=0.5)
 
     def setup(self, stage: str) -> None:
@@ -47,8 +47,8 @@ class DSCMR(Matcher):
         image, text, positives = self.encode_pairs(batch)
         labels = gather_rows(self, batch["labels"])
         assert self.classifier is not None
-        wrong = label_error(self.classifier(image.pooled), labels) + label_error(self.classifier(text.pooled), labels)
+        label_loss = sum(label_error(self.classifier(items.pooled), labels) for items in (image, text))
         pairs = ((image, image), (text, text), (image, text))
-        unlikely = sum(self.likelihood(self.score(*pair), positives) for pair in pairs)
-        apart = torch.linalg.vector_norm(image.pooled.float() - text.pooled.float(), dim=1).mean()
-        return wrong + self.alpha * unlikely + self.beta * apart
+        likelihood_loss = sum(self.likelihood(self.score(*pair), positives) for pair in pairs)
+        distance = torch.linalg.vector_norm(image.pooled.float() - text.pooled.float(), dim=1).mean()
+        return label_loss + self.alpha * likelihood_loss + self.beta * distance

@@ -1,4 +1,4 @@
-"""Two encoders and the cosine of their pooled vectors: the baseline of all others."""
+"""Dual encoder: the cosine of two pooled, linearly projected vectors. Every other method is compared with it."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from itmbench.methods.losses import InfoNCE, TripletLoss
 
 
 class DualEncoder(Matcher):
-    """Global projections of image and text into one space, trained by InfoNCE or a hardest-negative triplet loss.
+    """Project the pooled image and text vectors into one space and compare them by cosine.
 
-    With InfoNCE this is the training of CLIP (Radford et al. 2021), with ``TripletLoss`` that of VSE++ (Faghri et al.
-    2018).
+    With InfoNCE this is how CLIP (Radford et al., ICML 2021) trains; with ``TripletLoss`` it is how VSE++ (Faghri et
+    al., BMVC 2018) does.
 
     Args:
-        dim: size of the common space.
-        loss: of the in-batch scores; InfoNCE by default.
-        **kwargs: those of ``Matcher``.
+        dim: D, size of the common space.
+        loss: loss on the in-batch scores; InfoNCE by default.
+        **kwargs: arguments of ``Matcher``.
     """
 
     def __init__(self, dim: int = 256, loss: InfoNCE | TripletLoss | None = None, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""P-GNN of GNN4CMR (Qian et al., TPAMI 2023): soft contrast by shared labels, classifiers from the label graph."""
+"""P-GNN of GNN4CMR (Qian et al., TPAMI 2023): contrast by shared labels, classifiers from a graph of the labels."""
 
 from typing import Any
 
@@ -15,65 +15,19 @@ from itmbench.methods.distributed import gather_rows
 from itmbench.methods.losses import InfoNCE, label_error
 
 
-def label_graph(labels: Tensor) -> Tensor:
-    """How strongly a label is tied to every other `[C, C]`, from multi-hot labels `[N, C]`; rows add up to 1.
-
-    Row i, column j: the number of items with both, of which an item with i is one with itself. A label that no item has
-    is tied to itself alone.
-    """
-    together = labels.T @ labels
-    together.diagonal()[labels.sum(0) == 0] = 1
-    return together / together.sum(1, keepdim=True)
-
-
-class LabelClassifiers(nn.Module):
-    """A vector for every label, by graph convolutions (Kipf and Welling 2017) over the label graph.
-
-    The outputs of all layers together are mapped to the classifiers, as in P-GNN.
-
-    Args:
-        graph: weights `[C, C]`, at least 0, of ``label_graph``.
-        dim: size of label vectors, of all layers and of the classifiers.
-        layers: number of graph convolutions.
-    """
-
-    edges: Tensor
-    weights: Tensor
-
-    def __init__(self, graph: Tensor, dim: int, layers: int) -> None:
-        super().__init__()
-        target, source = graph.nonzero().T
-        # The graph is made anew of the training labels wherever the model is set up; checkpoints need not hold it.
-        self.register_buffer("edges", torch.stack([source, target]), persistent=False)
-        self.register_buffer("weights", graph[target, source], persistent=False)
-        self.vectors = nn.Parameter(torch.randn(len(graph), dim))
-        # The rows of the graph add up to 1, so GCNConv has nothing to normalise.
-        self.layers = nn.ModuleList([GCNConv(dim, dim, normalize=False) for _ in range(layers)])
-        self.out = nn.Linear(layers * dim, dim)
-
-    def forward(self) -> Tensor:
-        """Classifiers `[C, D]`."""
-        nodes: Tensor = self.vectors
-        outputs: list[Tensor] = []
-        for layer in self.layers:
-            nodes = leaky_relu(layer(nodes, self.edges, self.weights), 0.2)
-            outputs.append(nodes)
-        return self.out(torch.cat(outputs, dim=1))
-
-
 class GNN4CMR(Matcher):
-    """Projections trained by shared labels and by classifiers of a graph of the labels; the data must have labels.
+    """Projections trained by shared labels and by classifiers from a label graph. The data must have labels.
 
     Args:
-        dim: size of the common space.
-        layers: graph convolutions over the labels.
-        temperature: what cosines are divided by in the contrast.
-        intra_weight: factor on the contrast within each modality.
-        label_weight: factor on the error of the predicted labels.
-        **kwargs: those of ``Matcher``.
+        dim: D, size of the common space.
+        layers: number of graph convolutions over the labels.
+        temperature: temperature of the contrast.
+        intra_weight: weight of the contrast within each modality.
+        label_weight: weight of the label prediction error.
+        **kwargs: arguments of ``Matcher``.
 
     Raises:
-        InputError: there is no layer.
+        InputError: ``layers`` is below 1.
     """
 
     def __init__(
@@ -87,11 +41,11 @@ class GNN4CMR(Matcher):
     ) -> None:
         super().__init__(**kwargs)
         if layers < 1:
-            raise InputError(f"GNN4CMR: layers {layers} make no graph network; give 1 or more")
+            raise InputError(f"GNN4CMR: layers is {layers}; give 1 or more")
         self.dim, self.layers, self.intra_weight, self.label_weight = dim, layers, intra_weight, label_weight
         self.project_image = nn.Linear(self.image.width, dim)
         self.project_text = nn.Linear(self.text.width, dim)
-        self.classifiers: LabelClassifiers | None = None  # once the labels are known
+        self.classifiers: LabelClassifiers | None = None  # built once the labels are known
         self.contrast = InfoNCE(temperature, learn_temperature=False)
 
     def setup(self, stage: str) -> None:
@@ -111,11 +65,61 @@ class GNN4CMR(Matcher):
         labels = gather_rows(self, batch["labels"])
         across = positives.float()
         within = across.clone().fill_diagonal_(0.0)
-        # The contrast is the mean of two directions, which the paper adds up; within a modality they are the same.
+        # InfoNCE averages the two directions and the paper adds them; within a modality they are the same.
         contrast = 2 * self.contrast(self.score(image, text), across) + self.intra_weight * (
             self.contrast(self.score(image, image), within) + self.contrast(self.score(text, text), within)
         )
         assert self.classifiers is not None
         classifiers = Embeddings(self.classifiers())
-        wrong = sum(label_error(self.score(items, classifiers), labels) for items in (image, text))
-        return contrast + self.label_weight * wrong
+        label_loss = sum(label_error(self.score(items, classifiers), labels) for items in (image, text))
+        return contrast + self.label_weight * label_loss
+
+
+class LabelClassifiers(nn.Module):
+    """One classifier vector per label, from graph convolutions (Kipf and Welling, ICLR 2017) over the label graph.
+
+    As in P-GNN, a linear map of the outputs of all layers gives the classifiers.
+
+    Args:
+        graph: nonnegative edge weights `[C, C]` from ``label_graph``.
+        dim: D, size of the label vectors, of every layer and of the classifiers.
+        layers: number of graph convolutions.
+    """
+
+    edges: Tensor
+    weights: Tensor
+
+    def __init__(self, graph: Tensor, dim: int, layers: int) -> None:
+        super().__init__()
+        target, source = graph.nonzero().T
+        # Not in checkpoints: setup rebuilds the graph from the training labels.
+        self.register_buffer("edges", torch.stack([source, target]), persistent=False)
+        self.register_buffer("weights", graph[target, source], persistent=False)
+        self.vectors = nn.Parameter(torch.randn(len(graph), dim))
+        # The rows of the graph already sum to 1.
+        self.layers = nn.ModuleList([GCNConv(dim, dim, normalize=False) for _ in range(layers)])
+        self.out = nn.Linear(layers * dim, dim)
+
+    def forward(self) -> Tensor:
+        """Return the classifiers `[C, D]`."""
+        nodes: Tensor = self.vectors
+        outputs: list[Tensor] = []
+        for layer in self.layers:
+            nodes = leaky_relu(layer(nodes, self.edges, self.weights), 0.2)
+            outputs.append(nodes)
+        return self.out(torch.cat(outputs, dim=1))
+
+
+def label_graph(labels: Tensor) -> Tensor:
+    """Build the graph of co-occurring labels.
+
+    Args:
+        labels: multi-hot `[N, C]`.
+
+    Returns:
+        `[C, C]`: entry (i, j) is the number of items with both labels, normalised so that rows sum to 1. A label
+        without items is connected with itself only.
+    """
+    counts = labels.T @ labels
+    counts.diagonal()[labels.sum(0) == 0] = 1
+    return counts / counts.sum(1, keepdim=True)

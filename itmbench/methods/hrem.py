@@ -1,4 +1,4 @@
-"""HREM (Fu et al., CVPR 2023): relations of tokens in every item, relations of instances in training alone."""
+"""HREM (Fu et al., CVPR 2023): relations among the tokens of an item and, in training only, among instances."""
 
 import copy
 from typing import Any
@@ -13,112 +13,28 @@ from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher
 from itmbench.methods.losses import InfoNCE, TripletLoss
 
-_RELATIONS = 1 << 26
-"""Most relations (region x word) that are held at a time while instances are compared by their tokens."""
-
-
-class RelationLayer(nn.Module):
-    """A transformer layer (Vaswani et al. 2017) with a weight of every edge added to its attention logits.
-
-    Args:
-        dim: size of the nodes, a multiple of ``heads``.
-        heads: number of attention heads.
-        dropout: probability, in training, of dropping an attention weight or a unit of either residual branch.
-    """
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        if dim % heads:
-            raise InputError(f"HREM: dim {dim} is not a multiple of heads {heads}; change one of them")
-        self.heads = heads
-        self.query_key_value, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
-        """Nodes `[B, N, D]` with edges `[B, 1 or N, N]`, -inf where there is none, to `[B, N, D]`; none without any."""
-        query, key, value = self.query_key_value(nodes).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=edges.unsqueeze(1).to(query.dtype),
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
-        nodes = self.attention_norm(nodes + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
-        return self.feed_forward_norm(nodes + self.dropout(self.feed_forward(nodes)))
-
-
-def relation_graph(image: Embeddings, text: Embeddings, positives: Tensor, connections: float) -> Tensor:
-    """Edges between all instances of a batch, images first: the weight where connected, else -inf.
-
-    An instance is connected with itself and, in each modality, with its nearest share of the batch. What belongs
-    together is never connected, within a modality or across: an image that saw its own text would learn to copy it.
-    Weights are those of HREM: exp(-distance) within a modality; across, how well the tokens of one are found in the
-    other. They steer the attention and carry no gradient.
-
-    Args:
-        image: of B pairs, pooled normalised.
-        text: of the same pairs, pooled normalised.
-        positives: pairs that belong together, bool `[B, B]`.
-        connections: share of the batch that an instance is connected with, of each modality.
-
-    Returns:
-        float32 `[2B, 2B]`; row: who looks, column: at whom.
-    """
-    with torch.no_grad():
-        image_to_text, text_to_image = token_relevance(image, text)
-        alike = [torch.exp(-torch.cdist(items.pooled.float(), items.pooled.float())) for items in (image, text)]
-        blocks = ((alike[0], image_to_text), (text_to_image, alike[1]))
-        edges = torch.cat([torch.cat([_strongest(b, positives, connections) for b in row], dim=1) for row in blocks])
-        return edges.fill_diagonal_(1.0)  # exp(-0): the distance of an instance from itself
-
-
-def token_relevance(image: Embeddings, text: Embeddings) -> tuple[Tensor, Tensor]:
-    """How well every image's tokens are found in every text, and every text's in every image.
-
-    The mean over the looking item's real tokens of their largest cosine with a real token of the other.
-
-    Returns:
-        Image to text float32 `[Ni, Nt]` and text to image `[Nt, Ni]`.
-    """
-    assert image.tokens is not None and image.mask is not None and text.tokens is not None and text.mask is not None
-    regions, words = normalize(image.tokens, dim=-1), normalize(text.tokens, dim=-1)
-    height = max(1, _RELATIONS // (regions.shape[1] * words.shape[0] * words.shape[1]))
-    image_to_text, text_to_image = [], []
-    for some, real in zip(regions.split(height), image.mask.split(height), strict=True):
-        cosines = torch.einsum("ind,jmd->ijnm", some, words).float()
-        cosines = cosines.masked_fill(~(real[:, None, :, None] & text.mask[None, :, None, :]), -1.0)
-        image_to_text.append(masked_mean(cosines.amax(3).transpose(1, 2), real))
-        text_to_image.append(masked_mean(cosines.amax(2).permute(1, 2, 0), text.mask))
-    return torch.cat(image_to_text), torch.cat(text_to_image, dim=1)
-
-
-def _strongest(weights: Tensor, positives: Tensor, connections: float) -> Tensor:
-    """Weights `[B, B]` of the strongest share of every row, of those that are no positives; -inf elsewhere."""
-    allowed = weights.masked_fill(positives, -torch.inf)
-    weakest = allowed.topk(max(1, int(connections * len(weights))), dim=1).values[:, -1:]
-    return allowed.masked_fill(allowed < weakest, -torch.inf)
-
-
 TEMPERATURE = 0.1
-"""What cosines are divided by before the two score distributions are compared."""
+"""Temperature at which the score distributions with and without the graph are compared."""
+_MAX_COSINES = 1 << 26
+"""Most token cosines in memory while instances are compared by their tokens."""
 
 
 class HREM(Matcher):
-    """Pooled token relations, trained beside a graph of the batch's images and texts that is dropped at test.
+    """Pool token relations; in training, also relate the instances of the batch in a graph that is dropped at test.
 
     Args:
-        dim: size of the common space, a multiple of ``heads``.
+        dim: D, size of the common space, a multiple of ``heads``.
         heads: attention heads of the relation layers.
-        dropout: probability, in training, of dropping a unit or an attention weight of the relation layers.
-        residual: share of the tokens' largest values in the pooled vector; the rest are their relations.
-        connections: share of the batch, of each modality, that an instance is connected with in training.
-        relation_weight: factor on the losses of the graph; 0 trains without a graph.
-        agreement_weight: factor, among these, on the divergence of the graph's scores from those without it.
-        loss: of the in-batch scores; the hardest-negative triplet loss by default.
-        **kwargs: those of ``Matcher``.
+        dropout: probability of dropping a unit or an attention weight of the relation layers in training.
+        residual: share of the tokens' largest values in the pooled vector; the rest comes from their relations.
+        connections: share of the images and of the texts of a batch that an instance is connected with in training.
+        relation_weight: weight of the graph losses; 0 trains without a graph.
+        agreement_weight: weight, within the graph losses, of the divergence between the scores with and without graph.
+        loss: loss on the in-batch scores; by default the hardest-negative triplet loss.
+        **kwargs: arguments of ``Matcher``.
+
+    Raises:
+        InputError: ``dim`` is not a multiple of ``heads``, or ``connections`` is not a share above 0.
     """
 
     def __init__(
@@ -135,7 +51,7 @@ class HREM(Matcher):
     ) -> None:
         super().__init__(**kwargs)
         if not 0 < connections <= 1:
-            raise InputError(f"HREM: connections {connections} is a share of the batch; choose it above 0, at most 1")
+            raise InputError(f"HREM: connections is {connections}; give a share of the batch above 0 and at most 1")
         self.pool_image = RelationPooling(self.image.width, dim, heads, dropout, residual)
         self.pool_text = RelationPooling(self.text.width, dim, heads, dropout, residual)
         self.connections, self.relation_weight, self.agreement_weight = connections, relation_weight, agreement_weight
@@ -158,12 +74,12 @@ class HREM(Matcher):
             return loss
         edges = relation_graph(image, text, positives, self.connections)
         related = self.graph(torch.cat([image.pooled, text.pooled]).unsqueeze(0), edges.unsqueeze(0)).squeeze(0)
-        with_graph = self.score(*(Embeddings(half) for half in related.chunk(2)))
-        extra = self.graph_loss(with_graph, positives) + self.agreement_weight * divergence(with_graph, scores)
-        return loss + self.relation_weight * extra
+        graph_scores = self.score(*(Embeddings(half) for half in related.chunk(2)))
+        graph_loss = self.graph_loss(graph_scores, positives)
+        return loss + self.relation_weight * (graph_loss + self.agreement_weight * divergence(graph_scores, scores))
 
     def _pool(self, encoder: Encoder, pooling: "RelationPooling", inputs: Inputs) -> Embeddings:
-        """Pooled vectors; with their tokens in training, where the graph compares them."""
+        """Pooled vectors; in training also the tokens, by which the graph compares instances."""
         encoded = encoder(inputs)
         assert encoded.tokens is not None and encoded.mask is not None
         tokens, pooled = pooling(encoded.tokens, encoded.mask)
@@ -173,14 +89,14 @@ class HREM(Matcher):
 
 
 class RelationPooling(nn.Module):
-    """Tokens -> one vector: their two largest values in every dimension, and the mean of their relations.
+    """Pool tokens into one vector: the two largest values per dimension, plus the mean of the tokens' relations.
 
     Args:
-        width: size of the encoder's tokens.
-        dim: size of the result.
-        heads: as for ``RelationLayer``.
-        dropout: as for ``RelationLayer``.
-        residual: share of the largest values; the rest are the relations.
+        width: W, size of the encoder's tokens.
+        dim: D, size of the result.
+        heads: see ``RelationLayer``.
+        dropout: see ``RelationLayer``.
+        residual: share of the largest values; the rest comes from the relations.
     """
 
     def __init__(self, width: int, dim: int, heads: int, dropout: float, residual: float) -> None:
@@ -190,32 +106,129 @@ class RelationPooling(nn.Module):
         self.residual = residual
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens `[B, N, W]` with mask, bool `[B, N]` -> tokens `[B, N, D]` and the normalised vector `[B, D]`."""
+        """Project tokens `[B, N, W]` with a mask, bool `[B, N]`, to tokens `[B, N, D]` and a unit vector `[B, D]`."""
         tokens = self.project(tokens)
-        # An item without a real token looks at its padding, so that no attention is NaN; it still pools to zeros.
-        looked_at = mask | ~mask.any(1, keepdim=True)
-        edges = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~looked_at, -torch.inf).unsqueeze(1)
+        # An item without tokens attends to its padding, so that no attention is NaN; it still pools to zeros.
+        attended = mask | ~mask.any(1, keepdim=True)
+        edges = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~attended, -torch.inf).unsqueeze(1)
         related = masked_mean(self.relations(tokens, edges), mask)
         return tokens, normalize(self.residual * mean_of_largest(tokens, mask) + (1 - self.residual) * related, dim=-1)
 
 
-def mean_of_largest(tokens: Tensor, mask: Tensor, count: int = 2) -> Tensor:
-    """Mean of the ``count`` largest values of every dimension over the real tokens, of all where there are fewer.
+class RelationLayer(nn.Module):
+    """A transformer layer (Vaswani et al. 2017) that adds the weight of every edge to its attention logits.
 
-    `[B, N, D]`, bool `[B, N]` -> `[B, D]`; zeros where no token is real.
+    Args:
+        dim: D, size of the nodes, a multiple of ``heads``.
+        heads: number of attention heads.
+        dropout: probability of dropping an attention weight, or a unit of either residual branch, in training.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise InputError(f"HREM: dim {dim} is not a multiple of heads {heads}; change one of them")
+        self.heads = heads
+        self.query_key_value, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        """Update nodes `[B, N, D]`.
+
+        Args:
+            nodes: `[B, N, D]`.
+            edges: weights `[B, 1 or N, N]`, -inf where there is no edge; every row needs at least one edge.
+        """
+        query, key, value = self.query_key_value(nodes).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=edges.unsqueeze(1).to(query.dtype),
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        nodes = self.attention_norm(nodes + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
+        return self.feed_forward_norm(nodes + self.dropout(self.feed_forward(nodes)))
+
+
+def mean_of_largest(tokens: Tensor, mask: Tensor, count: int = 2) -> Tensor:
+    """Mean of the ``count`` largest values per dimension over the real tokens, or of all values if there are fewer.
+
+    Args:
+        tokens: `[B, N, D]`.
+        mask: bool `[B, N]`.
+        count: how many values.
+
+    Returns:
+        `[B, D]`; 0 for an item without tokens.
     """
     count = min(count, tokens.shape[1])
     largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).topk(count, dim=1).values
-    found = mask.sum(1, keepdim=True).clamp(min=1, max=count)
-    return largest.masked_fill(largest == -torch.inf, 0.0).sum(1) / found
+    available = mask.sum(1, keepdim=True).clamp(min=1, max=count)
+    return largest.masked_fill(largest == -torch.inf, 0.0).sum(1) / available
 
 
-def divergence(with_graph: Tensor, plain: Tensor) -> Tensor:
-    """How far scores `[B, B]` with the graph are from those without it: the mean KL divergence, of both directions.
+def relation_graph(image: Embeddings, text: Embeddings, positives: Tensor, connections: float) -> Tensor:
+    """Build the graph of all instances of a batch, images first.
 
-    The gradient goes to the former alone. What is left at test guides the graph, as in HREM; the other way round, a
-    graph that has learned nothing yet, and makes all instances alike, would do the same to the embeddings.
+    An instance is connected with itself and, in each modality, with the nearest share of the batch. Positives are
+    never connected, within a modality or across: an image that sees its own text learns to copy it. The weights are
+    HREM's: exp(-distance) within a modality; across, how well the tokens of one item match the other's. They steer
+    the attention and carry no gradient.
+
+    Args:
+        image: embeddings of B pairs with unit pooled vectors.
+        text: embeddings of the same pairs.
+        positives: pairs that belong together, bool `[B, B]`.
+        connections: share of the batch, of each modality, that an instance is connected with.
+
+    Returns:
+        Edge weights, float32 `[2B, 2B]`: the row attends to the column; -inf where there is no edge.
     """
-    student, teacher = with_graph.float() / TEMPERATURE, plain.detach().float() / TEMPERATURE
+    with torch.no_grad():
+        image_to_text, text_to_image = token_relevance(image, text)
+        images, texts = (torch.exp(-torch.cdist(x.pooled.float(), x.pooled.float())) for x in (image, text))
+        blocks = ((images, image_to_text), (text_to_image, texts))
+        edges = torch.cat([torch.cat([_strongest(b, positives, connections) for b in row], dim=1) for row in blocks])
+        return edges.fill_diagonal_(1.0)  # exp(-0): the distance of an instance from itself
+
+
+def token_relevance(image: Embeddings, text: Embeddings) -> tuple[Tensor, Tensor]:
+    """Measure how well the tokens of each item match those of each item of the other modality.
+
+    The relevance of item a to item b is the mean, over the real tokens of a, of their largest cosine with a real token
+    of b.
+
+    Returns:
+        Image to text, float32 `[Ni, Nt]`, and text to image `[Nt, Ni]`.
+    """
+    assert image.tokens is not None and image.mask is not None and text.tokens is not None and text.mask is not None
+    regions, words = normalize(image.tokens, dim=-1), normalize(text.tokens, dim=-1)
+    height = max(1, _MAX_COSINES // (regions.shape[1] * words.shape[0] * words.shape[1]))
+    image_to_text, text_to_image = [], []
+    for block, mask in zip(regions.split(height), image.mask.split(height), strict=True):
+        cosines = torch.einsum("ind,jmd->ijnm", block, words).float()
+        cosines = cosines.masked_fill(~(mask[:, None, :, None] & text.mask[None, :, None, :]), -1.0)
+        image_to_text.append(masked_mean(cosines.amax(3).transpose(1, 2), mask))
+        text_to_image.append(masked_mean(cosines.amax(2).permute(1, 2, 0), text.mask))
+    return torch.cat(image_to_text), torch.cat(text_to_image, dim=1)
+
+
+def _strongest(weights: Tensor, positives: Tensor, connections: float) -> Tensor:
+    """Keep the strongest share of every row of weights `[B, B]`, positives excluded; the rest becomes -inf."""
+    allowed = weights.masked_fill(positives, -torch.inf)
+    weakest = allowed.topk(max(1, int(connections * len(weights))), dim=1).values[:, -1:]
+    return allowed.masked_fill(allowed < weakest, -torch.inf)
+
+
+def divergence(graph_scores: Tensor, scores: Tensor) -> Tensor:
+    """Mean KL divergence of the scores `[B, B]` with the graph from those without it, over both directions.
+
+    Only the scores with the graph receive a gradient, as in HREM: what remains at test teaches the graph. The other
+    way round, an untrained graph, which makes all instances alike, would do the same to the embeddings.
+    """
+    student, teacher = graph_scores.float() / TEMPERATURE, scores.detach().float() / TEMPERATURE
     both = [kl_div(student.log_softmax(d), teacher.log_softmax(d), log_target=True, reduction="sum") for d in (0, 1)]
-    return torch.stack(both).mean() / len(plain)
+    return torch.stack(both).mean() / len(scores)

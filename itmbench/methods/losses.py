@@ -1,4 +1,4 @@
-"""Losses: (scores `[B, B]`, positives bool `[B, B]`) -> a scalar, so that every method trains on every dataset."""
+"""Losses on in-batch scores `[B, B]` and positives `[B, B]`, so that every method trains on every dataset."""
 
 import math
 from typing import Literal
@@ -9,9 +9,9 @@ from torch.nn.functional import softplus
 
 
 def positives(image_index: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Positive pairs of a batch of (image, text) pairs.
+    """Mark the positive pairs of a batch of (image, text) pairs.
 
-    Captions of the same image are positives of each other; with labels, so are items that share one.
+    Captions of the same image are positives of each other. With labels, so are items that share one.
 
     Args:
         image_index: the image of every pair, int64 `[B]`.
@@ -27,16 +27,15 @@ def positives(image_index: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 class InfoNCE(nn.Module):
-    """Symmetric InfoNCE: cross-entropy of the in-batch scores with targets normalised by row.
+    """Symmetric InfoNCE: cross-entropy of the in-batch scores against row-normalised targets.
 
-    One positive a row: the loss of CLIP (Radford et al. 2021). Several: L_out of SupCon (Khosla et al. 2020, eq. 2),
-    the mean of their log-probabilities. With weights as targets it is the soft contrast of the label-graph methods
-    (Qian et al., "Integrating Multi-Label Contrastive Learning with Dual Adversarial Graph Neural Networks for
-    Cross-Modal Retrieval", TPAMI 2023), which keep a temperature of 0.22.
+    With one positive per row this is CLIP's loss (Radford et al., ICML 2021). With several it is L_out of SupCon
+    (Khosla et al., NeurIPS 2020, eq. 2), the mean of their log-probabilities. With weights as targets it is the soft
+    contrast of GNN4CMR (Qian et al., TPAMI 2023), which fixes the temperature at 0.22.
 
     Args:
-        temperature: initial value of what scores are divided by.
-        learn_temperature: train it, bounded below by 0.01 as in CLIP.
+        temperature: initial temperature, by which scores are divided.
+        learn_temperature: train the temperature; as in CLIP it stays at or above 0.01.
     """
 
     def __init__(self, temperature: float = 0.07, learn_temperature: bool = True) -> None:
@@ -44,9 +43,11 @@ class InfoNCE(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn_temperature)
 
     def forward(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Loss, a scalar, of scores `[B, B]` and targets `[B, B]` (bool, or weights of at least 0).
+        """Return the loss, a scalar: the mean over rows, averaged over both directions.
 
-        The mean over rows, averaged over both directions. A row (or column) without a target is not counted.
+        Args:
+            scores: `[B, B]`.
+            targets: `[B, B]`, bool or nonnegative weights. Rows and columns without a target are skipped.
         """
         logits, targets = scores.float() * bounded_exp(self.log_scale, 100.0), targets.float()
         return (_one_way(logits, targets) + _one_way(logits.T, targets.T)) / 2
@@ -55,8 +56,8 @@ class InfoNCE(nn.Module):
 def bounded_exp(log: nn.Parameter, limit: float) -> Tensor:
     """``exp(log)``, at most ``limit``.
 
-    The parameter itself is clamped, not the result: a clamped result has no gradient, and a parameter that starts at
-    the limit (CLIP's fine-tuned temperature) would stay there for ever.
+    Clamps the parameter instead of the result: a clamped result has no gradient, so a parameter that starts at the
+    limit, as the temperature of a fine-tuned CLIP does, could never move.
     """
     with torch.no_grad():
         log.clamp_(max=math.log(limit))
@@ -71,14 +72,14 @@ def _one_way(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class PairLikelihood(nn.Module):
-    """Negative log-likelihood of every pair of the batch: P(belongs together) = sigmoid(theta), theta = scale * score.
+    """Negative log-likelihood that each pair of the batch belongs together, with P = sigmoid(scale * score).
 
-    Log(1 + e^theta) - S theta, the first term of DCMH's objective (Jiang and Li, "Deep Cross-Modal Hashing", CVPR 2017)
-    and the second of DSCMR's (Zhen et al. 2019); both take half the score as theta. They add up the pairs; here it is
-    their mean, so that the loss does not grow with the batch.
+    log(1 + e^theta) - S theta, where theta = scale * score and S is 1 for positives: the first term of DCMH's
+    objective (Jiang and Li, CVPR 2017) and the second of DSCMR's (Zhen et al., CVPR 2019); both use half the score as
+    theta. They sum over the pairs; this is the mean, which does not grow with the batch.
 
     Args:
-        scale: what scores are multiplied by.
+        scale: factor on the scores.
     """
 
     def __init__(self, scale: float = 0.5) -> None:
@@ -86,22 +87,22 @@ class PairLikelihood(nn.Module):
         self.scale = scale
 
     def forward(self, scores: Tensor, positives: Tensor) -> Tensor:
-        """Loss, a scalar, of scores `[B, B]` (cosines or inner products) and positives, bool `[B, B]`."""
+        """Return the loss, a scalar, of scores `[B, B]` (cosines or inner products) and positives, bool `[B, B]`."""
         theta = self.scale * scores.float()
         return softplus(theta.where(~positives, -theta)).mean()
 
 
 class TripletLoss(nn.Module):
-    """Hinge between every positive pair and the negatives of its image and of its text.
+    """Hinge loss between every positive pair and the negatives in its row and its column.
 
-    ``hardest`` is eq. 6 of VSE++ (Faghri et al. 2018), ``all`` its eq. 5 with a mean in place of the sum,
-    so that the two are of one size.
+    ``hardest`` is eq. 6 of VSE++ (Faghri et al., BMVC 2018). ``all`` is its eq. 5 with a mean in place of the sum, so
+    that both are on the same scale.
 
     Args:
-        margin: how far a positive must be above a negative.
-        negatives: count only the hardest negative of a row or column, or all of them.
-        warmup_steps: training steps that count all negatives before the hardest are used; from random weights the
-            hardest alone often collapse all embeddings to a point.
+        margin: how much higher than a negative a positive must score.
+        negatives: use only the hardest negative of a row or column, or all of them.
+        warmup_steps: training steps that use all negatives before ``hardest`` takes over. From random weights the
+            hardest negatives alone often collapse all embeddings to a point.
     """
 
     step: Tensor
@@ -114,7 +115,7 @@ class TripletLoss(nn.Module):
         self.register_buffer("step", torch.tensor(0))
 
     def forward(self, scores: Tensor, positives: Tensor) -> Tensor:
-        """Loss, a scalar, of scores `[B, B]` and positives, bool `[B, B]`: mean over positives, both ways added."""
+        """Return the loss, a scalar: the mean over positives (bool `[B, B]`), summed over both directions."""
         hardest = self.negatives == "hardest" and bool(self.step >= self.warmup_steps)
         if self.training:
             self.step += 1
@@ -127,15 +128,15 @@ class TripletLoss(nn.Module):
         return (self.margin + hardest - scores).clamp(min=0)[positives].mean()
 
     def _all(self, scores: Tensor, positives: Tensor) -> Tensor:
-        """Every positive p of a row against every negative n of it: `[P, N]` hinges a row, to bound memory."""
+        """Compare every positive of a row with every negative of it, row by row to bound memory."""
         losses = [
-            (self.margin + row[~own].unsqueeze(0) - row[own].unsqueeze(1)).clamp(min=0).sum(1)
-            / max(1, int((~own).sum()))
-            for row, own in zip(scores, positives, strict=True)
+            (self.margin + row[~positive].unsqueeze(0) - row[positive].unsqueeze(1)).clamp(min=0).sum(1)
+            / max(1, int((~positive).sum()))
+            for row, positive in zip(scores, positives, strict=True)
         ]
         return torch.cat(losses).mean()
 
 
 def label_error(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Mean Euclidean distance, a scalar, between predicted labels `[B, C]` and labels `[B, C]`."""
+    """Mean Euclidean distance, a scalar, between predicted labels `[B, C]` and true labels `[B, C]`."""
     return torch.linalg.vector_norm(predicted.float() - labels.float(), dim=1).mean()

@@ -1,4 +1,4 @@
-"""VSE++: tokens pooled by their mean or maximum, trained by the hardest negatives of the batch."""
+"""VSE++: pool projected tokens by mean or maximum and train with the hardest negatives of the batch."""
 
 from typing import Any, Literal
 
@@ -14,13 +14,13 @@ Pooling = Literal["mean", "max"]
 
 
 class VSE(Matcher):
-    """VSE++ (Faghri et al., BMVC 2018) on tokens: projected, pooled, compared by cosine.
+    """VSE++ (Faghri et al., BMVC 2018) on tokens: project, pool, compare by cosine.
 
     Args:
-        dim: size of the common space.
-        pooling: of an item's projected tokens, by dimension.
-        loss: of the in-batch scores; hardest-negative triplets after a warm-up by default.
-        **kwargs: those of ``Matcher``.
+        dim: D, size of the common space.
+        pooling: how to pool the projected tokens of an item, per dimension.
+        loss: loss on the in-batch scores; by default the hardest-negative triplet loss after a warm-up.
+        **kwargs: arguments of ``Matcher``.
     """
 
     def __init__(

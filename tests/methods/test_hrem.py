@@ -101,7 +101,7 @@ def test_token_relevance_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -
     image, text = items(), items(count=4, tokens=7)
     whole = token_relevance(image, text)
     assert (whole[0].shape, whole[1].shape) == ((6, 4), (4, 6))
-    monkeypatch.setattr(graph, "_RELATIONS", 2 * 5 * 4 * 7)
+    monkeypatch.setattr(graph, "_MAX_COSINES", 2 * 5 * 4 * 7)
     for part, expected in zip(token_relevance(image, text), whole, strict=True):
         torch.testing.assert_close(part, expected)
 
@@ -266,7 +266,7 @@ def test_half_precision_and_its_gradients_are_finite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"heads": 3}, "dim 32 is not a multiple of heads 3"), ({"connections": 0.0}, "connections 0.0 is a share")],
+    [({"heads": 3}, "dim 32 is not a multiple of heads 3"), ({"connections": 0.0}, "connections is 0.0")],
 )
 def test_impossible_options_are_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:

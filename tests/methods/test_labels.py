@@ -292,5 +292,5 @@ def test_the_graph_is_of_the_training_labels_as_they_are_trained(tmp_path: Path)
 
 
 def test_a_graph_network_has_a_layer() -> None:
-    with pytest.raises(InputError, match=r"^GNN4CMR: layers 0 make no graph network; give 1 or more$"):
+    with pytest.raises(InputError, match=r"^GNN4CMR: layers is 0; give 1 or more$"):
         method("gnn4cmr", layers=0)

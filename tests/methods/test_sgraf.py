@@ -86,8 +86,8 @@ def test_the_whole_of_an_item_is_that_of_a_slow_loop() -> None:
         whole = attention(items.tokens * items.mask.unsqueeze(2), items.mask)
         for row in (0, 1):
             tokens = real(items, row)
-            guide = attention.of_mean(tokens.mean(0))
-            logits = torch.stack([attention.weigh(attention.of_token(token) * guide)[0] for token in tokens])
+            guide = attention.mean_branch(tokens.mean(0))
+            logits = torch.stack([attention.read(attention.token_branch(token) * guide)[0] for token in tokens])
             torch.testing.assert_close(whole[row], unit(logits.softmax(0) @ tokens), rtol=0, atol=1e-6)
         assert not whole[2].any()
 

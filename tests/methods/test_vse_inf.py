@@ -7,7 +7,7 @@ from toy import toy_encoders
 from toy_tokens import real, toy_items
 
 from itmbench.errors import InputError
-from itmbench.methods.vse_inf import GeneralizedPooling, VSEInfinity, place_codes, some_of
+from itmbench.methods.vse_inf import GeneralizedPooling, VSEInfinity, drop_tokens, rank_codes
 
 
 def operator() -> GeneralizedPooling:
@@ -17,7 +17,7 @@ def operator() -> GeneralizedPooling:
 
 def slow_pool(pool: GeneralizedPooling, tokens: Tensor) -> Tensor:
     """One item alone, one place of the order and one dimension after another."""
-    states = pool.gru(place_codes(len(tokens), pool.size, tokens.device).unsqueeze(0))[0][0]
+    states = pool.gru(rank_codes(len(tokens), pool.size, tokens.device).unsqueeze(0))[0][0]
     logits = torch.stack([pool.read((s[: pool.size] + s[pool.size :]) / 2)[0] / pool.temperature for s in states])
     theta = logits.exp() / logits.exp().sum()
     pooled = torch.zeros(tokens.shape[1])
@@ -57,8 +57,8 @@ def test_the_order_of_tokens_and_their_place_in_the_mask_do_not_matter() -> None
         torch.testing.assert_close(pool(scattered, mask), pool(items.tokens, items.mask))
 
 
-def test_place_codes_start_at_one() -> None:
-    codes = place_codes(3, 4, torch.device("cpu"))
+def test_rank_codes_start_at_one() -> None:
+    codes = rank_codes(3, 4, torch.device("cpu"))
     expected = [[f(k / 10_000**e) for e in (0, 0.5) for f in (torch.sin, torch.cos)] for k in torch.arange(1.0, 4.0)]
     torch.testing.assert_close(codes, torch.tensor(expected))
 
@@ -66,12 +66,12 @@ def test_place_codes_start_at_one() -> None:
 def test_a_share_of_the_tokens_is_left_out_and_one_stays() -> None:
     torch.manual_seed(0)
     mask = torch.arange(50).unsqueeze(0) < torch.randint(1, 51, (400, 1))
-    kept = some_of(mask, 0.2)
+    kept = drop_tokens(mask, 0.2)
     assert not (kept & ~mask).any()
     assert float(kept.sum() / mask.sum()) == pytest.approx(0.8, abs=0.02)
-    assert some_of(mask, 0.99).sum(1).min() == 1
-    assert torch.equal(some_of(mask, 0.0), mask)
-    assert not some_of(torch.zeros(2, 3, dtype=torch.bool), 0.5).any()
+    assert drop_tokens(mask, 0.99).sum(1).min() == 1
+    assert torch.equal(drop_tokens(mask, 0.0), mask)
+    assert not drop_tokens(torch.zeros(2, 3, dtype=torch.bool), 0.5).any()
 
 
 def test_tokens_are_left_out_in_training_only() -> None:

@@ -1,4 +1,4 @@
-"""SEDRA: docs/methods/sedra.md has a file for each figure."""
+"""SEDRA; docs/methods/sedra.md maps the figures of its description to these files."""
 
 from itmbench.methods.sedra.module import SEDRA
 

@@ -1,4 +1,4 @@
-"""Inter-modal dynamic relation awareness (Fig. 3): which words and regions of a pair are related, and how much."""
+"""Inter-modal dynamic relation awareness (Fig. 3): which words and regions of a pair are related, and how strongly."""
 
 import math
 from typing import Literal
@@ -13,19 +13,19 @@ Inter = Literal["off", "full", "topk", "topk+neg"]
 
 
 class InterModalRelations(nn.Module):
-    """From cosines of words and regions to the weights of their relations, and to evidence against a match.
+    """Turn cosines of words and regions into relation weights and evidence against a match.
 
-    With c the cosine of a word and a region, tau a learned threshold and s a learned sharpness, the weight is exp(s c)
-    in the mode ``full``. In the modes ``topk`` it is exp(s max(0, c - tau)) - 1, and only for the m strongest regions
-    of the word: noise at or below the threshold is pruned, and a relation fades out as it comes near, so that the
-    threshold is learned by gradient. ``topk+neg`` also counts how far the strongest relation of a word stays below
-    the threshold (negative evidence; after NAAF, Zhang et al., CVPR 2022).
+    With c the cosine of a word and a region, tau a learned threshold and s a learned sharpness, ``full`` weighs the
+    relation by exp(s c). The ``topk`` modes weigh it by exp(s max(0, c - tau)) - 1 and keep only the m strongest
+    regions of each word. Noise at or below the threshold is pruned. The weight fades to 0 at the threshold, so the
+    threshold receives a gradient. ``topk+neg`` also measures how far the strongest relation of a word falls below the
+    threshold (negative evidence, after NAAF; Zhang et al., CVPR 2022).
 
     Args:
-        mode: see above; ``off`` relates every word to every region with the same weight.
-        m: regions kept for each word.
-        sharpness: s at the start; kept below 15, so that no weight leaves the range of float32.
-        threshold: tau at the start.
+        mode: see above; ``off`` relates every word to every region with equal weight.
+        m: regions kept per word.
+        sharpness: initial s; it stays at or below 15, so that every weight fits float32.
+        threshold: initial tau.
     """
 
     def __init__(self, mode: Inter = "topk+neg", m: int = 8, sharpness: float = 9.0, threshold: float = 0.0) -> None:
@@ -35,43 +35,43 @@ class InterModalRelations(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(threshold), requires_grad=mode.startswith("topk"))
 
     def forward(self, cosines: Tensor, image_mask: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and evidence.
+        """Compute weights and evidence.
 
         Args:
             cosines: `[I, R, T, L]`.
-            image_mask: true where a region is real, bool `[I, R]`.
-            text_mask: true where a word is real, bool `[T, L]`.
+            image_mask: true for real regions, bool `[I, R]`.
+            text_mask: true for real words, bool `[T, L]`.
 
         Returns:
-            Weights, at least 0, `[I, R, T, L]`, and evidence, at most 0, `[I, T, L]`; both 0 for padding.
+            Nonnegative weights `[I, R, T, L]` and evidence, at most 0, `[I, T, L]`; both are 0 for padding.
         """
-        none = cosines.new_zeros(len(cosines), *cosines.shape[2:])
+        no_evidence = cosines.new_zeros(len(cosines), *cosines.shape[2:])
         if self.mode == "off":
-            return _real(torch.ones_like(cosines), image_mask, text_mask), none
+            return _mask_padding(torch.ones_like(cosines), image_mask, text_mask), no_evidence
         sharpness = bounded_exp(self.log_sharpness, 15.0)
         if self.mode == "full":
-            return _real((sharpness * (cosines - 1)).exp(), image_mask, text_mask), none
+            return _mask_padding((sharpness * (cosines - 1)).exp(), image_mask, text_mask), no_evidence
         above = cosines - self.threshold
-        kept = _real(above.clamp(min=0), image_mask, text_mask)
+        kept = _mask_padding(above.clamp(min=0), image_mask, text_mask)
         weights = (sharpness * self._strongest(kept)).exp() - 1
         if self.mode == "topk":
-            return weights, none
+            return weights, no_evidence
         if not bool(image_mask.all()):
             above = above - 4.0 * (~image_mask)[:, :, None, None]  # below every cosine
         evidence = above.amax(1).clamp(max=0) * text_mask
         return weights, evidence * image_mask.any(1)[:, None, None]
 
     def _strongest(self, kept: Tensor) -> Tensor:
-        """The m largest of each word's relations, the others 0, `[I, R, T, L]`."""
+        """Keep the m largest relations of each word and set the rest to 0, `[I, R, T, L]`."""
         if self.m >= kept.shape[1]:
             return kept
         values = kept.detach()
-        # Ones and zeros as floats: several times as fast as a mask of bools.
+        # A float mask is several times faster than a bool mask.
         return kept * torch.ge(values, _mth_largest(values, self.m), out=torch.empty_like(values))
 
 
-def _real(weights: Tensor, image_mask: Tensor, text_mask: Tensor) -> Tensor:
-    """Weights `[I, R, T, L]` without those of padding."""
+def _mask_padding(weights: Tensor, image_mask: Tensor, text_mask: Tensor) -> Tensor:
+    """Set the weights `[I, R, T, L]` of padding to 0."""
     if not bool(image_mask.all()):
         weights = weights * image_mask[:, :, None, None]
     if not bool(text_mask.all()):
@@ -80,8 +80,8 @@ def _real(weights: Tensor, image_mask: Tensor, text_mask: Tensor) -> Tensor:
 
 
 def _mth_largest(values: Tensor, m: int) -> Tensor:
-    """The m-th largest along dimension 1, which stays with size 1. On a CPU numpy's partition is four times as fast."""
+    """The m-th largest value along dimension 1, kept at size 1. On a CPU, NumPy's partition is four times faster."""
     if values.device.type != "cpu":
         return values.topk(m, dim=1).values[:, -1:]
-    at = values.shape[1] - m
-    return torch.from_numpy(np.partition(values.numpy(), at, axis=1)[:, at : at + 1])
+    position = values.shape[1] - m
+    return torch.from_numpy(np.partition(values.numpy(), position, axis=1)[:, position : position + 1])

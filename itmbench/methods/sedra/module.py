@@ -1,4 +1,4 @@
-"""SEDRA: semantic enhancement and dynamic relation awareness; global and local alignment together (Fig. 1)."""
+"""SEDRA: semantic enhancement and dynamic relation awareness, with global and local alignment (Fig. 1)."""
 
 from typing import Any, Literal
 
@@ -18,22 +18,22 @@ from itmbench.methods.token_matcher import TokenMatcher
 
 
 class SEDRA(TokenMatcher):
-    """Semantic enhancement and dynamic relation awareness, after its published description.
+    """Semantic enhancement and dynamic relation awareness, implemented after its published description.
 
-    S = beta S_global + (1 - beta) S_local, with beta learned; S_local is the mean of words attending to the image and
-    regions attending to the text.
+    S = beta S_global + (1 - beta) S_local, with beta learned. S_local averages the scores of words that attend to the
+    image and of regions that attend to the text.
 
     Args:
         dim: D, size of the tokens and of the common space.
         intra: relations within an item; see `itmbench.methods.sedra.intra.IntraModalRelations`.
-        intra_k: relations that each token keeps there.
+        intra_k: relations kept per token within an item.
         inter: relations between image and text; see `itmbench.methods.sedra.inter.InterModalRelations`.
-        inter_m: relations that each token keeps there.
-        fusion: of a token and its context; see `itmbench.methods.sedra.fusion.RelationFusion`.
-        alignment: which score counts.
-        loss: of the in-batch scores; hardest-negative triplets after a warm-up by default.
-        global_loss: weight of an InfoNCE loss on the global path.
-        **kwargs: those of ``Matcher``.
+        inter_m: regions kept per word between image and text.
+        fusion: fusion of a token with its context; see `itmbench.methods.sedra.fusion.RelationFusion`.
+        alignment: the score to use: global, local or both.
+        loss: loss on the in-batch scores; by default the hardest-negative triplet loss after a warm-up.
+        global_loss: weight of an InfoNCE loss on the global score.
+        **kwargs: arguments of ``Matcher``.
     """
 
     def __init__(
@@ -51,10 +51,8 @@ class SEDRA(TokenMatcher):
     ) -> None:
         super().__init__(**kwargs)
         self.alignment, self.global_loss = alignment, global_loss
-        self.image_tokens, self.text_tokens = (
-            Tokens(self.image.width, dim, intra, intra_k),
-            Tokens(self.text.width, dim, intra, intra_k),
-        )
+        self.image_tokens = Tokens(self.image.width, dim, intra, intra_k)
+        self.text_tokens = Tokens(self.text.width, dim, intra, intra_k)
         self.inter = InterModalRelations(inter, inter_m)
         self.word_fusion, self.region_fusion = RelationFusion(fusion), RelationFusion(fusion)
         self.evidence = nn.Parameter(torch.tensor(0.0))
@@ -65,14 +63,14 @@ class SEDRA(TokenMatcher):
             part.requires_grad_(False)
 
     def _unused(self) -> list[nn.Module | nn.Parameter]:
-        """What the options leave without a gradient, which training on many devices would wait for."""
+        """Parts that get no gradient under the given options; distributed training would wait for them."""
         unused: list[nn.Module | nn.Parameter] = []
         if self.alignment != "both":
             unused.append(self.balance)
         if self.alignment == "global":
             unused += [self.inter, self.word_fusion, self.region_fusion, self.evidence]
         if self.alignment == "local" and not self.global_loss:
-            unused += [part for side in (self.image_tokens, self.text_tokens) for part in side.of_the_whole]
+            unused += [part for side in (self.image_tokens, self.text_tokens) for part in side.pooling_parts]
         if not self.global_loss:
             unused.append(self.contrast)
         return unused
@@ -84,14 +82,14 @@ class SEDRA(TokenMatcher):
         return self.text_tokens(self.text(tokens))
 
     def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
-        overall = Matcher.score(self, image, text)
+        global_score = Matcher.score(self, image, text)
         if self.alignment == "global":
-            return overall
-        local = self._local(image, text, within_image, within_text)
+            return global_score
+        local_score = self._local(image, text, within_image, within_text)
         if self.alignment == "local":
-            return local
+            return local_score
         beta = self.balance.sigmoid()
-        return beta * overall + (1 - beta) * local
+        return beta * global_score + (1 - beta) * local_score
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
@@ -101,7 +99,7 @@ class SEDRA(TokenMatcher):
         return loss
 
     def _local(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
-        """What words say of the image and regions of the text `[Ni, Nt]`, in float32."""
+        """Local scores, float32 `[Ni, Nt]`."""
         assert image.tokens is not None and text.tokens is not None
         assert image.mask is not None and text.mask is not None
         cosines = relations(image.tokens, text.tokens)  # [I, R, T, L]
@@ -112,41 +110,47 @@ class SEDRA(TokenMatcher):
             regions = self.region_fusion(
                 words_for_regions(weights, weighted, within_text), image.mask.unsqueeze(2), dim=1
             )
-            against = evidence.sum(2) / text.mask.sum(1).clamp(min=1)
-            return (words + regions) / 2 + self.evidence.exp() * against
+            mean_evidence = evidence.sum(2) / text.mask.sum(1).clamp(min=1)
+            return (words + regions) / 2 + self.evidence.exp() * mean_evidence
 
 
 class Tokens(nn.Module):
-    """An encoder's tokens -> unit vectors that are aware of each other, and one vector for the whole.
+    """Turn an encoder's tokens into related unit tokens and one pooled unit vector.
 
-    The whole is the sum of g, what the encoder pooled (its CLS token, or the mean), of the largest values over the
-    tokens, and of a guided attention pooling: softmax of w (tanh(A v_i) * tanh(B g)) over the tokens (SGRAF, Diao et
-    al. 2021).
+    The pooled vector is the sum of g, the encoder's pooled output (its CLS token, or the mean), of the maximum over
+    the tokens, and of a guided attention pooling with weights softmax_i(w (tanh(A v_i) * tanh(B g))) (SGRAF; Diao et
+    al., AAAI 2021).
 
     Args:
-        width: of the encoder.
-        dim: D, of the result.
+        width: W, width of the encoder.
+        dim: D, size of the result.
         intra: relations within an item.
-        k: relations that each token keeps.
+        k: relations kept per token.
     """
 
     def __init__(self, width: int, dim: int, intra: Intra, k: int) -> None:
         super().__init__()
         self.project, self.project_guide = nn.Linear(width, dim), nn.Linear(width, dim)
         self.intra = IntraModalRelations(dim, intra, k)
-        self.of_token, self.of_guide, self.attention = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 1)
+        self.token_branch, self.guide_branch, self.attention = (
+            nn.Linear(dim, dim),
+            nn.Linear(dim, dim),
+            nn.Linear(dim, 1),
+        )
 
     @property
-    def of_the_whole(self) -> list[nn.Module]:
-        """What the tokens do without."""
-        return [self.project_guide, self.of_token, self.of_guide, self.attention]
+    def pooling_parts(self) -> list[nn.Module]:
+        """The layers that only the pooled vector uses."""
+        return [self.project_guide, self.token_branch, self.guide_branch, self.attention]
 
     def forward(self, items: Embeddings) -> Embeddings:
-        """Embeddings with tokens `[B, N, D]` and pooled `[B, D]`, all of length 1 (a padded token: 0)."""
+        """Embed tokens `[B, N, W]` as tokens `[B, N, D]` and pooled `[B, D]` of unit length; padded tokens are 0."""
         assert items.tokens is not None and items.mask is not None
         mask, guide = items.mask, self.project_guide(items.pooled)
         tokens = self.intra(self.project(items.tokens), mask)
-        logits = self.attention(torch.tanh(self.of_token(tokens)) * torch.tanh(self.of_guide(guide)).unsqueeze(1))
+        logits = self.attention(
+            torch.tanh(self.token_branch(tokens)) * torch.tanh(self.guide_branch(guide)).unsqueeze(1)
+        )
         empty = ~mask.any(1, keepdim=True)
         weights = logits.squeeze(2).float().masked_fill(~mask, -torch.inf).masked_fill(empty, 0.0).softmax(1) * mask
         attended = (weights.to(tokens.dtype).unsqueeze(2) * tokens).sum(1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from itmbench.methods.sedra.intra import PLACES, IntraModalRelations
+from itmbench.methods.sedra.intra import MAX_DISTANCE, IntraModalRelations
 
 MODES = ["full", "topk", "static"]
 
@@ -29,7 +29,7 @@ def slow(layer: IntraModalRelations, tokens: Tensor, mask: Tensor) -> Tensor:
         for head, part in enumerate((slice(0, 4), slice(4, 8))):
             strength = {}
             for j in others:
-                strength[j] = float(layer.place[head, min(max(j - i, -PLACES), PLACES) + PLACES])
+                strength[j] = float(layer.place[head, min(max(j - i, -MAX_DISTANCE), MAX_DISTANCE) + MAX_DISTANCE])
                 if layer.mode != "static":
                     one, two = tokens[i, part], tokens[j, part]
                     strength[j] += math.exp(layer.log_sharpness[head]) * float(one @ two / one.norm() / two.norm())
