@@ -5,6 +5,7 @@ score matrix of all queries by all items, and nothing here gives credit for scor
 `torchmetrics.retrieval` does with cosines: since its version 1.7.4 an item with a score of 0 or less is not relevant.
 """
 
+from itmbench.evaluation.arrays import evaluate
 from itmbench.evaluation.caption import caption_retrieval
 from itmbench.evaluation.label import label_retrieval
 from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
@@ -16,6 +17,7 @@ __all__ = [
     "LabelProtocol",
     "Scorer",
     "caption_retrieval",
+    "evaluate",
     "label_retrieval",
     "protocol_for",
 ]

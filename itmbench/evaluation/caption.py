@@ -6,16 +6,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.grid import Grid
 from itmbench.evaluation.ranking import Ties, check_options
-from itmbench.evaluation.scoring import Scorer, as_embeddings
+from itmbench.evaluation.scoring import Scorer, Vectors, as_embeddings, as_tensor
 
 
 def caption_retrieval(
-    image_emb: Tensor | Embeddings,
-    text_emb: Tensor | Embeddings,
+    image_emb: Vectors,
+    text_emb: Vectors,
     text_to_image: Sequence[int] | NDArray | Tensor,
     ks: Sequence[int] = (1, 5, 10),
     scorer: Scorer | None = None,
@@ -31,7 +30,7 @@ def caption_retrieval(
     the embeddings are.
 
     Args:
-        image_emb: `[Ni, D]`, or embeddings with whatever the scorer needs.
+        image_emb: tensor or array `[Ni, D]`, or embeddings with the tokens that the scorer needs.
         text_emb: `[Nt, D]`, likewise.
         text_to_image: the image that each text belongs to `[Nt]`; any order, any number of texts an image.
         ks: the K of R@K.
@@ -54,21 +53,31 @@ def caption_retrieval(
     check_options(ties, cutoffs=tuple(ks))
     images = as_embeddings(image_emb, lambda row: f"image {row}")
     texts = as_embeddings(text_emb, lambda row: f"text {row}")
-    owner = torch.as_tensor(text_to_image, device=images.pooled.device).long()
-    if owner.shape != (len(texts),):
-        raise InputError(f"text_to_image has shape {list(owner.shape)} for {len(texts)} texts; give one image for each")
-    outside = ((owner < 0) | (owner >= len(images))).nonzero()
-    if len(outside):
-        row = int(outside[0])
-        raise InputError(
-            f"text_to_image: text {row} belongs to image {int(owner[row])}; there are images 0 to {len(images) - 1}"
-        )
+    owner = image_rows(text_to_image, len(images), len(texts)).to(images.pooled.device)
     order = owner.argsort(stable=True)
     if bool((owner.diff() < 0).any()):
         texts = texts[order]
     grid = Grid(images, texts, scorer, lambda row: f"image {row}")
     [(i2t, t2i)] = grid.ranks([torch.stack([owner[order], torch.arange(len(texts), device=owner.device)], dim=1)], ties)
     return caption_summary(i2t, t2i, ks)
+
+
+def image_rows(text_to_image: Sequence[int] | NDArray | Tensor, images: int, texts: int) -> Tensor:
+    """The map from texts to images as int64 `[Nt]`.
+
+    Raises:
+        InputError: its length is not the number of texts, or an entry is no image row.
+    """
+    owner = as_tensor(text_to_image, "text_to_image").detach()
+    if owner.shape != (texts,):
+        raise InputError(f"text_to_image has shape {list(owner.shape)} for {texts} texts; give one image row per text")
+    outside = ((owner != owner.long()) | (owner < 0) | (owner >= images)).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise InputError(
+            f"text_to_image: text {row} belongs to image {owner[row].item()}; there are images 0 to {images - 1}"
+        )
+    return owner.long()
 
 
 def caption_summary(i2t: Tensor, t2i: Tensor, ks: Sequence[int]) -> dict[str, float]:

@@ -11,15 +11,25 @@ from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.ranking import RECALL_LEVELS, Normaliser, Ranking, Ties, check_options, row_blocks
-from itmbench.evaluation.scoring import Name, Scorer, as_embeddings, comparable, distinct, full_precision, score
+from itmbench.evaluation.scoring import (
+    Name,
+    Scorer,
+    Vectors,
+    as_embeddings,
+    as_tensor,
+    comparable,
+    distinct,
+    full_precision,
+    score,
+)
 
 # Scores kept at once (128 MiB): a matrix product needs a hundred queries or more to be worth reading the gallery for.
 _SCORES = 1 << 25
 
 
 def label_retrieval(
-    query_emb: Tensor | Embeddings,
-    gallery_emb: Tensor | Embeddings,
+    query_emb: Vectors,
+    gallery_emb: Vectors,
     query_labels: NDArray | Tensor,
     gallery_labels: NDArray | Tensor,
     cutoffs: Sequence[int] = (50,),
@@ -33,7 +43,7 @@ def label_retrieval(
     Memory grows with the gallery, not with queries x gallery. Everything runs where the embeddings are.
 
     Args:
-        query_emb: `[Q, D]`, or embeddings with whatever the scorer needs.
+        query_emb: tensor or array `[Q, D]`, or embeddings with the tokens that the scorer needs.
         gallery_emb: `[N, D]`, likewise.
         query_labels: multi-hot `[Q, C]`.
         gallery_labels: multi-hot `[N, C]`.
@@ -86,8 +96,8 @@ def label_queries(
     check_options(ties, normaliser, tuple(cutoffs))
     sizes = len(queries), len(gallery)
     device = queries.pooled.device
-    query_hot = _multi_hot(query_labels, sizes[0], "query_labels", device)
-    gallery_hot = _multi_hot(gallery_labels, sizes[1], "gallery_labels", device)
+    query_hot = multi_hot(query_labels, sizes[0], "query_labels", device)
+    gallery_hot = multi_hot(gallery_labels, sizes[1], "gallery_labels", device)
     if query_hot.shape[1] != gallery_hot.shape[1]:
         raise InputError(f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}")
     parts: list[dict[str, Tensor]] = []
@@ -148,9 +158,15 @@ def _shifted(name: Name, start: int) -> Name:
     return lambda row: name(start + row)
 
 
-def _multi_hot(labels: NDArray | Tensor, items: int, what: str, device: torch.device) -> Tensor:
-    """0.0 and 1.0, float32 `[items, C]`, so that a product counts shared labels."""
-    hot = torch.as_tensor(labels, device=device)
+def multi_hot(labels: NDArray | Tensor, items: int, what: str, device: torch.device) -> Tensor:
+    """0.0 and 1.0, float32 `[items, C]`, so that a matrix product counts shared labels.
+
+    Raises:
+        InputError: the labels are not `[items, C]`, or hold NaN.
+    """
+    hot = as_tensor(labels, what).to(device)
     if hot.ndim != 2 or len(hot) != items:
         raise InputError(f"{what} of shape {list(hot.shape)} for {items} items; give a multi-hot row for each")
+    if bool((hot != hot).any()):
+        raise InputError(f"{what}: NaN; give 0 or 1 for every item and label")
     return (hot != 0).float()

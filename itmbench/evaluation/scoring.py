@@ -7,13 +7,19 @@ their contents, and each distinct pair is scored in one place only.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.ranking import not_finite
+
+Vectors = Embeddings | Tensor | NDArray[Any]
+"""What to retrieve: vectors `[N, D]`, or embeddings with the tokens that a scorer needs."""
 
 Scorer = Callable[[Embeddings, Embeddings], Tensor]
 """(rows `[bi]`, columns `[bj]`) -> scores `[bi, bj]`, higher is better; no pair may influence another."""
@@ -31,17 +37,17 @@ _COSINE_TILE_ELSEWHERE = 1 << 24
 _SCORER_TILE = 1 << 15
 
 
-def as_embeddings(items: Tensor | Embeddings, name: Name) -> Embeddings:
-    """The items with float32 pooled vectors, without gradients.
+def as_embeddings(items: Vectors, name: Name) -> Embeddings:
+    """Detached embeddings with float32 pooled vectors.
 
     Args:
         items: vectors `[N, D]`, or embeddings.
         name: what to call an item in an error.
 
     Raises:
-        InputError: there is no item, the shape is not `[N, D]`, or a vector holds NaN or infinity.
+        InputError: the table is empty, is not `[N, D]`, holds no real numbers, or a vector is NaN or infinite.
     """
-    table = items if isinstance(items, Embeddings) else Embeddings(items)
+    table = items if isinstance(items, Embeddings) else Embeddings(as_tensor(items, "embeddings"))
     pooled = table.pooled.detach().float()
     if pooled.ndim != 2 or not pooled.numel():
         raise InputError(f"embeddings of shape {list(pooled.shape)}: give a table [N, D] of at least one item")
@@ -50,6 +56,31 @@ def as_embeddings(items: Tensor | Embeddings, name: Name) -> Embeddings:
         bad = name(int(finite.int().argmin()))
         raise InputError(f"embedding of {bad}: NaN or infinite; check the model for overflow or division by zero")
     return Embeddings(pooled, table.tokens, table.mask)
+
+
+def as_tensor(values: Any, what: str) -> Tensor:
+    """A tensor of real numbers from a tensor, an array or nested lists.
+
+    Args:
+        values: of any shape.
+        what: what to call them in an error.
+
+    Raises:
+        InputError: they are not real numbers, or their rows differ in length.
+    """
+    if isinstance(values, Tensor):
+        if values.is_complex():
+            raise InputError(f"{what}: complex numbers; give real ones")
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InputError(f"{what}: rows of different lengths; give a rectangular table") from None
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what}: values of type {array.dtype}; give real numbers")
+    # In a type that torch computes with, contiguous and writable (a memory-mapped file is not).
+    kind = np.dtype(np.int64) if array.dtype.kind == "u" else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.require(array, kind, ["C", "W"]))
 
 
 def comparable(

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from itmbench.errors import InputError
-from itmbench.report.paired import Difference, PairedResults, holm
+from itmbench.evaluation.paired import Difference, PairedResults, holm
+from itmbench.report.queries import read_queries
 from itmbench.report.ranks import average_ranks, in_words
 from itmbench.report.tables import Table, tables
 from itmbench.report.words import MARK
@@ -73,7 +74,8 @@ def differences(
     """The tables that hold such a pair, each with a row for every metric and pair of methods.
 
     Columns: "metric", "method", "other", "difference", "low", "high" (of the 95 % interval), "p" (corrected for all
-    rows of all tables) and "verdict" ("better", "worse" or "could be luck"); in points, rSum of 600, the others of 100.
+    rows of all tables) and "verdict" ("better", "worse" or "not distinguishable"); in points, rSum of
+    600, the others of 100.
 
     Args:
         shown: of ``tables(load_results(...))``; transductive ones are left out, because they are not ranked.
@@ -95,7 +97,7 @@ def differences(
     adjusted = holm(np.concatenate([rows["p"] for _, rows in found]))
     for (_, rows), p in zip(found, np.split(adjusted, np.cumsum([len(rows) for _, rows in found])[:-1]), strict=True):
         rows["p"] = p
-        rows["verdict"] = [_verdict(Difference(*of)) for of in rows[[*Difference._fields]].to_numpy()]
+        rows["verdict"] = [Difference(*of).verdict for of in rows[[*Difference._fields]].to_numpy()]
     return found
 
 
@@ -122,7 +124,9 @@ def _metrics(table: Table) -> list[str]:
 
 def _differences(table: Table, pairs: list[tuple[str, str]], metrics: list[str], tests: int) -> pd.DataFrame:
     folders = table.rows.groupby("label")["folder"].apply(list)
-    results = PairedResults({name: folders[name] for pair in pairs for name in pair}, metrics, tests)
+    results = PairedResults(
+        {name: [*map(read_queries, folders[name])] for pair in pairs for name in pair}, metrics, tests
+    )
     rows = []
     for metric in metrics:
         scale = 1 if metric == "rSum" else 100
@@ -130,14 +134,6 @@ def _differences(table: Table, pairs: list[tuple[str, str]], metrics: list[str],
             *found, p = results.difference(*pair, metric)
             rows.append((metric, *pair, *(scale * value for value in found), p))
     return pd.DataFrame(rows, columns=["metric", "method", "other", *Difference._fields])
-
-
-def _verdict(found: Difference) -> str:
-    if np.isnan(found.p):
-        return "no values per query"
-    if not found.is_more_than_luck(found.p):
-        return "could be luck"
-    return "better" if found.difference > 0 else "worse"
 
 
 def _seeds(table: Table, rows: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from itmbench.report.paired import LEVEL
+from itmbench.evaluation.paired import LEVEL
 from itmbench.report.tables import Table
 
 ENOUGH = 10

@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from itmbench.errors import InputError
+from itmbench.evaluation.paired import PairedResults, parts
 from itmbench.report.columns import Column, find
-from itmbench.report.paired import PairedResults, parts
 from itmbench.report.published import Published, published
+from itmbench.report.queries import read_queries
 from itmbench.report.words import MARK, audit_in_words, mixed_in_words
 
 GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive")
@@ -237,8 +238,8 @@ def _mark(best: pd.DataFrame, columns: dict[str, tuple[str, Column]], rows: pd.D
     tested = {heading: key for heading, (key, _) in columns.items() if parts(key)}
     if len(methods) < 2 or not tested:
         return
-    folders = {name: list(rows.loc[rows["label"] == name, "folder"]) for name in methods}
-    results = PairedResults(folders, list(tested.values()))
+    queries = {name: [*map(read_queries, rows.loc[rows["label"] == name, "folder"])] for name in methods}
+    results = PairedResults(queries, list(tested.values()))
     for heading, key in tested.items():
         best.loc[results.leaders(key, methods), heading] = True
 

@@ -30,7 +30,7 @@ def test_it_shows_tables_plots_and_differences(tmp_path: Path, monkeypatch: pyte
         assert table.title in text
         assert [number for number in table.cells[table.main_columns].to_numpy().ravel() if number not in text] == []
     assert text.count("image/png") == len(shown)
-    assert text.count("better") + text.count("could be luck") >= 5  # two metrics of captions, three of labels
+    assert text.count("better") + text.count("not distinguishable") >= 5  # two metrics of captions, three of labels
     assert "rank correlation" in text
 
 

@@ -12,8 +12,9 @@ from results_store import write_store
 
 from itmbench import store
 from itmbench.cli.main import main
+from itmbench.evaluation.paired import PairedResults, holm
 from itmbench.report.compare import differences
-from itmbench.report.paired import PairedResults, holm
+from itmbench.report.queries import read_queries
 from itmbench.report.tables import tables
 
 
@@ -66,7 +67,7 @@ def test_without_a_method_all_pairs_are_compared(own: Path, capsys: pytest.Captu
         ["dual_infonce", "dual_triplet"], ["dual_infonce", "third"], ["dual_triplet", "third"]
     ]  # fmt: skip
     [equal] = [row for row in rows if row[0] == "rSum" and row[1:3] == ["dual_triplet", "third"]]
-    assert equal[3:] == ["+0.0", equal[4], "1.000", "could be luck"]
+    assert equal[3:] == ["+0.0", equal[4], "1.000", "not distinguishable"]
 
 
 def test_p_values_are_corrected_for_everything_shown(results: Path, frame: pd.DataFrame) -> None:
@@ -74,7 +75,7 @@ def test_p_values_are_corrected_for_everything_shown(results: Path, frame: pd.Da
     found = differences(shown)
     raw = [
         PairedResults(
-            {str(name): list(of["folder"]) for name, of in table.rows.groupby("label")}, [metric]
+            {str(name): [*map(read_queries, of["folder"])] for name, of in table.rows.groupby("label")}, [metric]
         ).difference("dual_infonce", "dual_triplet", metric).p
         for table, rows in found for metric in rows["metric"]
     ]  # fmt: skip
@@ -123,7 +124,7 @@ def test_a_method_that_failed_the_audit_is_compared_under_its_name(
 
 def test_values_that_are_not_kept_per_query_are_no_test(frame: pd.DataFrame) -> None:
     [(_, rows), _] = differences(tables(frame.assign(mAP=0.5)))
-    assert list(rows["verdict"][rows["metric"] == "mAP"]) == ["no values per query"]
+    assert list(rows["verdict"][rows["metric"] == "mAP"]) == ["untested"]
     assert rows["p"][rows["metric"] != "mAP"].notna().all()
 
 

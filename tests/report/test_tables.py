@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from results_store import CAPTION
 
+from itmbench.evaluation.paired import PairedResults, parts
 from itmbench.report.page import page
-from itmbench.report.paired import PairedResults, parts
+from itmbench.report.queries import read_queries
 from itmbench.report.tables import GROUP, print_tables, tables
 from itmbench.report.text import latex, markdown
 
@@ -70,7 +71,7 @@ def test_marked_is_what_is_not_significantly_worse_than_the_best(frame: pd.DataF
             if not parts(key):  # an average over queries that are not kept
                 assert marked == []
                 continue
-            folders = {str(name): list(of["folder"]) for name, of in table.rows.groupby("label")}
+            folders = {str(name): [*map(read_queries, of["folder"])] for name, of in table.rows.groupby("label")}
             one, other = table.rows.groupby("label")[key].mean().sort_values(ascending=False).index
             of = PairedResults(folders, [key]).difference(one, other, key)
             assert marked == ([one] if of.p < 0.05 and of.low > 0 else list(table.cells.index))
@@ -112,7 +113,7 @@ def test_without_queries_nothing_is_marked_and_the_table_says_why(
     both = with_more(frame, more, method="other")
     table, untouched = tables(both)
     assert not table.best.to_numpy().any() and untouched.best.to_numpy().any()
-    assert re.fullmatch(r"No marks: .*other/seed\d/per_query.parquet: no such file; name the folder .*", table.warning)
+    assert re.fullmatch(r"No marks: .*other/seed\d/per_query.parquet: no such file; .*", table.warning)
     print_tables(both)
     assert table.warning in capsys.readouterr().out
 

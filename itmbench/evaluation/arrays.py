@@ -1,0 +1,101 @@
+"""Evaluate ready-made embeddings, such as matrices of CLIP on disk, without a model, a dataset or a config."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itmbench.data.corpus import Corpus, Rows, Stage, Strings
+from itmbench.errors import InputError
+from itmbench.evaluation.caption import image_rows
+from itmbench.evaluation.label import multi_hot
+from itmbench.evaluation.protocol import Evaluation, Protocol, protocol_for
+from itmbench.evaluation.scoring import Scorer, Vectors, as_embeddings, as_tensor
+
+RowList = Sequence[int] | NDArray[Any] | Tensor
+
+
+def evaluate(
+    image_emb: Vectors,
+    text_emb: Vectors,
+    text_to_image: RowList,
+    labels: NDArray[Any] | Tensor | None = None,
+    protocol: Protocol | None = None,
+    *,
+    queries: RowList | None = None,
+    gallery: RowList | None = None,
+    scorer: Scorer | None = None,
+) -> Evaluation:
+    """Evaluate retrieval between images and texts in both directions.
+
+    Everything runs on the device of the image embeddings; memory does not grow with images x texts.
+
+    Args:
+        image_emb: tensor or array `[Ni, D]`, or embeddings with the tokens that the scorer needs.
+        text_emb: `[Nt, D]`, likewise.
+        text_to_image: row of the image that each text belongs to `[Nt]`; any order, any number of texts an image.
+        labels: multi-hot labels of the images `[Ni, C]`, which their texts share; None for caption retrieval.
+        protocol: what to measure; by default `LabelProtocol()` with labels and `CaptionProtocol()` without.
+        queries: rows of the images that, with their texts, are the queries; all by default.
+        gallery: rows of the images that, with their texts, are searched; by default all that are no queries, or all
+            images if every image is a query. The query's own partner is relevant where it is in the gallery.
+        scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
+
+    Returns:
+        Metrics, with intervals and comparisons on request. Queries are named by their rows, so that two evaluations
+        of the same items can be compared.
+
+    Raises:
+        InputError: shapes disagree, a row does not exist, a number is NaN or infinite, or the protocol needs labels.
+
+    >>> generator = np.random.default_rng(0)
+    >>> images, owner = generator.normal(size=(200, 8)), np.repeat(np.arange(200), 5)
+    >>> texts = images[owner] + generator.normal(size=(1000, 8))
+    >>> evaluation = evaluate(images, texts, owner)
+    >>> low, high = evaluation.interval("t2i/R@1")
+    >>> print(f"{evaluation.metrics['t2i/R@1']:.2f}, {low:.2f} to {high:.2f}")
+    0.26, 0.23 to 0.29
+    >>> noisier = evaluate(images, texts + generator.normal(size=texts.shape), owner)
+    >>> evaluation.compare(noisier).verdict
+    'better'
+    """
+    images = as_embeddings(image_emb, lambda row: f"image {row}")
+    texts = as_embeddings(text_emb, lambda row: f"text {row}").to(images.pooled.device)
+    owner = image_rows(text_to_image, len(images), len(texts)).cpu().numpy()
+    everything, cpu = np.arange(len(images)), torch.device("cpu")
+    asked = everything if queries is None else _rows(queries, "queries", len(images))
+    rest = np.setdiff1d(everything, asked)
+    if gallery is None:
+        searched = rest if labels is not None and len(rest) else asked
+    else:
+        searched = _rows(gallery, "gallery", len(images))
+    corpus = Corpus(
+        name="evaluate",
+        image_ids=[str(row) for row in range(len(images))],
+        images=None,
+        text_ids=[str(row) for row in range(len(texts))],
+        texts=Strings([""] * len(texts)),
+        text_to_image=owner,
+        train=np.empty(0, np.int64),
+        stages={"test": Stage(asked, searched)},
+        labels=None if labels is None else multi_hot(labels, len(images), "labels", cpu).numpy().astype(np.uint8),
+    )
+    taking_part = corpus.stages["test"].images
+    return (protocol or protocol_for(corpus)).evaluate(
+        corpus,
+        "test",
+        images[torch.from_numpy(taking_part)],
+        texts[torch.from_numpy(corpus.texts_of(taking_part))],
+        scorer,
+    )
+
+
+def _rows(values: RowList, what: str, images: int) -> Rows:
+    """Distinct image rows, ascending."""
+    rows = as_tensor(values, what).cpu().numpy()
+    if rows.ndim != 1 or not len(rows) or rows.dtype.kind != "i" or rows.min() < 0 or rows.max() >= images:
+        raise InputError(f"{what}: give a list of image rows, whole numbers from 0 to {images - 1}")
+    return np.unique(rows).astype(np.int64)

@@ -1,0 +1,134 @@
+"""`itmbench.evaluate` on arrays: against the functions it stands on, plain loops and scipy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import itmbench
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
+from itmbench.evaluation import CaptionProtocol, Evaluation, LabelProtocol, caption_retrieval, label_retrieval
+
+RNG = np.random.default_rng(0)
+OWNER = RNG.permutation(np.repeat(np.arange(80), 3))
+IMAGES = RNG.normal(size=(80, 16))
+TEXTS = IMAGES[OWNER] + 2 * RNG.normal(size=(240, 16))
+LABELS = RNG.random((80, 4)) < 0.3
+
+
+def changed(**arguments: Any) -> Evaluation:
+    return itmbench.evaluate(
+        **{"image_emb": IMAGES, "text_emb": TEXTS, "text_to_image": OWNER, **arguments}  # type: ignore[arg-type]
+    )
+
+
+def test_captions_from_arrays_are_those_of_tensors_and_of_caption_retrieval(tmp_path: Path) -> None:
+    evaluation = changed()
+    expected = caption_retrieval(torch.from_numpy(IMAGES), torch.from_numpy(TEXTS), torch.from_numpy(OWNER))
+    assert {key: evaluation.metrics[key] for key in expected} == expected == caption_retrieval(IMAGES, TEXTS, OWNER)
+    np.save(tmp_path / "texts.npy", TEXTS.astype(">f4"))
+    mapped = changed(text_emb=np.load(tmp_path / "texts.npy", mmap_mode="r"), text_to_image=OWNER.astype("u2"))
+    assert mapped.metrics == changed(image_emb=IMAGES.tolist()).metrics == evaluation.metrics
+    assert changed(protocol=CaptionProtocol(ks=(2,))).metrics["i2t/R@2"] > evaluation.metrics["i2t/R@1"]
+
+
+def test_a_query_is_named_by_its_row() -> None:
+    """The rank of each text, by a loop over its row of cosines."""
+    table = changed().per_query
+    unit = [of / np.linalg.norm(of, axis=1, keepdims=True) for of in (IMAGES, TEXTS)]
+    cosines = unit[1] @ unit[0].T
+    ranks = {str(row): 1 + int((of > of[OWNER[row]]).sum()) for row, of in enumerate(cosines)}
+    asked = table["direction"] == "t2i"
+    assert dict(zip(table["query"][asked], table["rank"][asked], strict=True)) == ranks
+    assert list(table["image"][asked]) == [str(OWNER[int(row)]) for row in table["query"][asked]]
+
+
+def test_a_scorer_replaces_the_cosine() -> None:
+    def opposite(images: Embeddings, texts: Embeddings) -> torch.Tensor:
+        return -torch.cdist(-images.pooled, texts.pooled)
+
+    assert changed(scorer=opposite).metrics["rSum"] < changed().metrics["rSum"] / 2
+
+
+def test_labels_are_searched_among_all_items_or_among_the_gallery() -> None:
+    text_labels = LABELS[OWNER]
+    everything = changed(labels=LABELS).metrics
+    for key, value in label_retrieval(IMAGES, TEXTS, LABELS, text_labels).items():
+        assert everything[f"i2t/{key}"] == pytest.approx(value)
+    asked = np.arange(60, 80)
+    rest, searched = changed(labels=LABELS, queries=asked).metrics, OWNER < 60
+    for key, value in label_retrieval(IMAGES[60:], TEXTS[searched], LABELS[60:], text_labels[searched]).items():
+        assert rest[f"i2t/{key}"] == pytest.approx(value)
+    assert changed(labels=LABELS, queries=asked, gallery=np.arange(60)).metrics == rest
+    assert changed(labels=LABELS, queries=asked, gallery=np.arange(30)).metrics != rest
+    assert "i2t/mAP@7" in changed(labels=LABELS, protocol=LabelProtocol(cutoffs=(7,))).metrics
+
+
+def test_intervals_are_those_of_scipy_and_stand_in_the_repr() -> None:
+    evaluation = changed()
+    table = evaluation.per_query
+    hits = table["rank"][table["direction"] == "i2t"] <= 5
+    expected = stats.bootstrap((hits,), np.mean, method="percentile", n_resamples=5000, rng=0).confidence_interval
+    low, high = evaluation.interval("i2t/R@5")
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.015)
+    for text in (repr(evaluation), evaluation._repr_html_()):
+        assert f"{low:.3f} to {high:.3f}" in text and f"{evaluation.metrics['rSum']:.1f}" in text
+        assert "80 i2t and 240 t2i queries" in text
+    with pytest.raises(InputError, match="i2t/MedR: has no interval; choose one of i2t/R@1"):
+        evaluation.interval("i2t/MedR")
+    with pytest.raises(InputError, match="rSum: has no interval"):  # this one is no sum of R@1, R@5 and R@10
+        changed(protocol=CaptionProtocol(ks=(1, 5, 10, 50))).interval("rSum")
+
+
+def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
+    better, worse = changed(), changed(text_emb=TEXTS + RNG.normal(size=TEXTS.shape))
+    found = better.compare(worse, "t2i/R@10")
+    gains = np.zeros((80, 2))
+    for evaluation, sign in ((better, 1), (worse, -1)):
+        table = evaluation.per_query
+        for direction, image, rank in zip(table["direction"], table["image"], table["rank"], strict=True):
+            if direction == "t2i":
+                gains[int(image)] += [sign * (rank <= 10), 0.5]
+    loop = []
+    for _ in range(4000):
+        drawn = gains[RNG.integers(0, 80, 80)].sum(axis=0)
+        loop.append(drawn[0] / drawn[1])
+    assert found.difference == pytest.approx(gains[:, 0].sum() / 240)
+    assert found[1:3] == pytest.approx(np.percentile(loop, (2.5, 97.5)), abs=0.008)
+    flips = [abs((RNG.choice((-1, 1), 80) * gains[:, 0]).sum()) >= abs(gains[:, 0].sum()) for _ in range(4000)]
+    assert found.p == pytest.approx(np.mean(flips), abs=0.03)
+    assert better.compare(worse).difference == pytest.approx(better.metrics["rSum"] - worse.metrics["rSum"])
+    assert better.compare(better).verdict == "not distinguishable"
+    with pytest.raises(InputError, match="different queries"):
+        better.compare(itmbench.evaluate(IMAGES[1:], TEXTS[OWNER > 0], OWNER[OWNER > 0] - 1))
+    with pytest.raises(InputError, match="mAP: cannot be compared"):
+        better.compare(worse, "mAP")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_emb": IMAGES[0]}, r"embeddings of shape \[16\]: give a table"),
+        ({"image_emb": IMAGES[:, :5]}, "5 and 16 dimensions have no cosine"),
+        ({"image_emb": np.where(np.arange(80)[:, None] == 7, np.nan, IMAGES)}, "embedding of image 7: NaN"),
+        ({"text_emb": TEXTS * 1j}, "embeddings: values of type complex128"),
+        ({"text_emb": torch.from_numpy(TEXTS * 1j)}, "embeddings: complex numbers"),
+        ({"text_emb": [[1.0, 2.0], [1.0]]}, "embeddings: rows of different lengths"),
+        ({"text_emb": TEXTS[1:]}, r"text_to_image has shape \[240\] for 239 texts"),
+        ({"text_to_image": OWNER + 1}, "belongs to image 80; there are images 0 to 79"),
+        ({"text_to_image": OWNER + 0.5}, r"belongs to image \d+\.5; there are"),
+        ({"labels": LABELS[1:]}, r"labels of shape \[79, 4\] for 80 items"),
+        ({"labels": np.where(LABELS, np.nan, 0)}, "labels: NaN"),
+        ({"labels": LABELS, "queries": [80]}, "queries: give a list of image rows, whole numbers from 0 to 79"),
+        ({"labels": LABELS, "gallery": LABELS[:, 0]}, "gallery: give a list of image rows"),
+        ({"protocol": LabelProtocol()}, "has no labels"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        changed(**arguments)
+    assert "\n" not in str(error.value)
