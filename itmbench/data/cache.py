@@ -1,261 +1,215 @@
-"""Parsed corpora on disk, found again as long as nothing that they were read from has changed."""
+"""Parsed corpora on disk, valid as long as the files that they were read from do not change."""
 
 import contextlib
-import hashlib
 import json
 import os
 import time
-import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, Stage, Strings, file_digest
-from itmbench.data.reader import Reader
+from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, Stage, Strings
 from itmbench.data.reading import listing
+from itmbench.files import digest, file_digest, write_atomically
 
-# Part of every key: raise it when a reader or the stored form changes, and old entries are no longer found.
-VERSION = 1
-# A file changed so recently may change again within the same tick of its clock: its hash is not remembered.
+VERSION = 2
+"""Part of every entry's name. Raise it when a dataset's ``read`` or the stored form changes."""
 SETTLED_NS = 2_000_000_000
-# What the index remembers of a file or folder.
-INDEX_KEYS = {"stamp", "digest", "sample"}
-# How many files of a remembered folder are looked at one by one.
+"""A file modified this recently may change again without a new modification time, so its hash is not reused."""
 SAMPLE = 500
+"""How many files of a known folder are checked for their size."""
 
 
-def cached(reader: Reader[Any], root: Path | str, cache_dir: Path | str | None = None, **options: Any) -> Corpus:
-    """The corpus that ``reader(root, **options)`` returns, from disk where it has been read before.
+def cached(name: str, options: Mapping[str, Any], inputs: Sequence[Path], read: Callable[[], Corpus]) -> Corpus:
+    """Return ``read()``, or the corpus that it returned before if its inputs have not changed since.
 
-    An entry is valid for the contents of the reader's input files and the names and sizes in its input folders,
-    whatever their dates. Contents are hashed once and remembered by size and date of the file, as git's index does;
-    names and sizes in a folder are remembered by the dates of the folders and the sizes of some of the files, so that
-    a few images among many, overwritten in place, may keep the sizes they had. Entries are replaced whole, so that
-    processes may share a folder; a damaged or outdated one is read anew.
+    An entry is valid for the contents of the input files and for the names and sizes of the files in the input folders,
+    whatever their modification times. A file is hashed again when its size or modification time changes, as in git's
+    index. A folder is listed again when a modification time in it or the size of one of some sampled files changes, so
+    a few images among many that are overwritten in place may go unnoticed. Entries are replaced atomically, so
+    processes can share the cache. A damaged entry is read anew.
 
     Args:
-        reader: one of the readers of `itmbench.data.datasets`, or your own.
-        root: the dataset's folder.
-        cache_dir: where entries are kept; `default_cache_dir` if not given.
-        options: of the reader.
-
-    Raises:
-        InputError: whatever the reader raises; nothing is stored then.
+        name: the class that reads.
+        options: its options.
+        inputs: every file that ``read`` may parse and every folder whose listing it may use; missing ones count as
+            such. The cache watches nothing else.
+        read: parses the dataset; its exceptions pass through, and nothing is stored then.
     """
-    root = Path(root).resolve()
-    folder = Path(cache_dir) if cache_dir else default_cache_dir()
-    asked = json.dumps([VERSION, reader.name, str(root), options], sort_keys=True, default=str)
-    entry = folder / f"{reader.name.rpartition('.')[2]}-{_hash(asked.encode())}"
-    inputs = reader.inputs(root, **options)
+    identity = digest(json.dumps([VERSION, name, options], sort_keys=True, default=str), size=16)
+    entry = cache_folder("corpora") / f"{name.rpartition('.')[2]}-{identity}"
+    present = [path for path in inputs if path.exists()]
     for watcher in _watchers:
-        watcher += inputs
-    digests = input_digests(inputs, entry.with_suffix(".json"))
-    key = _hash(asked.encode() + _joint(digests).encode())
+        watcher += present
+    digests = input_digests(present, entry.with_suffix(".json"))
+    key = digest(identity, json.dumps(digests))
     corpus = _load(entry.with_suffix(".npz"), key)
     if corpus is None:
-        corpus = reader(root, **options)
+        corpus = read()
         write_whole(entry.with_suffix(".npz"), lambda file: _save(corpus, key, file))
     for items in (corpus.images, corpus.texts):
         if isinstance(items, Features) and isinstance(items.array, NpyRows):
-            items.array.know(digests)  # its fingerprint need not read them again
+            items.array.know(digests)  # so that the fingerprint need not read them again
     return corpus
 
 
+def cache_folder(kind: str) -> Path:
+    """``$ITMBENCH_CACHE/<kind>``, by default ``~/.cache/itmbench/<kind>``."""
+    return Path(os.environ.get("ITMBENCH_CACHE") or "~/.cache/itmbench").expanduser() / kind
+
+
 def default_cache_dir() -> Path:
-    """``$ITMBENCH_CACHE/corpora``, or ``~/.cache/itmbench/corpora``."""
-    return Path(os.environ.get("ITMBENCH_CACHE") or Path.home() / ".cache" / "itmbench") / "corpora"
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    """The folder of parsed corpora."""
+    return cache_folder("corpora")
 
 
 @contextlib.contextmanager
 def inputs_read() -> Iterator[list[Path]]:
-    """The files and folders that every corpus which ``cached`` gives meanwhile depends on."""
-    read: list[Path] = []
-    _watchers.append(read)
+    """Collect the input files and folders of every corpus that ``cached`` returns in this context."""
+    collected: list[Path] = []
+    _watchers.append(collected)
     try:
-        yield read
+        yield collected
     finally:
-        _watchers.remove(read)
+        _watchers.remove(collected)
 
 
 _watchers: list[list[Path]] = []
 
 
 def inputs_digest(paths: Sequence[Path], index_path: Path) -> str:
-    """A hash of the contents of files and the listings of folders; as ``input_digests``."""
-    return _joint(input_digests(paths, index_path))
+    """One hash over the result of `input_digests`."""
+    return digest(json.dumps(input_digests(paths, index_path)))
 
 
 def input_digests(paths: Sequence[Path], index_path: Path) -> dict[str, str]:
-    """What contents of files and listings of folders hash to, by path; the index remembers it.
+    """Hashes of the contents of files and of the listings of folders, by path.
+
+    Args:
+        paths: files and folders.
+        index_path: remembers the hashes, so that unchanged files are not read again.
 
     Raises:
-        OSError: one of them is gone.
+        OSError: a file or folder is missing.
     """
     known = _read_index(index_path)
-    index: dict[str, Any] = {}
-    digests = {}
+    index, digests = {}, {}
     settled = time.time_ns() - SETTLED_NS
     for path in paths:
-        stamp, changed = _folder_stamp(path) if path.is_dir() else _file_stamp(path)
-        entry = known.get(str(path))
-        if entry is None or entry["stamp"] != stamp or not _sample_holds(path, entry["sample"]):
-            digest, sample = _listing_digest(path) if path.is_dir() else (file_digest(path), {})
-            entry = {"stamp": stamp, "digest": digest, "sample": sample}
-        if changed < settled:
+        stamp, modified = _stamp(path)
+        entry: dict[str, Any] = known.get(str(path), {})
+        if not _is_current(entry, path, stamp):
+            entry = {"stamp": stamp, **_content(path)}
+        if modified < settled:
             index[str(path)] = entry
         digests[str(path)] = entry["digest"]
     if index != known:
-        write_whole(index_path, lambda file: file.write(json.dumps(index).encode()))
+        write_whole(index_path, json.dumps(index))
     return digests
 
 
-def _joint(digests: dict[str, str]) -> str:
-    return _hash(json.dumps(list(digests.items())).encode())
-
-
-def _file_stamp(path: Path) -> tuple[Any, int]:
-    """What changes with the content of a file, as far as its entry in the folder tells, and when it last did."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns], stat.st_mtime_ns
-
-
-def _folder_stamp(folder: Path) -> tuple[Any, int]:
-    """Dates of a folder and its direct subfolders, which files that come, go or change names change; the latest."""
-    with os.scandir(folder) as entries:
-        dates = {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_dir()}
-    dates[""] = folder.stat().st_mtime_ns
-    return dates, max(dates.values())
-
-
-def _listing_digest(folder: Path) -> tuple[str, dict[str, int]]:
-    """A hash of the names and sizes of all files, and the sizes of some, evenly spread."""
-    files = sorted(listing(folder).items())
-    return _hash(json.dumps(files).encode()), dict(files[:: max(1, len(files) // SAMPLE)])
-
-
-def _sample_holds(folder: Path, sample: dict[str, int]) -> bool:
-    """Whether files still have the sizes they had: images that were all resized in place leave no date on folders."""
+def _read_index(path: Path) -> dict[str, Any]:
     try:
-        return all(os.stat(folder / name).st_size == size for name, size in sample.items())
-    except OSError:
+        index = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return index if isinstance(index, dict) else {}
+
+
+def _stamp(path: Path) -> tuple[Any, int]:
+    """What tells without reading that a file or folder has changed, and the time of the last change in nanoseconds.
+
+    For a file: size and modification time. For a folder: its modification time and those of its direct subfolders,
+    which change when files are added, removed or renamed.
+    """
+    stat = path.stat()
+    if not path.is_dir():
+        return [stat.st_size, stat.st_mtime_ns], stat.st_mtime_ns
+    with os.scandir(path) as entries:
+        times = {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_dir()}
+    times[""] = stat.st_mtime_ns
+    return times, max(times.values())
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Hash of a file's content, or of the names and sizes in a folder with the sizes of some of its files."""
+    if not path.is_dir():
+        return {"digest": file_digest(path), "sample": {}}
+    sizes = sorted(listing(path).items())
+    return {"digest": digest(json.dumps(sizes), size=16), "sample": dict(sizes[:: max(1, len(sizes) // SAMPLE)])}
+
+
+def _is_current(entry: Any, path: Path, stamp: Any) -> bool:
+    """Whether an index entry still holds. Images resized in place leave no trace on folders, hence the sample."""
+    try:
+        return (
+            entry["stamp"] == stamp
+            and isinstance(entry["digest"], str)
+            and all(os.stat(path / name).st_size == size for name, size in entry["sample"].items())
+        )
+    except (OSError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _read_index(path: Path) -> dict[str, Any]:
-    """What files and folders hashed to; without the entries that are damaged or of another version."""
+def write_whole(path: Path, content: str | Callable[[BinaryIO], object]) -> None:
+    """Write a file atomically; warn if that fails, because a run does not need its cache."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    entries = content.items() if isinstance(content, dict) else ()
-    return {key: each for key, each in entries if isinstance(each, dict) and each.keys() == INDEX_KEYS}
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file whole or not at all; a cache that cannot be written costs time, not the run."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            write(file)
-        os.replace(temporary, path)
+        write_atomically(path, content)
     except OSError as error:
-        warnings.warn(f"{path.parent}: cannot be written ({error}); what it would save is done each time", stacklevel=3)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        warnings.warn(f"{path.parent}: cannot be written ({error}), so nothing is cached there", stacklevel=3)
+
+
+STORED = {each.__name__: each for each in (Corpus, Count, Features, ImageFiles, Stage, Strings)}
 
 
 def _save(corpus: Corpus, key: str, file: BinaryIO) -> None:
-    """One archive: arrays, and everything else as JSON."""
-    arrays: dict[str, NDArray[Any]] = {"text_to_image": corpus.text_to_image, "train": corpus.train}
-    for name, stage in corpus.stages.items():
-        arrays[f"stage/{name}/queries"], arrays[f"stage/{name}/gallery"] = stage.queries, stage.gallery
-    for what, optional in (("labels", corpus.labels), ("hard_negatives", corpus.hard_negatives)):
-        if optional is not None:
-            arrays[what] = optional
-    if corpus.true_images is not None:
-        arrays["truth/images"] = np.concatenate([*corpus.true_images, np.empty(0, np.int64)])
-        arrays["truth/lengths"] = np.array([len(rows) for rows in corpus.true_images], dtype=np.int64)
-    content = {
-        "key": key,
-        "name": corpus.name,
-        "image_ids": list(corpus.image_ids),
-        "text_ids": list(corpus.text_ids),
-        "label_names": list(corpus.label_names),
-        "stages": list(corpus.stages),
-        "counts": [[count.what, count.found, count.published] for count in corpus.counts],
-        "images": _pack(corpus.images, "images", arrays),
-        "texts": _pack(corpus.texts, "texts", arrays),
-    }
-    np.savez(file, allow_pickle=False, content=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)
+    """Write one archive of arrays, with everything else as JSON."""
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def encode(value: Any) -> dict[str, Any]:
+        if isinstance(value, np.ndarray):
+            name = f"array{len(arrays)}"
+            arrays[name] = value
+            return {"$array": name}
+        if isinstance(value, NpyRows):
+            return {"$npy": [str(path) for path in value.paths]}
+        if isinstance(value, Path):
+            return {"$path": str(value)}
+        content = {field.name: getattr(value, field.name) for field in fields(value)}
+        if content.get("true_images") is not None:  # thousands of short arrays
+            rows = content["true_images"]
+            content["true_images"] = {"$split": [np.concatenate(rows), np.cumsum([len(each) for each in rows])]}
+        return {"$class": type(value).__name__, **content}
+
+    content = json.dumps({"key": key, "corpus": corpus}, default=encode).encode()
+    np.savez(file, allow_pickle=False, content=np.frombuffer(content, np.uint8), **arrays)
 
 
 def _load(path: Path, key: str) -> Corpus | None:
-    """The stored corpus, or None if there is none of this key in good order."""
+    """Return the stored corpus, or None if there is no intact entry of this key."""
+
+    def decode(value: dict[str, Any]) -> Any:
+        match value:
+            case {"$array": name}:
+                return stored[name]
+            case {"$npy": paths}:
+                return NpyRows([Path(each) for each in paths])
+            case {"$path": name}:
+                return Path(name)
+            case {"$split": [rows, ends]}:
+                return np.split(rows, ends[:-1])
+            case {"$class": name, **content}:
+                return STORED[name](**content)
+        return value
+
     try:
         with np.load(path, allow_pickle=False) as stored:
-            content = json.loads(stored["content"].tobytes())
-            if content["key"] != key:
-                return None
-            arrays = {name: stored[name] for name in stored.files if name != "content"}
-        truth = None
-        if "truth/lengths" in arrays:
-            truth = np.split(arrays["truth/images"], np.cumsum(arrays["truth/lengths"])[:-1])
-        return Corpus(
-            name=content["name"],
-            image_ids=content["image_ids"],
-            images=_unpack(content["images"], "images", arrays),
-            text_ids=content["text_ids"],
-            texts=_unpack(content["texts"], "texts", arrays),
-            text_to_image=arrays["text_to_image"],
-            train=arrays["train"],
-            stages={
-                name: Stage(arrays[f"stage/{name}/queries"], arrays[f"stage/{name}/gallery"])
-                for name in content["stages"]
-            },
-            labels=arrays.get("labels"),
-            label_names=content["label_names"],
-            true_images=truth,
-            hard_negatives=arrays.get("hard_negatives"),
-            counts=[Count(*count) for count in content["counts"]],
-        )
+            content = json.loads(stored["content"].tobytes(), object_hook=decode)
+        return content["corpus"] if content["key"] == key else None
     except Exception:  # whatever is wrong with an entry, the cure is to read the dataset again
         return None
-
-
-def _pack(items: ImageFiles | Features | Strings | None, prefix: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """The JSON part of images or texts; their numbers go into ``arrays``."""
-    if items is None:
-        return None
-    if isinstance(items, Strings):
-        return {"strings": list(items.strings)}
-    if isinstance(items, ImageFiles):
-        arrays[f"{prefix}/sizes"] = items.sizes
-        return {"root": str(items.root), "names": list(items.names)}
-    for part in ("mask", "rows"):
-        if getattr(items, part) is not None:
-            arrays[f"{prefix}/{part}"] = getattr(items, part)
-    if isinstance(items.array, NpyRows):
-        return {"npy": [str(path) for path in items.array.paths]}
-    arrays[f"{prefix}/array"] = items.array
-    return {}
-
-
-def _unpack(content: Any, prefix: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    if content is None:
-        return None
-    if "strings" in content:
-        return Strings(content["strings"])
-    if "names" in content:
-        return ImageFiles(Path(content["root"]), content["names"], arrays[f"{prefix}/sizes"])
-    array = NpyRows([Path(path) for path in content["npy"]]) if "npy" in content else arrays[f"{prefix}/array"]
-    return Features(array, arrays.get(f"{prefix}/mask"), arrays.get(f"{prefix}/rows"))

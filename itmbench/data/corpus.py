@@ -1,6 +1,5 @@
 """What every dataset is once it has been read: images, texts, the map between them, labels and splits."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from itmbench.errors import InputError
+from itmbench.files import digest, file_digest
 
 Rows = NDArray[np.int64]
 
@@ -52,7 +52,7 @@ class ImageFiles:
 
     def digest(self) -> str:
         """A hash of file names and sizes; pixels are not read."""
-        return _digest("\n".join(self.names), self.sizes)
+        return digest("\n".join(self.names), self.sizes)
 
 
 class NpyRows:
@@ -110,12 +110,6 @@ class NpyRows:
         return NpyRows, (self.paths,)
 
 
-def file_digest(path: Path) -> str:
-    """A hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
 def map_npy(path: Path) -> NDArray[Any]:
     """The array of a ``.npy`` file, memory-mapped.
 
@@ -158,7 +152,7 @@ class Features:
     def digest(self) -> str:
         """A hash of all numbers, masks and the row map."""
         array = self.array.digest() if isinstance(self.array, NpyRows) else self.array
-        return _digest(array, self.mask, self.rows)
+        return digest(array, self.mask, self.rows)
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ class Strings:
         return self.strings[row]
 
     def digest(self) -> str:
-        return _digest("\x1f".join(self.strings))
+        return digest("\x1f".join(self.strings))
 
 
 @dataclass(frozen=True)
@@ -301,7 +295,7 @@ class Corpus:
         # Data without anything wrong keep their fingerprint.
         wrong: list[str | Rows] = [] if self.wrong_pairs is None else [self.wrong_pairs]
         wrong += [] if self.wrong_labels is None else ["wrong labels", self.wrong_labels]
-        return _digest(
+        return digest(
             "\n".join(self.image_ids),
             "\n".join(self.text_ids),
             "" if self.images is None else self.images.digest(),
@@ -315,18 +309,3 @@ class Corpus:
             self.hard_negatives,
             *wrong,
         )
-
-
-def _digest(*parts: str | NDArray[Any] | None) -> str:
-    """16 hex digits over the parts, each with its length or shape, so that no two lists of parts run together."""
-    hasher = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        if part is None:
-            hasher.update(b"none;")
-        elif isinstance(part, str):
-            data = part.encode()
-            hasher.update(f"str {len(data)};".encode() + data)
-        else:
-            hasher.update(f"array {part.shape} {part.dtype.str};".encode())
-            hasher.update(np.ascontiguousarray(part).data if part.size else b"")
-    return hasher.hexdigest()

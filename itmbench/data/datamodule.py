@@ -1,9 +1,11 @@
 """A corpus as loaders: pairs to train on; images and texts apart to evaluate."""
 
 import copy
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -20,6 +22,7 @@ from itmbench.data.batches import (
     Processor,
     _short_first,
 )
+from itmbench.data.cache import cached
 from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
 from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.data.perturb import Probes, caption_probes
@@ -81,8 +84,20 @@ class CorpusDataModule(L.LightningDataModule):
         self._first_epoch = 0
 
     def read(self) -> Corpus:
-        """Read the dataset from disk; called once, on first use of ``corpus``."""
+        """Read the dataset from disk; `corpus` calls it on first use, and takes a cached result if there is one.
+
+        Raises:
+            InputError: a file is missing or wrong.
+        """
         raise NotImplementedError
+
+    def inputs(self) -> list[Path] | None:
+        """Every file that `read` may parse and every folder whose listing it may use; None turns the cache off.
+
+        A subclass that names its inputs keeps its constructor arguments as attributes of the same names, because they
+        identify the cached corpus together with the contents of the inputs.
+        """
+        return None
 
     @property
     def corpus(self) -> Corpus:
@@ -92,7 +107,13 @@ class CorpusDataModule(L.LightningDataModule):
             InputError: something on disk is missing or wrong.
         """
         if self._corpus is None:
-            self._corpus = self._with_noise(self.read())
+            inputs = self.inputs()
+            if inputs is None:
+                corpus = self.read()
+            else:
+                dataset = type(self)
+                corpus = cached(f"{dataset.__module__}.{dataset.__qualname__}", self._options(), inputs, self.read)
+            self._corpus = self._with_noise(corpus)
         return self._corpus
 
     def with_corpus(self, corpus: Corpus) -> "CorpusDataModule":
@@ -180,6 +201,11 @@ class CorpusDataModule(L.LightningDataModule):
             items, processor = prepare(source, rows)
             loaders.append(self._loader(Items(items, rows), ItemCollate(modality, processor), self.eval_batch_size))
         return loaders
+
+    def _options(self) -> dict[str, Any]:
+        """Constructor arguments of the subclass, without those of this class."""
+        names = inspect.signature(type(self)).parameters.keys() - inspect.signature(CorpusDataModule).parameters.keys()
+        return {name: getattr(self, name) for name in names - {"kwargs"}}
 
     def _order(self, dataset: Dataset[Any]) -> EpochOrder:
         if self.trainer is None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import Features
-from itmbench.data.datasets.dcmh import read_dcmh
+from itmbench.data.datasets import DCMHMatrices
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def write(
     root: Path, out: Path, dim: int = 512, signal: float = 2.0, queries: int = 2_000, train: int = 10_000
 ) -> None:
     """The feature folder, with the published split: queries, a gallery of the rest, which training is part of."""
-    corpus = read_dcmh(root, queries=queries, train=train)
+    corpus = DCMHMatrices(root, queries=queries, train=train).read()
     assert corpus.labels is not None and isinstance(corpus.texts, Features)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "images.npy", simulated(corpus.labels, dim, signal))

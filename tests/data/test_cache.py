@@ -10,19 +10,55 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import karpathy_entries, write_karpathy, write_lines, write_mirflickr, write_nuswide, write_regions
+from layouts import karpathy_entries, write_karpathy, write_mirflickr, write_nuswide, write_regions
 
 from itmbench.data import cache
-from itmbench.data.cache import cached, default_cache_dir
+from itmbench.data.cache import cache_folder
 from itmbench.data.corpus import Corpus, Features
-from itmbench.data.datasets.captions import read_karpathy
-from itmbench.data.datasets.mirflickr import read_mirflickr
-from itmbench.data.datasets.nuswide import read_nuswide
-from itmbench.data.datasets.regions import read_regions
-from itmbench.data.reader import Reader
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.data.datasets import KarpathyCaptions, MirFlickr25K, NUSWide, PrecomputedRegions
 from itmbench.errors import InputError
 
-SMALL = {"queries": 1, "train": 2, "val": 1}
+SMALL: dict[str, Any] = {"queries": 1, "train": 2, "val": 1}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITMBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_karpathy(tmp_path / "data", karpathy_entries())
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done that a cache spares: "read", "file_digest" and "listing"."""
+    calls: list[str] = []
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*arguments: Any) -> Any:
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    for dataset in (KarpathyCaptions, MirFlickr25K, NUSWide, PrecomputedRegions):
+        count(dataset, "read")
+    for name in ("file_digest", "listing"):
+        count(cache, name)
+    return calls
+
+
+def captions(root: Path) -> Corpus:
+    return KarpathyCaptions(root).corpus
+
+
+def entries(pattern: str) -> list[Path]:
+    return list(cache_folder("corpora").glob(pattern))
 
 
 def assert_same(left: Corpus, right: Corpus) -> None:
@@ -31,78 +67,59 @@ def assert_same(left: Corpus, right: Corpus) -> None:
         assert list(getattr(left, name)) == list(getattr(right, name))
     assert sorted(left.stages) == sorted(right.stages)
     assert (left.true_images is None) == (right.true_images is None)
+    for rows, others in zip(left.true_images or (), right.true_images or (), strict=True):
+        assert rows.tolist() == others.tolist()
 
 
-class Counting(Reader[Any]):
-    """A reader that counts how often it parses."""
-
-    def __init__(self, reader: Reader[Any]) -> None:
-        super().__init__(reader.read, reader.inputs)
-        self.calls = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Corpus:
-        self.calls += 1
-        return super().__call__(*args, **kwargs)
-
-
-def with_truth(root: Path) -> Path:
+def with_truth(root: Path) -> None:
     write_karpathy(root, karpathy_entries())
     (root / "truth.json").write_text(json.dumps({"102": [14, 11], "112": [15]}))
     (root / "hard_negatives.json").write_text(json.dumps([[11, 14]]))
-    return root
 
 
 @pytest.mark.parametrize(
-    ("reader", "write", "options"),
+    ("dataset", "write", "options"),
     [
-        (read_karpathy, lambda root: write_karpathy(root, karpathy_entries()), {}),
-        (read_karpathy, lambda root: write_karpathy(root, karpathy_entries(), images=None), {}),
-        (read_karpathy, with_truth, {}),
-        (read_mirflickr, write_mirflickr, SMALL),
-        (read_mirflickr, write_mirflickr, SMALL | {"text": "bow"}),
-        (read_nuswide, write_nuswide, SMALL),
-        (read_regions, lambda root: write_regions(root, copies=5), {}),
+        (KarpathyCaptions, lambda root: write_karpathy(root, karpathy_entries(), images=None), {}),
+        (KarpathyCaptions, with_truth, {}),
+        (MirFlickr25K, write_mirflickr, SMALL),
+        (MirFlickr25K, write_mirflickr, SMALL | {"text": "bow"}),
+        (NUSWide, write_nuswide, SMALL),
+        (PrecomputedRegions, lambda root: write_regions(root, copies=5), {}),
     ],
 )
-def test_every_kind_of_corpus_comes_back_as_it_was(
-    tmp_path: Path, reader: Reader[Any], write: Callable[[Path], Path], options: dict[str, Any]
+def test_every_kind_of_corpus_is_restored(
+    tmp_path: Path, calls: list[str], dataset: Any, write: Callable[[Path], None], options: dict[str, Any]
 ) -> None:
-    root = write(tmp_path / "data")
-    counting = Counting(reader)
-    first = cached(counting, root, tmp_path / "cache", **options)
-    again = cached(counting, root, tmp_path / "cache", **options)
-    assert counting.calls == 1
-    assert_same(first, reader(root, **options))
-    assert_same(again, first)
-    if again.true_images is not None and first.true_images is not None:
-        assert [rows.tolist() for rows in again.true_images] == [rows.tolist() for rows in first.true_images]
-
-
-def test_masks_and_rows_of_features_come_back(tmp_path: Path) -> None:
-    corpus = read_karpathy(write_karpathy(tmp_path / "data", karpathy_entries()))
-    features = Features(np.arange(24.0).reshape(3, 2, 4), np.eye(3, 2) > 0, np.array([0, 1, 2, 2, 1, 0]))
-
-    def read(root: Path) -> Corpus:
-        return Corpus(**{**vars(corpus), "images": features})
-
-    reader = Counting(Reader(read, lambda root: []))
+    write(tmp_path / "data")
     for _ in range(2):
-        images = cached(reader, tmp_path, tmp_path / "cache").images
-        assert isinstance(images, Features)
-        assert images.digest() == features.digest()
-    assert reader.calls == 1
+        assert_same(dataset(tmp_path / "data", **options).corpus, dataset(tmp_path / "data", **options).read())
+    assert calls.count("read") == 3  # two of them by this test
+
+
+def test_masks_and_rows_of_features_are_restored(root: Path) -> None:
+    features = Features(np.arange(24.0).reshape(3, 2, 4), np.eye(3, 2) > 0, np.array([0, 1, 2, 2, 1, 0]))
+    corpus, reads = captions(root), []
+
+    class Own(CorpusDataModule):
+        def inputs(self) -> list[Path]:
+            return []
+
+        def read(self) -> Corpus:
+            reads.append(1)
+            return Corpus(**{**vars(corpus), "images": features})
+
+    for _ in range(2):
+        images = Own().corpus.images
+        assert isinstance(images, Features) and images.digest() == features.digest()
+    assert len(reads) == 1
 
 
 def change_caption(root: Path) -> None:
-    source = root / "dataset_small.json"
-    source.write_text(source.read_text().replace("Caption 104.", "Caption 999."))
-
-
-def swap_same_size_same_date(root: Path) -> None:
-    """Only the content tells the two apart; a moment after writing, the date proves nothing."""
+    """Keep size and modification time, as far as the clock goes: shortly after writing, they prove nothing."""
     source = root / "dataset_small.json"
     stat = source.stat()
-    change_caption(root)
+    source.write_text(source.read_text().replace("Caption 104.", "Caption 999."))
     os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
@@ -116,180 +133,125 @@ def grow_image(root: Path) -> None:
 
 
 def add_truth(root: Path) -> None:
-    (root / "truth.json").write_text("{}")
-
-
-@pytest.mark.parametrize("change", [change_caption, swap_same_size_same_date, delete_image, grow_image, add_truth])
-def test_every_change_on_disk_is_noticed(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    reader = Counting(read_karpathy)
-    before = cached(reader, root, tmp_path / "cache")
-    change(root)
-    if change is delete_image:
-        with pytest.raises(InputError, match=r"2\.jpg"):
-            cached(reader, root, tmp_path / "cache")
-    else:
-        after = cached(reader, root, tmp_path / "cache")
-        if change is not add_truth:
-            assert after.fingerprint != before.fingerprint
-    assert reader.calls == 2
-
-
-def test_options_and_roots_are_kept_apart(tmp_path: Path) -> None:
-    root = write_mirflickr(tmp_path / "data")
-    reader = Counting(read_mirflickr)
-    strings = cached(reader, root, tmp_path / "cache", **SMALL)
-    bags = cached(reader, root, tmp_path / "cache", text="bow", **SMALL)
-    assert strings.fingerprint != bags.fingerprint
-    shutil.copytree(root, tmp_path / "copy")
-    copy = cached(reader, tmp_path / "copy", tmp_path / "cache", **SMALL)
-    assert copy.images.root == tmp_path / "copy" / "mirflickr"  # type: ignore[union-attr]
-    assert reader.calls == 3
+    (root / "truth.json").write_text('{"102": [11]}')
 
 
 def age(root: Path) -> None:
-    """Gives every file a date long past, as data on disk has."""
+    """Give every file a modification time long past, like real data."""
     for path in root.rglob("*"):
         os.utime(path, (1e9, 1e9))
 
 
-def test_contents_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    age(root)
-    hashed = []
-    digest = cache.file_digest
-
-    def counting_digest(path: Path) -> str:
-        hashed.append(path)
-        return digest(path)
-
-    monkeypatch.setattr(cache, "file_digest", counting_digest)
-    cached(read_karpathy, root, tmp_path / "cache")
-    cached(read_karpathy, root, tmp_path / "cache")
-    assert len(hashed) == 1
-    os.utime(root / "dataset_small.json", (2e8, 2e8))  # another date: hashed again, and the entry still holds
-    reader = Counting(read_karpathy)
-    cached(reader, root, tmp_path / "cache")
-    assert (len(hashed), reader.calls) == (2, 0)
-
-
-@pytest.mark.parametrize("change", [delete_image, grow_image])
-def test_folders_are_listed_once_and_changes_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
-) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    age(root)
-    listed = []
-    digest = cache._listing_digest
-
-    def counting_digest(folder: Path) -> tuple[str, dict[str, int]]:
-        listed.append(folder)
-        return digest(folder)
-
-    monkeypatch.setattr(cache, "_listing_digest", counting_digest)
-    before = cached(read_karpathy, root, tmp_path / "cache")
-    cached(read_karpathy, root, tmp_path / "cache")
-    assert len(listed) == 1
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("change", [change_caption, delete_image, grow_image, add_truth])
+def test_every_change_on_disk_is_noticed(root: Path, change: Callable[[Path], None], settled: bool) -> None:
+    if settled:
+        age(root)
+    before = captions(root)
     change(root)
+    if change is change_caption and settled:
+        os.utime(root / "dataset_small.json")
     if change is delete_image:
         with pytest.raises(InputError, match=r"2\.jpg"):
-            cached(read_karpathy, root, tmp_path / "cache")
+            captions(root)
     else:
-        assert cached(read_karpathy, root, tmp_path / "cache").fingerprint != before.fingerprint
-    assert len(listed) == 2
+        assert captions(root).fingerprint != before.fingerprint
+
+
+def test_unchanged_files_are_read_once(root: Path, calls: list[str]) -> None:
+    age(root)
+    captions(root)
+    assert calls == ["file_digest", "listing", "read"]
+    captions(root)
+    assert len(calls) == 3
+    os.utime(root / "dataset_small.json", (2e8, 2e8))  # another time but the same content: the entry still holds
+    captions(root)
+    assert calls[3:] == ["file_digest"]
 
 
 def test_a_file_that_vanishes_from_a_subfolder_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "SAMPLE", 1)  # the first file of all: the date of the subfolder has to tell
+    monkeypatch.setattr(cache, "SAMPLE", 1)  # the sample does not hold it: the subfolder's time has to change
     root = write_nuswide(tmp_path / "data")
     age(root)
-    cached(read_nuswide, root, tmp_path / "cache", **SMALL)
+    NUSWide(root, **SMALL).corpus  # noqa: B018
     (root / "Flickr" / "zebra" / "0003_444.jpg").unlink()
     with pytest.raises(InputError, match=r"zebra/0003_444\.jpg"):
-        cached(read_nuswide, root, tmp_path / "cache", **SMALL)
+        NUSWide(root, **SMALL).corpus  # noqa: B018
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"not a cache"])
-def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: bytes) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    first = cached(read_karpathy, root, tmp_path / "cache")
-    for path in (tmp_path / "cache").iterdir():
-        path.write_bytes(damage)
-    assert_same(cached(read_karpathy, root, tmp_path / "cache"), first)
-    assert_same(cached(read_karpathy, root, tmp_path / "cache"), first)
+def test_datasets_options_roots_and_versions_have_entries_of_their_own(
+    tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_mirflickr(tmp_path / "data")
+    strings = MirFlickr25K(root, **SMALL).corpus
+    assert MirFlickr25K(root, text="bow", **SMALL).corpus.fingerprint != strings.fingerprint
+    shutil.copytree(root, tmp_path / "copy")
+    copy = MirFlickr25K(tmp_path / "copy", **SMALL).corpus
+    assert copy.images.root == tmp_path / "copy" / "mirflickr"  # type: ignore[union-attr]
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    assert MirFlickr25K(root, batch_size=8, **SMALL).corpus.fingerprint == strings.fingerprint
+    assert calls.count("read") == len(entries("*.npz")) == 4
+    assert MirFlickr25K(root, batch_size=16, **SMALL).corpus.fingerprint == strings.fingerprint
+    assert calls.count("read") == 4
 
 
-@pytest.mark.parametrize("entry", [[3, 4, "digest"], {"stamp": 1}, None])
-def test_an_index_of_another_form_is_rebuilt(tmp_path: Path, entry: Any) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    for path in root.rglob("*"):
-        os.utime(path, (0, 0))
-    first = cached(read_karpathy, root, tmp_path / "cache")
-    (index,) = (tmp_path / "cache").glob("*.json")
-    index.write_text(json.dumps(dict.fromkeys(json.loads(index.read_text()), entry)))
-    assert_same(cached(read_karpathy, root, tmp_path / "cache"), first)
-
-
-def test_a_truncated_or_flipped_entry_is_rebuilt(tmp_path: Path) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    first = cached(read_karpathy, root, tmp_path / "cache")
-    (entry,) = (tmp_path / "cache").glob("*.npz")
+def test_damaged_entries_are_rebuilt(root: Path) -> None:
+    first = captions(root)
+    (entry,) = entries("*.npz")
     good = entry.read_bytes()
     for at in range(0, len(good), 97):
-        entry.write_bytes(good[:at])
-        assert_same(cached(read_karpathy, root, tmp_path / "cache"), first)
-        entry.write_bytes(good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :])
-        assert_same(cached(read_karpathy, root, tmp_path / "cache"), first)
+        for damaged in (good[:at], good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :]):
+            entry.write_bytes(damaged)
+            assert_same(captions(root), first)
 
 
-def test_an_entry_of_another_version_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    reader = Counting(read_karpathy)
-    cached(reader, root, tmp_path / "cache")
-    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
-    cached(reader, root, tmp_path / "cache")
-    assert reader.calls == 2
+@pytest.mark.parametrize("entry", [None, [3, 4], {"stamp": 1}, "", "[]"])
+def test_a_damaged_index_is_rebuilt(root: Path, entry: Any) -> None:
+    age(root)
+    first = captions(root)
+    (index,) = entries("*.json")
+    good = index.read_text()
+    index.write_text(entry if isinstance(entry, str) else json.dumps(dict.fromkeys(json.loads(good), entry)))
+    assert_same(captions(root), first)
+    assert index.read_text() == good
 
 
-def test_a_failed_read_leaves_nothing_behind(tmp_path: Path) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    (root / "images" / "2.jpg").unlink()
+def test_a_failed_read_stores_nothing(root: Path) -> None:
+    delete_image(root)
     with pytest.raises(InputError):
-        cached(read_karpathy, root, tmp_path / "cache")
-    assert not list((tmp_path / "cache").glob("*.npz"))
+        captions(root)
+    assert not entries("*.npz")
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    (tmp_path / "file").write_text("in the way")
+def test_a_cache_that_cannot_be_written_costs_only_time(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
     with pytest.warns(UserWarning, match="cannot be written"):
-        corpus = cached(read_karpathy, root, tmp_path / "file" / "cache")
+        corpus = captions(root)
     assert len(corpus.image_ids) == 6
 
 
-def test_processes_may_share_a_folder(tmp_path: Path) -> None:
-    root = write_karpathy(tmp_path / "data", karpathy_entries())
-    write_lines(root / "note.txt", ["not part of the dataset"])
+def test_processes_may_share_the_cache(root: Path) -> None:
     program = (
-        "import sys; from itmbench.data.cache import cached\n"
-        "from itmbench.data.datasets.captions import read_karpathy\n"
-        "for _ in range(30): print(cached(read_karpathy, sys.argv[1], sys.argv[2]).fingerprint)"
+        "import sys; from itmbench.data.datasets import KarpathyCaptions\n"
+        "for _ in range(30): print(KarpathyCaptions(sys.argv[1]).corpus.fingerprint)"
     )
-    command = [sys.executable, "-c", program, str(root), str(tmp_path / "cache")]
     environment = os.environ | {"PYTHONPATH": str(Path(cache.__file__).parents[2])}
+    command = [sys.executable, "-c", program, str(root)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     while any(worker.poll() is None for worker in workers):
-        for entry in (tmp_path / "cache").glob("*.npz"):
+        for entry in entries("*.npz"):
             entry.unlink(missing_ok=True)
         time.sleep(0.01)
     printed = [worker.communicate()[0].split() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
-    assert set(printed[0] + printed[1]) == {read_karpathy(root).fingerprint}
-    assert not list((tmp_path / "cache").glob("*.tmp"))
+    assert set(printed[0] + printed[1]) == {captions(root).fingerprint}
+    assert not entries(".*")
 
 
-def test_where_entries_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITMBENCH_CACHE", "/somewhere")
-    assert default_cache_dir() == Path("/somewhere/corpora")
+    assert cache_folder("corpora") == Path("/somewhere/corpora")
+    monkeypatch.setenv("ITMBENCH_CACHE", "~/elsewhere")
+    assert cache_folder("corpora") == Path.home() / "elsewhere" / "corpora"
     monkeypatch.delenv("ITMBENCH_CACHE")
-    assert default_cache_dir() == Path.home() / ".cache" / "itmbench" / "corpora"
+    assert cache_folder("mini") == Path.home() / ".cache" / "itmbench" / "mini"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mini_reading import read, true_of
 
 from itmbench.data.corpus import Corpus, Features, Stage, Strings
-from itmbench.data.datasets.captions import read_karpathy
+from itmbench.data.datasets import KarpathyCaptions
 from itmbench.data.mini.flickr30k import plan_flickr30k
 from itmbench.data.perturb import RULES, caption_probes, shuffle_words, swap_attributes, swap_nouns
 
@@ -189,7 +189,7 @@ def test_tags_and_features_have_no_probes() -> None:
 
 
 def test_real_captions_keep_their_words(shared_data: Path) -> None:
-    corpus = read_karpathy(shared_data / "flickr8k", images=shared_data / "flickr8k" / "images")
+    corpus = KarpathyCaptions(shared_data / "flickr8k").read()
     images = corpus.stages["test"].images[:200]
     probes = caption_probes(corpus, images)
     shares = np.bincount(probes.rules) / len(images)

@@ -10,10 +10,9 @@ import pytest
 from scipy.io import savemat
 
 from itmbench.data.corpus import Corpus, Features
-from itmbench.data.datasets.dcmh import read_dcmh
-from itmbench.data.datasets.features import read_feature_folder
+from itmbench.data.datasets import DCMHMatrices, FeatureFolder
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "perf" / "simulated_mirflickr.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "perf" / "simulated_mirflickr.py"
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +33,9 @@ def test_a_label_moves_an_image_along_a_direction_of_its_own(tmp_path: Path, wri
     made = {}
     for name, signal in (("none", 0.0), ("some", 3.0), ("again", 3.0)):
         write(tmp_path, tmp_path / name, dim=40, signal=signal, queries=50, train=200)
-        made[name] = read_feature_folder(tmp_path / name)
-    some, plain = made["some"], read_dcmh(tmp_path, queries=50, train=200)
-    assert some.name == "some" and some.fingerprint == read_feature_folder(tmp_path / "again", "some").fingerprint
+        made[name] = FeatureFolder(tmp_path / name).read()
+    some, plain = made["some"], DCMHMatrices(tmp_path, queries=50, train=200).read()
+    assert some.name == "some" and some.fingerprint == FeatureFolder(tmp_path / "again", "some").read().fingerprint
     noise, moved = features(made["none"]), features(some) - features(made["none"])
     assert abs(noise.mean()) < 0.05 and noise.var() == pytest.approx(1, abs=0.05)
     np.testing.assert_allclose(moved @ moved.T, 9 * labels @ labels.T, atol=1e-3)
@@ -51,7 +50,7 @@ def test_a_label_moves_an_image_along_a_direction_of_its_own(tmp_path: Path, wri
 
 def test_the_published_split_at_true_size(tmp_path: Path, shared_data: Path, write: Callable[..., None]) -> None:
     write(shared_data / "mirflickr25k", tmp_path, dim=24)
-    corpus = read_feature_folder(tmp_path)
+    corpus = FeatureFolder(tmp_path).read()
     assert corpus.labels is not None and corpus.labels.shape == (20_015, 24) and len(corpus.texts) == 20_015
     assert isinstance(corpus.texts, Features) and corpus.texts.array.shape[1] == 1_386
     test, val = corpus.stages["test"], corpus.stages["val"]

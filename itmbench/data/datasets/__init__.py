@@ -1,4 +1,4 @@
-"""One file a dataset: how it is read, and its datamodule."""
+"""The datasets, one file each."""
 
 from itmbench.data.datasets.captions import Flickr30KTokens, KarpathyCaptions
 from itmbench.data.datasets.dcmh import DCMHMatrices

@@ -1,22 +1,23 @@
-"""The mini corpora as datasets: rendered on first use, then read like the real ones."""
+"""The mini corpora as datasets: rendered on first use, then read like the genuine ones."""
 
+from pathlib import Path
 from typing import Any
 
-from itmbench.data.cache import cached, default_cache_dir
+from itmbench.data.cache import cache_folder
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.data.datasets.captions import read_karpathy
-from itmbench.data.datasets.mirflickr import read_mirflickr
-from itmbench.data.datasets.nuswide import read_nuswide
+from itmbench.data.datasets.captions import KarpathyCaptions
+from itmbench.data.datasets.mirflickr import MirFlickr25K
+from itmbench.data.datasets.nuswide import NUSWide
 from itmbench.data.mini.render import render
 
 
 class MiniCorpus(CorpusDataModule):
-    """Base of the mini corpora, which are rendered on first use and then read like the real ones.
+    """Base of the mini corpora.
 
     Args:
-        render_seed: same seed, same pictures and words.
-        **kwargs: those of ``CorpusDataModule``.
+        render_seed: the same seed renders the same pictures and words.
+        **kwargs: arguments of ``CorpusDataModule``.
     """
 
     name: str
@@ -25,9 +26,19 @@ class MiniCorpus(CorpusDataModule):
         super().__init__(**kwargs)
         self.render_seed = render_seed
 
-    def root(self) -> str:
-        """The folder of the rendered corpus."""
-        return str(render(self.name, default_cache_dir().parent / "mini", self.render_seed))
+    def root(self) -> Path:
+        """The folder of the corpus, rendered if it does not exist."""
+        return render(self.name, cache_folder("mini"), self.render_seed)
+
+    def genuine(self) -> CorpusDataModule:
+        """The dataset whose layout the corpus has, over its folder."""
+        raise NotImplementedError
+
+    def inputs(self) -> list[Path] | None:
+        return self.genuine().inputs()
+
+    def read(self) -> Corpus:
+        return self.genuine().read()
 
 
 class Flickr30KMini(MiniCorpus):
@@ -35,8 +46,8 @@ class Flickr30KMini(MiniCorpus):
 
     name = "flickr30k-mini"
 
-    def read(self) -> Corpus:
-        return cached(read_karpathy, self.root(), name=self.name)
+    def genuine(self) -> CorpusDataModule:
+        return KarpathyCaptions(self.root(), name=self.name)
 
 
 class MirFlickrMini(MiniCorpus):
@@ -44,14 +55,14 @@ class MirFlickrMini(MiniCorpus):
 
     name = "mirflickr-mini"
 
-    def read(self) -> Corpus:
-        return cached(read_mirflickr, self.root(), queries=300, train=1_600, name=self.name)
+    def genuine(self) -> CorpusDataModule:
+        return MirFlickr25K(self.root(), queries=300, train=1_600, name=self.name)
 
 
 class NUSWideMini(MiniCorpus):
-    """Rendered scenes with noisy tags and concepts of which 21 count, in the layout of NUS-WIDE."""
+    """Rendered scenes with noisy tags and 54 concepts, the 21 most frequent as labels, in the layout of NUS-WIDE."""
 
     name = "nuswide-mini"
 
-    def read(self) -> Corpus:
-        return cached(read_nuswide, self.root(), queries=300, train=1_600, name=self.name)
+    def genuine(self) -> CorpusDataModule:
+        return NUSWide(self.root(), queries=300, train=1_600, name=self.name)

@@ -1,4 +1,4 @@
-"""NUS-WIDE as its authors ship it: image list, concept labels and user tags.
+"""NUS-WIDE as its authors distribute it: image list, concept labels and user tags.
 
 Chua et al., "NUS-WIDE: A Real-World Web Image Database from National University of Singapore", CIVR 2009. The files
 of ``TrainTestLabels`` are not read: one of them is corrupt upstream.
@@ -11,122 +11,128 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from itmbench.data.cache import cached
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, Strings
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.data.reader import reads
 from itmbench.data.reading import first_folder, image_files, listing, read_bits, read_lines, require
 from itmbench.data.splits import Order, label_split
 from itmbench.errors import InputError
-
-Concepts = Literal["tc21", "tc10", "all"]
 
 LAYOUT = (
     "ImageList/Imagelist.txt, ConceptsList/Concepts81.txt, Groundtruth/AllLabels/Labels_<concept>.txt and "
     "NUS_WID_Tags/{All_Tags,AllTags1k,TagList1k}.txt"
 )
-# How many of the most frequent concepts; test queries; training items.
 VARIANTS = {"tc21": (21, 2_100, 10_500), "tc10": (10, 2_000, 5_000), "all": (None, 2_100, 10_500)}
-PUBLISHED_ROWS, PUBLISHED_TAGS, PUBLISHED_DIFFERENT = 269_648, 1_000, 16
+"""Number of most frequent concepts (None: all), of test queries, and of training items."""
+PUBLISHED = {"rows": 269_648, "tags in the vocabulary": 1_000, "rows whose two tag files differ": 16}
 PUBLISHED_KEPT = {("tc21", False): 195_834, ("tc21", True): 190_421, ("tc10", False): 186_577}
-# More rows than this whose photo ids disagree, and the two lists are not of one order.
-MOST_FOREIGN_ROWS = 0.01
+"""Rows kept, by ``concepts`` and ``require_tag``."""
+MAX_FOREIGN_ROWS = 0.01
+"""If the photo ids of more rows than this share disagree, the two lists are not in the same order."""
 
 
-def _inputs(root: Path | str, images: Path | str | None = None, **_: object) -> list[Path]:
-    root = Path(root)
-    tags = root / "NUS_WID_Tags"
-    files = [
-        root / "ImageList" / "Imagelist.txt",
-        root / "ConceptsList" / "Concepts81.txt",
-        *(tags / name for name in ("All_Tags.txt", "AllTags1k.txt", "TagList1k.txt")),
-        *sorted((root / "Groundtruth" / "AllLabels").glob("Labels_*.txt")),
-    ]
-    folder = _image_folder(root, images)
-    return [path for path in files if path.exists()] + ([folder] if folder and folder.is_dir() else [])
+class NUSWide(CorpusDataModule):
+    """NUS-WIDE: photographs with user tags and 21, 10 or 81 concepts as labels.
 
-
-@reads(_inputs)
-def read_nuswide(
-    root: Path | str,
-    images: Path | str | None = None,
-    concepts: Concepts = "tc21",
-    require_tag: bool = False,
-    text: Literal["tags", "bow"] = "tags",
-    queries: int | None = None,
-    train: int | None = None,
-    val: int | None = None,
-    order: Order = "seeded",
-    seed: int = 0,
-    name: str = "nuswide",
-) -> Corpus:
-    """A corpus of the rows that have one of the chosen concepts.
-
-    Rows are kept by their place in the list, never by photo id, because some photo ids occur on two rows. "tc21" and
-    "tc10" are the 21 and 10 concepts that most rows have, counted in the label files over all rows; of two equally
-    frequent ones the alphabetically first. Labels are in the order of ``Concepts81.txt``.
-
-    ``AllTags1k.txt`` decides which tags a row has, as in the papers that load it; ``All_Tags.txt`` gives them their
-    original order. In the few rows where the two disagree, tags that only ``All_Tags.txt`` has are left out, and those
-    that only ``AllTags1k.txt`` has follow at the end, so that strings and vectors always say the same.
+    Rows with one of the chosen concepts are kept. They are identified by their place in the list, because some photo
+    ids occur on two rows. ``AllTags1k.txt`` decides which tags a row has, as in the papers that load it, and
+    ``All_Tags.txt`` gives their original order. In the few rows where the two disagree, tags that only ``All_Tags.txt``
+    has are left out and tags that only ``AllTags1k.txt`` has come last, so that strings and vectors always agree.
 
     Args:
-        root: the folder of the files above.
-        images: the folder of images: ``<folder>/<name>.jpg`` as in the list, or flat, matched by file name, else by
-            photo id. By default ``Flickr`` or ``images`` below the root; without one the corpus has no images.
-        concepts: which labels, and with them which rows: "tc21", "tc10" or "all".
-        require_tag: keep only rows with a tag of ``TagList1k.txt``; appends "-tagged" to the name. Otherwise a row
-            without a tag has an empty text.
-        text: "tags", strings; "bow", multi-hot vectors over ``TagList1k.txt`` `[N, 1000]`.
-        queries: test queries; 2,100, or 2,000 for "tc10". See `label_split`, as for the next four.
-        train: training items before validation queries are carved out; 10,500, or 5,000 for "tc10".
-        val: validation queries.
-        order: which items are queries.
-        seed: of a seeded order.
-        name: of the corpus; the concepts are appended.
+        root: the folder of ``ImageList``, ``Groundtruth``, ``ConceptsList`` and ``NUS_WID_Tags``.
+        images: the image folder, with ``<folder>/<name>.jpg`` as in the list, or flat, matched by file name, else by
+            photo id. By default ``Flickr`` or ``images`` below ``root``. If none exists, the corpus has no images.
+        concepts: "tc21" or "tc10", the 21 or 10 most frequent concepts over all rows (ties by name), or "all" 81.
+        require_tag: keep only rows with one of the 1,000 tags, and append "-tagged" to the dataset's name. With "tc21"
+            this keeps 190,421 rows instead of 195,834. Otherwise a row without a tag has an empty text.
+        text: "tags", strings, or "bow", multi-hot vectors over ``TagList1k.txt`` `[N, 1000]`.
+        queries: test queries; by default 2,100, or 2,000 for "tc10". See `label_split`, also for the next four
+            arguments.
+        train: training items, before validation queries are taken from them; by default 10,500, or 5,000 for "tc10".
+        val: validation queries; by default a tenth of ``train``.
+        order: how queries are chosen: "seeded", "first" or "last".
+        split_seed: seed of the "seeded" order.
+        name: the dataset's name, to which the concepts are appended.
+        **kwargs: arguments of ``CorpusDataModule``.
 
     Raises:
-        InputError: files or images are missing, numbers of lines differ, a line is malformed, tags and images are not
-            in one order, the sizes of the split do not fit.
+        InputError: while reading: files or images are missing, numbers of lines differ, a line is malformed, tags and
+            images are not in the same order, the split does not fit the data.
     """
-    root = Path(root)
-    image_list, concept_list = root / "ImageList" / "Imagelist.txt", root / "ConceptsList" / "Concepts81.txt"
-    tag_files = [root / "NUS_WID_Tags" / file for file in ("All_Tags.txt", "AllTags1k.txt", "TagList1k.txt")]
-    require([image_list, concept_list, *tag_files], LAYOUT)
-    paths = _image_paths(image_list)
-    chosen, labels = _labels(root, concept_list, VARIANTS[concepts][0], len(paths))
-    vocabulary = _names(tag_files[2])
-    bag = read_bits(tag_files[1], len(vocabulary))
-    _require_rows(tag_files[1], len(bag), len(paths))
-    tags, different = _tags(tag_files[0], vocabulary, bag, [_photo_id(path) for path in paths])
 
-    kept = labels.any(axis=1) & (bag.any(axis=1) if require_tag else True)
-    keep = np.flatnonzero(kept)
-    kept_paths = [paths[row] for row in keep]
-    _, default_queries, default_train = VARIANTS[concepts]
-    fit, stages = label_split(len(keep), queries or default_queries, train or default_train, val, order, seed)
-    ids = _ids(paths)
-    kept_ids = [ids[row] for row in keep]
-    corpus_name = f"{name}-{concepts}-tagged" if require_tag else f"{name}-{concepts}"
-    genuine = name == "nuswide"
-    return Corpus(
-        name=corpus_name,
-        image_ids=kept_ids,
-        images=_images(_image_folder(root, images), kept_paths),
-        text_ids=kept_ids,
-        texts=Features(bag[keep]) if text == "bow" else Strings([" ".join(tags[row]) for row in keep]),
-        text_to_image=np.arange(len(keep)),
-        train=fit,
-        stages=stages,
-        labels=labels[keep],
-        label_names=chosen,
-        counts=[
-            Count("rows", len(paths), PUBLISHED_ROWS if genuine else None),
-            Count("tags in the vocabulary", len(vocabulary), PUBLISHED_TAGS if genuine else None),
-            Count("rows whose two tag files differ", different, PUBLISHED_DIFFERENT if genuine else None),
-            Count("rows kept", len(keep), PUBLISHED_KEPT.get((concepts, require_tag)) if genuine else None),
-        ],
-    )
+    name: str
+
+    def __init__(
+        self,
+        root: str | Path,
+        images: str | Path | None = None,
+        concepts: Literal["tc21", "tc10", "all"] = "tc21",
+        require_tag: bool = False,
+        text: Literal["tags", "bow"] = "tags",
+        queries: int | None = None,
+        train: int | None = None,
+        val: int | None = None,
+        order: Order = "seeded",
+        split_seed: int = 0,
+        name: str = "nuswide",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root, self.name = Path(root).resolve(), name
+        self.images = Path(images).resolve() if images else first_folder([self.root / "Flickr", self.root / "images"])
+        self.concepts, self.require_tag, self.text = concepts, require_tag, text
+        self.queries, self.train, self.val, self.order, self.split_seed = queries, train, val, order, split_seed
+        self.image_list = self.root / "ImageList" / "Imagelist.txt"
+        self.concept_list = self.root / "ConceptsList" / "Concepts81.txt"
+        tags = self.root / "NUS_WID_Tags"
+        self.tag_lines, self.tag_matrix, self.tag_list = (
+            tags / file for file in ("All_Tags.txt", "AllTags1k.txt", "TagList1k.txt")
+        )
+        self.label_folder = self.root / "Groundtruth" / "AllLabels"
+
+    def inputs(self) -> list[Path]:
+        labels = sorted(self.label_folder.glob("Labels_*.txt"))
+        folders = [self.images] if self.images else []
+        return [self.image_list, self.concept_list, self.tag_lines, self.tag_matrix, self.tag_list, *labels, *folders]
+
+    def read(self) -> Corpus:
+        require([self.image_list, self.concept_list, self.tag_lines, self.tag_matrix, self.tag_list], LAYOUT)
+        most, queries, train = VARIANTS[self.concepts]
+        paths = _image_paths(self.image_list)
+        label_names, labels = _labels(self.label_folder, self.concept_list, most, len(paths))
+        vocabulary = _names(self.tag_list)
+        bag = read_bits(self.tag_matrix, len(vocabulary))
+        _require_rows(self.tag_matrix, len(bag), len(paths))
+        tags, different = _tags(self.tag_lines, vocabulary, bag, [_photo_id(path) for path in paths])
+
+        keep = np.flatnonzero(labels.any(axis=1) & (bag.any(axis=1) if self.require_tag else True))
+        train_rows, stages = label_split(
+            len(keep), self.queries or queries, self.train or train, self.val, self.order, self.split_seed
+        )
+        ids = _ids(paths)
+        kept_ids = [ids[row] for row in keep]
+        published: dict[str, int | None] = {}
+        if self.name == "nuswide":
+            published = {**PUBLISHED, "rows kept": PUBLISHED_KEPT.get((self.concepts, self.require_tag))}
+        counts = {
+            "rows": len(paths),
+            "tags in the vocabulary": len(vocabulary),
+            "rows whose two tag files differ": different,
+            "rows kept": len(keep),
+        }
+        return Corpus(
+            name=f"{self.name}-{self.concepts}-tagged" if self.require_tag else f"{self.name}-{self.concepts}",
+            image_ids=kept_ids,
+            images=_images(self.images, [paths[row] for row in keep]),
+            text_ids=kept_ids,
+            texts=Features(bag[keep]) if self.text == "bow" else Strings([" ".join(tags[row]) for row in keep]),
+            text_to_image=np.arange(len(keep)),
+            train=train_rows,
+            stages=stages,
+            labels=labels[keep],
+            label_names=label_names,
+            counts=[Count(what, number, published.get(what)) for what, number in counts.items()],
+        )
 
 
 def _names(path: Path) -> list[str]:
@@ -134,9 +140,9 @@ def _names(path: Path) -> list[str]:
 
 
 def _image_paths(path: Path) -> list[str]:
-    """``folder/name.jpg`` of every row, whichever slash the list has."""
+    """``folder/name.jpg`` of every row; the list may use either slash."""
     paths = [line.strip().replace("\\", "/") for line in read_lines(path)]
-    odd = next((at for at, each in enumerate(paths, start=1) if "/" not in each or "_" not in each), None)
+    odd = next((number for number, path_ in enumerate(paths, start=1) if "/" not in path_ or "_" not in path_), None)
     if odd is not None:
         raise InputError(rf"{path}, line {odd}: expected folder\number_photoid.jpg, found {paths[odd - 1]!r}")
     return paths
@@ -148,7 +154,7 @@ def _photo_id(path: str) -> str:
 
 
 def _ids(paths: Sequence[str]) -> list[str]:
-    """An id of every row: its path, with the line number where an earlier row has the same path."""
+    """An id for every row: its path, with the line number appended if an earlier row has the same path."""
     seen: set[str] = set()
     ids = []
     for line, path in enumerate(paths, start=1):
@@ -162,10 +168,10 @@ def _require_rows(path: Path, found: int, expected: int) -> None:
         raise InputError(f"{path} has {found:,} lines, Imagelist.txt has {expected:,}; restore the original file")
 
 
-def _labels(root: Path, concept_list: Path, most: int | None, rows: int) -> tuple[list[str], NDArray[np.uint8]]:
-    """The most frequent concepts (all for None) in the order of the list, and their labels `[rows, C]`."""
+def _labels(folder: Path, concept_list: Path, most: int | None, rows: int) -> tuple[list[str], NDArray[np.uint8]]:
+    """The most frequent concepts (None: all) in the order of the list, and their labels `[rows, C]`."""
     names = _names(concept_list)
-    files = [root / "Groundtruth" / "AllLabels" / f"Labels_{concept}.txt" for concept in names]
+    files = [folder / f"Labels_{concept}.txt" for concept in names]
     require(files, f"a file of labels for each of the {len(names)} lines of {concept_list.name}")
     matrix = np.empty((rows, len(names)), np.uint8)
     for column, file in enumerate(files):
@@ -181,7 +187,7 @@ def _labels(root: Path, concept_list: Path, most: int | None, rows: int) -> tupl
 def _tags(
     path: Path, vocabulary: Sequence[str], bag: NDArray[np.uint8], photo_ids: Sequence[str]
 ) -> tuple[list[list[str]], int]:
-    """The tags of every row that ``bag`` marks, in the order of the file, and how many rows differed from ``bag``."""
+    """Tags of every row as ``bag`` marks them, in the file's order, and the number of rows that differ from ``bag``."""
     lines = read_lines(path)
     _require_rows(path, len(lines), len(photo_ids))
     column_of = {tag: column for column, tag in enumerate(vocabulary)}
@@ -191,14 +197,14 @@ def _tags(
         if words[:1] != [photo_id]:
             foreign.append(row)
         tags.append([word for word in words[1:] if word in column_of])
-    if len(foreign) > MOST_FOREIGN_ROWS * len(lines):
+    if len(foreign) > MAX_FOREIGN_ROWS * len(lines):
         raise InputError(
-            f"{path}: {len(foreign):,} rows have another photo id than Imagelist.txt, the first is line "
-            f"{foreign[0] + 1}; use files of one release, in the original order"
+            f"{path}: {len(foreign):,} rows have a photo id other than in Imagelist.txt, the first in line "
+            f"{foreign[0] + 1}; use files of one release in their original order"
         )
     different = _different_rows(tags, column_of, bag)
     for row in different.tolist():
-        marked = [tag for tag, has in zip(vocabulary, bag[row], strict=True) if has]
+        marked = [tag for tag, bit in zip(vocabulary, bag[row], strict=True) if bit]
         tags[row] = [tag for tag in tags[row] if tag in marked] + [tag for tag in marked if tag not in tags[row]]
     return tags, len(different)
 
@@ -206,21 +212,18 @@ def _tags(
 def _different_rows(
     tags: Sequence[Sequence[str]], column_of: dict[str, int], bag: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    rows = np.repeat(np.arange(len(tags)), [len(each) for each in tags])
-    columns = np.array([column_of[tag] for each in tags for tag in each], dtype=np.int64)
+    """Rows whose tags are not those that ``bag`` `[rows, tags]` marks."""
+    rows = np.repeat(np.arange(len(tags)), [len(words) for words in tags])
+    columns = np.array([column_of[tag] for words in tags for tag in words], dtype=np.int64)
     cells = np.sort(rows * len(column_of) + columns)
-    cells = cells[np.diff(cells, prepend=-1) > 0]  # a tag may be named twice
+    cells = cells[np.diff(cells, prepend=-1) > 0]  # a row may name a tag twice
     shared = np.bincount(cells // len(column_of), bag.ravel()[cells], minlength=len(tags))
     named = np.bincount(cells // len(column_of), minlength=len(tags))
     return np.flatnonzero((shared != named) | (shared != bag.sum(axis=1)))
 
 
-def _image_folder(root: Path, images: Path | str | None) -> Path | None:
-    return Path(images) if images else first_folder([root / "Flickr", root / "images"])
-
-
 def _images(folder: Path | None, paths: Sequence[str]) -> ImageFiles | None:
-    """The file of every path: at its place, or flat under its name, or flat under any name with its photo id."""
+    """Find the file of every path: in its subfolder, or flat under its name, or flat under a name with its photo id."""
     if folder is None:
         return None
     require([folder], "the folder of images")
@@ -231,50 +234,3 @@ def _images(folder: Path | None, paths: Sequence[str]) -> ImageFiles | None:
         flat = path.rpartition("/")[2]
         names.append(next((name for name in (path, flat) if name in sizes), by_photo_id.get(_photo_id(path), path)))
     return image_files(folder, names, sizes)
-
-
-class NUSWide(CorpusDataModule):
-    """NUS-WIDE: photographs with user tags and 21, 10 or 81 concepts.
-
-    Args:
-        root: the folder of ``ImageList``, ``Groundtruth``, ``ConceptsList`` and ``NUS_WID_Tags``.
-        images: the folder of images; by default ``Flickr`` below ``root``.
-        concepts: "tc21" or "tc10", the most frequent ones, or "all" 81.
-        require_tag: keep only items with one of the 1,000 tags (190,421 items, not 195,834, with "tc21").
-        text: "tags" as words, or "bow", the multi-hot tag vector.
-        queries: test queries; by default the published number for ``concepts``.
-        train: training items, before validation queries are carved out of them; by default the published number.
-        val: validation queries; a tenth of ``train`` by default.
-        order: how queries are chosen: "seeded", "first" or "last".
-        split_seed: seed of the choice.
-        **kwargs: those of ``CorpusDataModule``.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        images: str | None = None,
-        concepts: Literal["tc21", "tc10", "all"] = "tc21",
-        require_tag: bool = False,
-        text: Literal["tags", "bow"] = "tags",
-        queries: int | None = None,
-        train: int | None = None,
-        val: int | None = None,
-        order: Order = "seeded",
-        split_seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.root = root
-        self.options: dict[str, Any] = {"images": images, "concepts": concepts, "require_tag": require_tag}
-        self.options |= {
-            "text": text,
-            "queries": queries,
-            "train": train,
-            "val": val,
-            "order": order,
-            "seed": split_seed,
-        }
-
-    def read(self) -> Corpus:
-        return cached(read_nuswide, self.root, **self.options)

@@ -1,4 +1,4 @@
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from scipy.io import savemat
 
 from itmbench.data.corpus import Corpus, Features
-from itmbench.data.datasets.dcmh import read_dcmh
+from itmbench.data.datasets import DCMHMatrices
 from itmbench.errors import InputError
 
 LABELS = np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]], np.uint8)
@@ -21,10 +21,10 @@ def write(root: Path, **matrices: Any) -> Path:
 
 
 def read(root: Path, **options: Any) -> Corpus:
-    return read_dcmh(root, queries=1, train=3, val=1, **options)
+    return DCMHMatrices(root, queries=1, train=3, val=1, **options).read()
 
 
-def test_matrices_become_labels_and_texts(tmp_path: Path) -> None:
+def test_matrices_become_labels_texts_and_images(tmp_path: Path) -> None:
     corpus = read(write(tmp_path))
     assert corpus.images is None
     np.testing.assert_array_equal(corpus.labels, LABELS)
@@ -32,58 +32,43 @@ def test_matrices_become_labels_and_texts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(corpus.texts.array[:], TAGS)
     assert corpus.text_to_image.tolist() == [0, 1, 2, 3, 4]
     assert read(tmp_path, order="first").stages["test"].queries.tolist() == [0]
-
-
-def test_image_features_where_present(tmp_path: Path) -> None:
-    features = np.random.default_rng(0).random((5, 7))
-    corpus = read(write(tmp_path, IAll=features))
-    assert isinstance(corpus.images, Features)
-    np.testing.assert_allclose(corpus.images[3][0], features[3], rtol=1e-6)
-
-
-def test_all_matrices_may_be_in_one_file(tmp_path: Path) -> None:
-    (tmp_path / "apart").mkdir()
     (tmp_path / "together").mkdir()
     savemat(tmp_path / "together" / "all.mat", {"LAll": LABELS, "YAll": TAGS})
-    assert read(tmp_path / "together").fingerprint == read(write(tmp_path / "apart")).fingerprint
+    assert read(tmp_path / "together").fingerprint == corpus.fingerprint
+    features = np.random.default_rng(0).random((5, 7))
+    images = read(write(tmp_path, IAll=features)).images
+    assert isinstance(images, Features)
+    np.testing.assert_allclose(images[3][0], features[3], rtol=1e-6)
+
+
+def matrix(**matrices: Any) -> Callable[[Path], Any]:
+    return lambda root: write(root, **matrices)
+
+
+def other(content: bytes) -> Callable[[Path], Any]:
+    return lambda root: (root / "other.mat").write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("matrices", "message"),
+    ("spoil", "message"),
     [
-        ({"YAll": TAGS[:4]}, "LAll has 5 rows, YAll has 4 rows"),
-        ({"LAll": LABELS * 2}, "LAll row 0 holds numbers other than 0 and 1"),
-        ({"IAll": np.zeros((5, 2, 2, 3))}, r"IAll\.mat: IAll has shape \(5, 2, 2, 3\)"),
+        (matrix(YAll=TAGS[:4]), "LAll has 5 rows, YAll has 4 rows"),
+        (matrix(LAll=LABELS * 2), "LAll row 0 holds numbers other than 0 and 1"),
+        (matrix(IAll=np.zeros((5, 2, 2, 3))), r"IAll\.mat: IAll has shape \(5, 2, 2, 3\)"),
+        (lambda root: savemat(root / "other.mat", {"LAll": LABELS}), "LAll is also in another"),
+        (other(b"MATLAB 5.0 MAT-file" + b"\0" * 200), r"other\.mat: not a readable MATLAB file"),
+        (other(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\0" * 400), r"other\.mat: a MATLAB 7\.3 file"),
+        (lambda root: (root / "YAll.mat").unlink(), "no matrix YAll"),
     ],
 )
-def test_bad_matrices_are_named(tmp_path: Path, matrices: dict[str, Any], message: str) -> None:
+def test_wrong_files_are_named(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+    spoil(write(tmp_path))
     with pytest.raises(InputError, match=message):
-        read(write(tmp_path, **matrices))
-
-
-def test_bad_files_are_named(tmp_path: Path) -> None:
-    write(tmp_path)
-    savemat(tmp_path / "again.mat", {"LAll": LABELS})
-    with pytest.raises(InputError, match="LAll is also in another"):
-        read(tmp_path)
-    (tmp_path / "again.mat").write_bytes(b"MATLAB 5.0 MAT-file" + b"\0" * 200)
-    with pytest.raises(InputError, match=r"again\.mat: not a readable MATLAB file"):
-        read(tmp_path)
-    (tmp_path / "again.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\0" * 400)
-    with pytest.raises(InputError, match=r"again\.mat: a MATLAB 7\.3 file"):
-        read(tmp_path)
-    (tmp_path / "again.mat").unlink()
-    (tmp_path / "YAll.mat").unlink()
-    with pytest.raises(InputError, match="no matrix YAll"):
         read(tmp_path)
 
 
-def test_mirflickr_at_full_size() -> None:
-    shared = Path(os.environ.get("ITMBENCH_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    root = shared / "mirflickr25k"
-    if not root.is_dir():
-        pytest.skip(f"{root} is absent; set ITMBENCH_SHARED_DATA to the folder of real data")
-    corpus = read_dcmh(root)
+def test_mirflickr_at_full_size(shared_data: Path) -> None:
+    corpus = DCMHMatrices(shared_data / "mirflickr25k").read()
     assert [(count.found, count.published) for count in corpus.counts] == [(20_015,) * 2, (24,) * 2, (1_386,) * 2]
     assert corpus.labels is not None
     assert corpus.labels.sum(axis=1).mean() == pytest.approx(3.78, abs=0.005)

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from own_features import ITEMS, TRAIN, write_features, write_splits
 
-from itmbench.data.cache import cached
 from itmbench.data.corpus import Corpus, Features
 from itmbench.data.datasets import FeatureFolder
-from itmbench.data.datasets.features import read_feature_folder
 from itmbench.errors import InputError
 
 TEST = list(range(TRAIN, ITEMS))
+
+
+def read(root: Path, **options: Any) -> Corpus:
+    return FeatureFolder(root, **options).read()
 
 
 def features(corpus: Corpus) -> tuple[Features, Features]:
@@ -22,13 +24,13 @@ def features(corpus: Corpus) -> tuple[Features, Features]:
 
 
 def count(corpus: Corpus, what: str) -> int:
-    return {each.what: each.found for each in corpus.counts}[what]
+    return {line.what: line.found for line in corpus.counts}[what]
 
 
 def test_vectors_captions_and_splits_are_read_as_they_are(tmp_path: Path) -> None:
     root = write_features(tmp_path / "mine", labels=False, captions=2)
     write_splits(root, train=[5, 3, 0], val=[9, 8], query=TEST, gallery=TEST[::-1])
-    corpus = read_feature_folder(root)
+    corpus = read(root)
     images, texts = features(corpus)
     assert corpus.name == "mine" and corpus.labels is None
     np.testing.assert_array_equal(images[4][0], np.load(root / "images.npy")[4])
@@ -39,35 +41,35 @@ def test_vectors_captions_and_splits_are_read_as_they_are(tmp_path: Path) -> Non
     assert corpus.stages["val"].queries.tolist() == corpus.stages["val"].gallery.tolist() == [8, 9]
     assert corpus.stages["test"].gallery.tolist() == TEST
     assert (count(corpus, "texts"), count(corpus, "images in no split")) == (120, ITEMS - 20 - 5)
-    assert read_feature_folder(root, name="other").name == "other"
+    assert read(root, name="other").name == "other"
 
 
 def test_tokens_and_masks(tmp_path: Path) -> None:
     root = write_features(tmp_path, tokens=True)
     np.save(root / "image_mask.npy", np.eye(3)[np.arange(ITEMS) % 3])
-    images, texts = features(read_feature_folder(root))
+    images, texts = features(read(root))
     assert images[1][0].shape == (3, 7) and texts[1][0].shape == (4, 5)
     assert images[1][1] is not None and images[1][1].tolist() == [False, True, False]
     assert texts[2][1] is not None and texts[2][1].tolist() == [True, True, True, False]
     np.save(root / "text_mask.npy", np.zeros((ITEMS, 4), np.uint8))
-    corpus = read_feature_folder(root)
+    corpus = read(root)
     assert (count(corpus, "texts without a word"), count(corpus, "images without a region")) == (ITEMS, 0)
 
 
 def test_without_val_a_tenth_of_train_is_held_out_whatever_its_order(tmp_path: Path) -> None:
     root = write_features(tmp_path)
-    first = read_feature_folder(root)
+    first = read(root)
     write_splits(root, train=list(range(TRAIN))[::-1], query=TEST, gallery=TEST)
-    again = read_feature_folder(root)
+    again = read(root)
     val = first.stages["val"]
-    assert len(val.queries) == 4 == count(first, "val images, out of train")
+    assert len(val.queries) == 4 == count(first, "val images, taken from train")
     assert sorted([*val.queries, *first.train]) == list(range(TRAIN))
     assert val.queries.tolist() not in ([0, 1, 2, 3], [36, 37, 38, 39])
     assert again.stages["val"].queries.tolist() == val.queries.tolist()
     # With labels, what is searched are the training images that remain.
     assert val.gallery.tolist() == first.train.tolist()
     write_splits(root, train=[2, 1], query=TEST, gallery=TEST)
-    assert len(read_feature_folder(root).train) == 1
+    assert len(read(root).train) == 1
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_without_val_a_tenth_of_train_is_held_out_whatever_its_order(tmp_path: P
 def test_classes_and_multi_hot_labels(tmp_path: Path, stored: Any) -> None:
     root = write_features(tmp_path)
     np.save(root / "labels.npy", stored)
-    corpus = read_feature_folder(root)
+    corpus = read(root)
     assert corpus.labels is not None and corpus.labels.dtype == np.uint8
     np.testing.assert_array_equal(corpus.labels, np.eye(4)[np.arange(ITEMS) % 4])
     classes = stored.ndim == 1 or stored.shape[1] == 1
@@ -92,10 +94,10 @@ def test_classes_and_multi_hot_labels(tmp_path: Path, stored: Any) -> None:
 def test_a_gallery_of_its_own_is_for_labels(tmp_path: Path) -> None:
     root = write_features(tmp_path)
     write_splits(root, train=list(range(TRAIN)), query=TEST[:5], gallery=list(range(ITEMS))[5:])
-    assert len(read_feature_folder(root).stages["test"].gallery) == 55
+    assert len(read(root).stages["test"].gallery) == 55
     (root / "labels.npy").unlink()
     with pytest.raises(InputError, match="query and gallery must hold the same images"):
-        read_feature_folder(root)
+        read(root)
 
 
 def nan(root: Path) -> None:
@@ -143,7 +145,7 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
         written("images.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'shape': (2," + b" " * 87),
         r"images\.npy: not a readable",
     ),
-    (saved("texts_mask", np.ones((60, 5))), r"texts_mask\.npy: no file of a feature folder .*text_mask\.npy"),
+    (saved("texts_mask", np.ones((60, 5))), r"texts_mask\.npy: does not belong in a feature folder.*text_mask\.npy"),
     (dangling, r"labels\.npy: not a readable \.npy array"),
     (saved("labels", np.zeros((60, 3))), r"labels\.npy: no query shares a label with another image of the gallery"),
     (saved("labels", np.arange(60)), r"labels\.npy: no query shares a label with another image of the gallery"),
@@ -155,94 +157,84 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
     (saved("texts", np.zeros(60)), r"texts\.npy: has shape \[60\]; expected"),
     (saved("texts", np.zeros((60, 0))), r"texts\.npy: has shape \[60, 0\]; expected"),
     (nan, r"images\.npy: row 33 holds NaN"),
-    (too_large, r"texts\.npy: row 59 holds NaN, an infinite number or one too large"),
-    (saved("text_to_image", np.arange(59)), r"text_to_image\.npy: has 59 rows where texts\.npy has 60"),
-    (saved("text_to_image", np.arange(60) + 1), r"text_to_image\.npy: row 59 names image 60 .* rows 0 to 59"),
+    (too_large, r"texts\.npy: row 59 holds NaN, infinity or a number too large"),
+    (saved("text_to_image", np.arange(59)), r"text_to_image\.npy: has 59 rows, but texts\.npy has 60"),
+    (saved("text_to_image", np.arange(60) + 1), r"text_to_image\.npy: row 59 names image 60, .* rows 0 to 59"),
     (saved("text_to_image", np.arange(60) - 1), r"text_to_image\.npy: row 0 holds -1, not an image row"),
     (saved("text_to_image", np.arange(60) + 0.5), r"text_to_image\.npy: row 0 holds 0\.5, not an image row"),
-    (saved("text_to_image", np.arange(60) // 2), r"train names 10 images that have no text .* the first is 30"),
-    (saved("text_mask", np.ones((60, 4))), r"text_mask\.npy: has shape \[60, 4\] where texts\.npy has \[60, 5\]"),
-    (saved("labels", np.zeros(59)), r"labels\.npy: has 59 rows where images\.npy has 60"),
+    (saved("text_to_image", np.arange(60) // 2), r"train names 10 images without a text .* the first is 30"),
+    (saved("text_mask", np.ones((60, 4))), r"text_mask\.npy: has shape \[60, 4\], but texts\.npy has \[60, 5\]"),
+    (saved("labels", np.zeros(59)), r"labels\.npy: has 59 rows, but images\.npy has 60"),
     (saved("labels", np.arange(60) - 2), r"labels\.npy: row 0 holds -2, not a class"),
     (saved("labels", np.full(60, np.nan)), r"labels\.npy: row 0 holds nan, not a class"),
-    (saved("labels", np.arange(120).reshape(60, 2)), r"labels\.npy: row 1 holds something other than 0 and 1"),
+    (saved("labels", np.arange(120).reshape(60, 2)), r"labels\.npy: row 1 holds a number other than 0 and 1"),
     (saved("labels", np.zeros((60, 2, 2))), r"labels\.npy: has shape \[60, 2, 2\]"),
     (written("splits.json", b"{train"), r"splits\.json, line 1, column 2: not JSON"),
-    (written("splits.json", b"[1]"), r"splits\.json: holds no object"),
+    (written("splits.json", b"[1]"), r"splits\.json: not an object"),
     (split(test=[1]), r"splits\.json: unknown key 'test'"),
     (lambda root: write_splits(root, train=[1], query=[2]), r"splits\.json: no 'gallery'"),
-    (split(train=[]), r"splits\.json: train is not a list of image rows with at least one"),
+    (split(train=[]), r"splits\.json: train is not a list of at least one image row"),
     (split(train={"0": 1}), r"splits\.json: train is not a list"),
-    (split(train=[1, 60]), r"splits\.json: train\[1\] is 60, no image row; they run from 0 to 59"),
-    (split(train=[1, -1]), r"splits\.json: train\[1\] is -1, no image row"),
-    (split(train=[1, 2.0]), r"splits\.json: train\[1\] is 2\.0, no image row"),
-    (split(train=[1, True]), r"splits\.json: train\[1\] is True, no image row"),
+    (split(train=[1, 60]), r"splits\.json: train\[1\] is 60, not an image row from 0 to 59"),
+    (split(train=[1, -1]), r"splits\.json: train\[1\] is -1, not an image row"),
+    (split(train=[1, 2.0]), r"splits\.json: train\[1\] is 2\.0, not an image row"),
+    (split(train=[1, True]), r"splits\.json: train\[1\] is True, not an image row"),
     (split(train=[7, 7]), r"splits\.json: train names image 7 twice"),
     (split(train=[1, 40, 41]), r"splits\.json: train and query share 2 images, the first is 40"),
     (split(val=[3]), r"splits\.json: train and val share 1 images, the first is 3"),
     (split(train=[1], val=[59]), r"splits\.json: val and query share 1 images, the first is 59"),
-    (split(train=[1]), r"splits\.json: train has one image and there is no val"),
+    (split(train=[1]), r"splits\.json: train has one image, too few to take val from"),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "message"), WRONG, ids=range(len(WRONG)))
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+def test_wrong_files_are_named_in_one_line(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
     root = write_features(tmp_path)
     spoil(root)
-    with pytest.raises(InputError, match=message) as said:
-        read_feature_folder(root)
-    assert "\n" not in str(said.value)
+    with pytest.raises(InputError, match=message) as error:
+        read(root)
+    assert "\n" not in str(error.value)
 
 
 def test_a_mask_has_the_shape_of_the_tokens_and_holds_0_and_1(tmp_path: Path) -> None:
     root = write_features(tmp_path, tokens=True)
-    for mask, message in ((np.ones((60, 3)), r"\[60, 3\] where"), (np.full((60, 4), 2), "row 0 holds something other")):
+    for mask, message in ((np.ones((60, 3)), r"\[60, 3\], but"), (np.full((60, 4), 2), "row 0 holds a number other")):
         np.save(root / "text_mask.npy", mask)
         with pytest.raises(InputError, match=rf"text_mask\.npy: .*{message}"):
-            read_feature_folder(root)
+            read(root)
 
 
 def test_rows_are_checked_in_every_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_features(tmp_path)
     monkeypatch.setattr("itmbench.data.datasets.features.CHUNK", 50)
-    read_feature_folder(root)
+    read(root)
     nan(root)
     with pytest.raises(InputError, match="row 33 holds NaN"):
-        read_feature_folder(root)
+        read(root)
 
 
-def test_what_changes_on_disk_is_read_anew(tmp_path: Path) -> None:
-    root = write_features(tmp_path / "set", tokens=True)
-    first = cached(read_feature_folder, root, tmp_path / "cache")
-    again = cached(read_feature_folder, root, tmp_path / "cache")
-    assert first.fingerprint == again.fingerprint == read_feature_folder(root).fingerprint
-    (root / "text_mask.npy").unlink()
-    assert cached(read_feature_folder, root, tmp_path / "cache").fingerprint != first.fingerprint
-    nan_row = np.load(root / "images.npy")
-    nan_row[1] = np.inf
-    np.save(root / "images.npy", nan_row)
-    with pytest.raises(InputError, match="row 1 holds"):
-        cached(read_feature_folder, root, tmp_path / "cache")
-
-
-def test_the_fingerprint_sees_every_row_and_files_are_hashed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root, prints = write_features(tmp_path / "set"), set()
+def test_changes_are_noticed_and_files_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITMBENCH_CACHE", str(tmp_path / "cache"))
+    root, fingerprints = write_features(tmp_path / "set", tokens=True), set()
     for row in (0, 17, 59):
         array = np.load(root / "images.npy")
         array[row] += 1
         np.save(root / "images.npy", array)
         for path in root.iterdir():
-            os.utime(path, (1e9 + row, 1e9 + row))  # long past, as data on disk are
-        prints |= {cached(read_feature_folder, root, tmp_path / "cache").fingerprint}
-        prints |= {read_feature_folder(root).fingerprint}
-    assert len(prints) == 3
-    monkeypatch.setattr("itmbench.data.cache.file_digest", None)
-    monkeypatch.setattr("itmbench.data.corpus.file_digest", None)
-    assert cached(read_feature_folder, root, tmp_path / "cache").fingerprint in prints
+            os.utime(path, (1e9 + row, 1e9 + row))  # long past, like real data
+        fingerprints |= {FeatureFolder(root).corpus.fingerprint, read(root).fingerprint}
+    assert len(fingerprints) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr("itmbench.data.cache.file_digest", None)
+        patch.setattr("itmbench.data.corpus.file_digest", None)
+        assert FeatureFolder(root).corpus.fingerprint in fingerprints
+    (root / "text_mask.npy").unlink()
+    assert FeatureFolder(root).corpus.fingerprint not in fingerprints
+    nan(root)
+    with pytest.raises(InputError, match="row 33 holds NaN"):
+        FeatureFolder(root).corpus  # noqa: B018
 
 
-def test_the_dataset_reads_the_folder(tmp_path: Path) -> None:
-    data = FeatureFolder(str(write_features(tmp_path / "set")), name="named", batch_size=8)
-    assert (data.corpus.name, data.batch_size, len(data.corpus.image_ids)) == ("named", 8, ITEMS)
+def test_defaults_of_its_own(tmp_path: Path) -> None:
+    data = FeatureFolder(write_features(tmp_path / "set"), name="named")
+    assert (data.read().name, data.batch_size, data.num_workers) == ("named", 32, 0)

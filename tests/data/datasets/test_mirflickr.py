@@ -3,15 +3,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import MIRFLICKR_LABELS, MIRFLICKR_TAGS, numbers_of, write_lines, write_mirflickr
+from layouts import MIRFLICKR_LABELS, numbers_of, write_lines, write_mirflickr
 
 from itmbench.data.corpus import Corpus, Features
-from itmbench.data.datasets.mirflickr import read_mirflickr
+from itmbench.data.datasets import MirFlickr25K
 from itmbench.errors import InputError
 
 
 def read(root: Path, **options: Any) -> Corpus:
-    return read_mirflickr(root, queries=1, train=3, val=1, **options)
+    return MirFlickr25K(root, queries=1, train=3, val=1, **options).read()
 
 
 def test_images_with_a_tag_and_a_label_are_kept(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_split_options_reach_the_split(tmp_path: Path) -> None:
     root = write_mirflickr(tmp_path)
     assert read(root, order="first").stages["test"].queries.tolist() == [0]
     assert read(root, order="last").stages["test"].queries.tolist() == [4]
-    drawn = {tuple(read(root, seed=seed).stages["test"].queries.tolist()) for seed in range(20)}
+    drawn = {tuple(read(root, split_seed=seed).stages["test"].queries.tolist()) for seed in range(20)}
     assert len(drawn) > 1
 
 
@@ -138,4 +138,4 @@ def test_line_ends_of_windows_read_the_same(tmp_path: Path) -> None:
 
 def test_default_sizes_are_the_published_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2,000 queries and 10,000 training items, 1,000 .* fit 5 items"):
-        read_mirflickr(write_mirflickr(tmp_path, MIRFLICKR_TAGS))
+        MirFlickr25K(write_mirflickr(tmp_path)).read()

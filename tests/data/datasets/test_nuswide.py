@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from layouts import NUSWIDE_PATHS, numbers_of, write_lines, write_nuswide
 
 from itmbench.data.corpus import Corpus, Features, Strings
-from itmbench.data.datasets import nuswide
-from itmbench.data.datasets.nuswide import read_nuswide
+from itmbench.data.datasets import NUSWide, nuswide
 from itmbench.errors import InputError
 
 
 def read(root: Path, **options: Any) -> Corpus:
-    return read_nuswide(root, queries=1, train=2, val=1, **options)
+    return NUSWide(root, queries=1, train=2, val=1, **options).read()
 
 
 def strings(corpus: Corpus) -> list[str]:
@@ -95,7 +94,7 @@ def test_true_number_of_concepts_and_default_sizes(tmp_path: Path, concepts: Any
     assert corpus.label_names == sorted(expected)
     sizes = {"tc21": "2,100 queries and 10,500", "tc10": "2,000 queries and 5,000"}
     with pytest.raises(InputError, match=sizes[concepts]):
-        read_nuswide(root, concepts=concepts)
+        NUSWide(root, concepts=concepts).read()
 
 
 def test_flat_images_are_matched_by_name_then_by_photo_id(tmp_path: Path) -> None:
@@ -133,7 +132,7 @@ def test_a_path_on_two_rows_gives_two_ids(tmp_path: Path) -> None:
         ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t"] * 6, r"AllTags1k\.txt has 6 lines, Imagelist\.txt has 5"),
         ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t", "0\t0\t"], r"AllTags1k\.txt, line 2: 2 values where 3 belong"),
         ("NUS_WID_Tags/All_Tags.txt", ["111 a"], r"All_Tags\.txt has 1 lines, Imagelist\.txt has 5"),
-        ("NUS_WID_Tags/All_Tags.txt", ["111 a", "333", "222", "111", "444"], r"2 rows .* the first is line 2"),
+        ("NUS_WID_Tags/All_Tags.txt", ["111 a", "333", "222", "111", "444"], r"2 rows .* the first in line 2"),
         ("ImageList/Imagelist.txt", ["actor\\0001_111.jpg", "nothing"], r"Imagelist\.txt, line 2: expected folder"),
     ],
 )
