@@ -1,8 +1,8 @@
-"""Retrieval: embeddings and a scorer in, exact metrics under a named protocol out.
+"""Turn embeddings and a scorer into exact retrieval metrics under a named protocol.
 
-Recalls of caption retrieval are hit rates; ties lose unless asked otherwise; NaN is an error. Nothing here keeps a
-score matrix of all queries by all items, and nothing here gives credit for scores below zero or takes it away, as
-`torchmetrics.retrieval` does with cosines: since its version 1.7.4 an item with a score of 0 or less is not relevant.
+Recalls of caption retrieval are hit rates. Ties lose by default. NaN is an error. No function holds the scores of all
+queries with all items in memory. Negative scores count like any others, unlike in `torchmetrics.retrieval`, which
+since version 1.7.4 treats items with a score of 0 or less as irrelevant.
 """
 
 from itmbench.evaluation.arrays import evaluate

@@ -1,4 +1,4 @@
-"""Corpora that a method can score on only if something leaks, and what a random order hardly ever exceeds on them."""
+"""Corpora on which only a leak scores above chance, and the bounds of chance on them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,46 +14,45 @@ from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProto
 
 
 def part(corpus: Corpus, items: int, seed: int = 0) -> Corpus:
-    """The corpus with at most so many images in its test stage; a quarter are queries where these are others.
+    """Reduce the test stage of a corpus to a random sample; if queries and gallery differ, a quarter are queries.
 
     Args:
-        corpus: with a stage "test".
-        items: most images to keep.
-        seed: of the choice.
+        corpus: a corpus with a stage "test".
+        items: largest number of images to keep.
+        seed: seed of the sample.
     """
     stage = corpus.stages["test"]
     if len(stage.images) > items:
         generator = np.random.default_rng(seed)
 
-        def some(rows: Rows, most: int) -> Rows:
-            return np.sort(generator.choice(rows, min(most, len(rows)), replace=False))
+        def sample(rows: Rows, limit: int) -> Rows:
+            return np.sort(generator.choice(rows, min(limit, len(rows)), replace=False))
 
         if np.array_equal(np.sort(stage.queries), np.sort(stage.gallery)):
-            rows = some(stage.queries, items)
+            rows = sample(stage.queries, items)
             stage = Stage(rows, rows)
         else:
-            queries = some(stage.queries, max(1, items // 4))
-            stage = Stage(queries, some(stage.gallery, max(1, items - len(queries))))
+            queries = sample(stage.queries, max(1, items // 4))
+            stage = Stage(queries, sample(stage.gallery, max(1, items - len(queries))))
     return replace(corpus, stages=corpus.stages | {"test": stage})
 
 
 def reassigned(corpus: Corpus, seed: int = 0) -> Corpus:
-    """The corpus whose test images have exchanged their contents at random, and its test texts theirs.
+    """Permute the contents of the test images at random, and those of the test texts.
 
-    The contents are real ones, so that encoders do with them what they do in a real test. But ids, pairs and labels
-    stay in place and know nothing of them: whatever a method makes of each content alone, every ranking is a random
-    order of the gallery. Contents that meet their true partner by luck do so as often as in any random order.
+    The contents are real, so encoders treat them as in a real test. Ids, pairs and labels stay in place. Whatever a
+    method makes of each content alone, every ranking is therefore a random order of the gallery.
 
     Args:
-        corpus: with a stage "test".
-        seed: of the exchange.
+        corpus: a corpus with a stage "test".
+        seed: seed of the permutation.
     """
     generator = np.random.default_rng(seed)
     return _with_contents(corpus, generator.permutation, generator.permutation)
 
 
 def constant(corpus: Corpus) -> Corpus:
-    """The corpus whose test images all hold the same content, and whose test texts do."""
+    """Give all test images the same content, and all test texts."""
     return _with_contents(corpus, _first, _first)
 
 
@@ -66,13 +65,13 @@ def _with_contents(corpus: Corpus, images_from: Callable[[Rows], Rows], texts_fr
     assert corpus.images is not None
     return replace(
         corpus,
-        images=_taken(corpus.images, images, images_from),
-        texts=_taken(corpus.texts, corpus.texts_of(images), texts_from),
+        images=_replaced(corpus.images, images, images_from),
+        texts=_replaced(corpus.texts, corpus.texts_of(images), texts_from),
     )
 
 
-def _taken(items: ImageFiles | Features | Strings, rows: Rows, rows_from: Callable[[Rows], Rows]) -> Any:
-    """The items, with those of some rows replaced by those of other rows."""
+def _replaced(items: ImageFiles | Features | Strings, rows: Rows, rows_from: Callable[[Rows], Rows]) -> Any:
+    """Replace the items of the given rows by those of other rows."""
     source = np.arange(len(items))
     source[rows] = rows_from(rows)
     if isinstance(items, ImageFiles):
@@ -83,12 +82,12 @@ def _taken(items: ImageFiles | Features | Strings, rows: Rows, rows_from: Callab
 
 
 _ALARM = 1e-5
-"""How often a recall exceeds its bound by luck."""
+"""Probability that a recall exceeds its bound by chance."""
 _TAIL, _DRAWS = 0.01, 2000
 
 
 class Limit(NamedTuple):
-    """A metric, what a random order has of it on average, and what it exceeds hardly ever."""
+    """The value of a metric, its mean under a random order, and a bound that a random order almost never exceeds."""
 
     key: str
     found: float
@@ -96,28 +95,28 @@ class Limit(NamedTuple):
     bound: float
 
     def share(self) -> float:
-        """How far the metric has come from the average (0) to the bound (1)."""
+        """Position of the value between the mean (0) and the bound (1)."""
         return (self.found - self.expected) / (self.bound - self.expected)
 
 
 def limits(evaluation: Evaluation, corpus: Corpus, protocol: Protocol) -> list[Limit]:
-    """The limits of a test stage whose contents were exchanged at random among its images and among its texts.
+    """Bound the metrics of a test stage whose contents were permuted by ``reassigned``.
 
-    Pairs: recalls of both directions, at the protocol's K and at a tenth of the gallery, where a weak but general
-    leak shows best. Whatever the scores of the contents are, the hits of t2i then have the mean of a binomial
-    distribution, and at most M / (M - 1) times its variance for M texts, the same number an image (as in Hoeffding, "A
-    combinatorial central limit theorem", 1951); those of i2t, which are drawn without replacement too, come as
-    close. The bound is the binomial's quantile, which luck exceeds once in 100,000 audits.
+    Captions: recalls in both directions, at the protocol's K and at a tenth of the gallery, where a weak but general
+    leak shows best. Whatever the scores of the contents are, the number of t2i hits has the mean of a binomial
+    distribution and at most M / (M - 1) times its variance for M texts, equally many per image (Hoeffding, "A
+    combinatorial central limit theorem", 1951). The i2t hits, also drawn without replacement, come as close. The bound
+    is a binomial quantile that chance exceeds once in 100,000 audits.
 
-    Labels: mAP of both directions. All queries may rank the gallery alike, so no more can be said of their sum than
-    this: expected shortfall is subadditive (Acerbi and Tasche, "On the coherence of expected shortfall", 2002), so
-    the mean over the queries of the AP in the best hundredth of random rankings is exceeded at most once in 100
-    audits, however the queries depend on each other, and practically never where they do not.
+    Labels: mAP in both directions. Queries may depend on each other, even all rank the gallery alike. Expected
+    shortfall is subadditive (Acerbi and Tasche, "On the coherence of expected shortfall", 2002), so the mean over the
+    queries of the AP in the best hundredth of random rankings is exceeded in at most one audit in 100 whatever the
+    dependence, and practically never by independent queries.
 
     Args:
-        evaluation: of the stage "test".
-        corpus: that was evaluated.
-        protocol: that did.
+        evaluation: evaluation of the stage "test".
+        corpus: the evaluated corpus.
+        protocol: the protocol of the evaluation.
     """
     if isinstance(protocol, CaptionProtocol):
         return _recalls(evaluation, corpus, protocol)
@@ -141,10 +140,13 @@ def _recalls(evaluation: Evaluation, corpus: Corpus, protocol: CaptionProtocol) 
 
 
 def _independent(texts_of_image: NDArray[Any]) -> int:
-    """Independent draws among the texts `[N]` -> whole number: a binomial of so many varies as the share of hits may.
+    """Effective number of independent t2i queries: a binomial of that size varies as the share of hits may.
 
-    Texts of one image share the luck of its content, which a general favourite of all texts may be. In the sum over
-    all texts that evens out where images have texts alike; the excess is their number's variance over its mean.
+    Texts of one image share its content, which all texts may happen to prefer. With equally many texts per image this
+    averages out; otherwise the excess variance is that of the number of texts over its mean.
+
+    Args:
+        texts_of_image: number of texts of each image `[N]`.
     """
     images, texts = len(texts_of_image), int(texts_of_image.sum())
     shared = (images * int((texts_of_image**2).sum()) - texts**2) / max(1, images - 1) - texts
@@ -169,9 +171,14 @@ def _precisions(evaluation: Evaluation, corpus: Corpus, protocol: LabelProtocol)
 
 
 def _shortfall(relevant: NDArray[Any], items: int) -> NDArray[np.float64]:
-    """Mean AP of the best hundredth of random rankings `[Q]`, by simulation, for R relevant of N items `[Q]`.
+    """Simulate the mean AP of the best hundredth of random rankings, and interpolate between simulated R.
 
-    Simulated for some R, interpolated between them; 0 where nothing is relevant.
+    Args:
+        relevant: number of relevant items, R `[Q]`.
+        items: number of ranked items, N.
+
+    Returns:
+        `[Q]`; 0 if nothing is relevant.
     """
     ranks = 1 + np.random.default_rng(0).random((_DRAWS, items)).argsort(axis=1)
     simulated = np.unique(np.geomspace(1, items, 24).round().astype(int))

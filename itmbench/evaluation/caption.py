@@ -1,4 +1,4 @@
-"""Caption retrieval: every image has captions of its own, and any of them counts as found."""
+"""Caption retrieval: an image is a hit if any of its captions is retrieved."""
 
 from collections.abc import Sequence
 
@@ -20,30 +20,30 @@ def caption_retrieval(
     scorer: Scorer | None = None,
     ties: Ties = "pessimistic",
 ) -> dict[str, float]:
-    """Hit rates and ranks in both directions, as VSE++, SCAN and their successors count them.
+    """Compute hit rates and ranks in both directions, as VSE++, SCAN and their successors do.
 
-    i2t: the query is an image, the gallery all texts, the rank that of its best-ranked own text. t2i: the query is a
-    text, the gallery all images, the rank that of its image. Ranks count from 1; among equal scores the model's own
-    answer comes last, unless ``ties`` says otherwise. An image without a text is a query that finds nothing.
+    i2t: the query is an image, the gallery all texts, and the rank that of the image's best-ranked text. t2i: the
+    query is a text, the gallery all images, and the rank that of its image. Ranks start at 1. Under pessimistic ties
+    the correct item comes last among equal scores. An image without texts is a query that is never answered.
 
-    Scores are float32 and are compared tile by tile; memory does not grow with images x texts. Everything runs where
-    the embeddings are.
+    Scores are float32 and computed in tiles; memory does not grow with images x texts. Everything runs on the device
+    of the embeddings.
 
     Args:
         image_emb: tensor or array `[Ni, D]`, or embeddings with the tokens that the scorer needs.
         text_emb: `[Nt, D]`, likewise.
-        text_to_image: the image that each text belongs to `[Nt]`; any order, any number of texts an image.
+        text_to_image: image of each text `[Nt]`, in any order, with any number of texts per image.
         ks: the K of R@K.
         scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
         ties: "pessimistic" or "optimistic".
 
     Returns:
-        "i2t/R@1": share of queries with a rank of at most 1, and so on for every K and for "t2i"; "i2t/MedR": the
-        median rank, with an even number of queries rounded down to a whole rank (that of the VSE++ code, which adds 1
-        to the rounded-down median of ranks from 0); "i2t/MeanR": the mean rank; "rSum": 100 times the sum of all R@K.
+        For both directions, "i2t/R@1" and so on: the share of queries with rank <= K; "i2t/MedR": the median rank,
+        rounded down for an even number of queries as in the VSE++ code; "i2t/MeanR": the mean rank. "rSum" is 100
+        times the sum of all R@K.
 
     Raises:
-        InputError: lengths disagree, ``text_to_image`` names no such image, or a number is NaN or infinite.
+        InputError: lengths disagree, ``text_to_image`` names a missing image, or a number is NaN or infinite.
 
     >>> images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
     >>> metrics = caption_retrieval(images, texts, [0, 1, 1], ks=(1,))
@@ -81,7 +81,7 @@ def image_rows(text_to_image: Sequence[int] | NDArray | Tensor, images: int, tex
 
 
 def caption_summary(i2t: Tensor, t2i: Tensor, ks: Sequence[int]) -> dict[str, float]:
-    """The metrics of `caption_retrieval` from the ranks of both directions, counted from 1."""
+    """Compute the metrics of `caption_retrieval` from the ranks `[Ni]` and `[Nt]` of both directions."""
     metrics: dict[str, float] = {}
     for direction, ranks in (("i2t", i2t), ("t2i", t2i)):
         for k in ks:

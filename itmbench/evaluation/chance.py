@@ -1,4 +1,4 @@
-"""What a random order scores: the number that every result is to be read against."""
+"""Expected metrics of a random ranking, the baseline of every result."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ def hit_rate(relevant: NDArray[Any], items: int, k: int) -> float:
     """Expected R@K of random rankings, the mean over queries of ``1 - C(N - R, K) / C(N, K)``.
 
     Args:
-        relevant: relevant items of every query, R `[Q]`.
-        items: N, what is ranked.
+        relevant: number of relevant items of each query, R `[Q]`.
+        items: number of ranked items, N.
         k: the cutoff.
 
     >>> round(hit_rate(np.array([5]), items=1000, k=1), 6)
@@ -23,14 +23,15 @@ def hit_rate(relevant: NDArray[Any], items: int, k: int) -> float:
 
 
 def average_precision(relevant: NDArray[Any], items: int) -> float:
-    """Expected mAP of random rankings; a query without a relevant item counts 0.
+    """Expected mAP of random rankings; a query without relevant items counts as 0.
 
-    Rank k holds a relevant item with probability R / N, and then ``1 + (k - 1) (R - 1) / (N - 1)`` of the first k are
-    relevant on average; so E[AP] = (H_N + (N - H_N) (R - 1) / (N - 1)) / N, H_N the N-th harmonic number.
+    Rank k holds a relevant item with probability R / N. Given that, ``1 + (k - 1) (R - 1) / (N - 1)`` of the first k
+    items are relevant on average. So E[AP] = (H_N + (N - H_N) (R - 1) / (N - 1)) / N, with H_N the N-th harmonic
+    number.
 
     Args:
-        relevant: relevant items of every query, R `[Q]`.
-        items: N, what is ranked.
+        relevant: number of relevant items of each query, R `[Q]`.
+        items: number of ranked items, N.
 
     >>> average_precision(np.array([0, 3]), items=3)
     0.5

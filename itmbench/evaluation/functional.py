@@ -1,12 +1,12 @@
-"""Metrics of one score matrix, one row a query. Scores are compared as float32, averages are float64.
+"""Metrics of one score matrix with one row per query. Scores are compared as float32; averages are float64.
 
-Equal scores are ordered against the model ("pessimistic", the default: a model that gives every item the same score
-retrieves nothing) or in its favour ("optimistic", to show the spread). -0.0 equals 0.0. Every function raises
-InputError for NaN or infinite scores, naming the first such query, and for shapes that disagree.
+Ties are broken against the model ("pessimistic", the default: a model that gives every item the same score retrieves
+nothing) or in its favour ("optimistic", to show the spread). -0.0 equals 0.0. Every function raises InputError for
+mismatched shapes and for NaN or infinite scores, naming the first affected query.
 
-Other libraries agree where scores do not tie. Where they differ: trec_eval (pytrec_eval) orders ties by document id and
-its `map_cut_K` is AP@K "all", as in ranx; `torchmetrics.retrieval` keeps ties in whatever order sorting leaves them,
-its AP@K is "retrieved", and since 1.7.4 it takes an item with a score of 0 or less for irrelevant.
+Without ties, other libraries agree. With ties, trec_eval (pytrec_eval) orders by document id and
+`torchmetrics.retrieval` by whatever the sort leaves. AP@K is "all" in trec_eval (`map_cut_K`) and ranx, and "retrieved"
+in torchmetrics, which since 1.7.4 treats items with a score of 0 or less as irrelevant.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from itmbench.evaluation.ranking import Normaliser, Ranking, Ties, check_options
 
 
 def best_ranks(scores: Tensor, relevance: Tensor, ties: Ties = "pessimistic") -> Tensor:
-    """The rank of each query's best-ranked relevant item, from 1.
+    """Rank of each query's best-ranked relevant item, from 1.
 
-    A query without a relevant item gets N + 1, one more than the last rank.
+    A query without relevant items gets N + 1, one more than the last rank.
 
     Args:
         scores: `[Q, N]`, higher is better.
@@ -61,14 +61,14 @@ def average_precision(
 ) -> Tensor:
     """Average precision of each query: the mean of the precisions at the ranks of its relevant items.
 
-    With R relevant items and a cutoff K, papers and their code disagree on what is summed and what it is divided by:
+    With R relevant items and a cutoff K, published code disagrees on the sum and on the divisor:
 
-    - "retrieved": relevant items within the first K, over their number (DeepHash, torchmetrics);
-    - "min": the same sum, over min(K, R) (PyTorch Geometric);
-    - "all": the same sum, over R (trec_eval, ranx);
-    - "dcmh": the first min(K, R) relevant items wherever they are ranked, over min(K, R) (DCMH, DCHMT, MITH).
+    - "retrieved": relevant items within the first K, divided by their number (DeepHash, torchmetrics);
+    - "min": the same sum, divided by min(K, R) (PyTorch Geometric);
+    - "all": the same sum, divided by R (trec_eval, ranx);
+    - "dcmh": the first min(K, R) relevant items wherever ranked, divided by min(K, R) (DCHMT, MITH).
 
-    Without a cutoff the four are equal. A query with nothing to divide by has AP 0.
+    Without a cutoff all four agree. If the divisor is 0, AP is 0.
 
     Args:
         scores: `[Q, N]`, higher is better.
@@ -90,7 +90,7 @@ def average_precision(
 
 
 def precision_at(scores: Tensor, relevance: Tensor, k: int, ties: Ties = "pessimistic") -> Tensor:
-    """Relevant items among the first k, over k, also where the gallery is smaller than k (as trec_eval).
+    """Relevant items among the first k, divided by k, even if the gallery is smaller than k (as in trec_eval).
 
     Args:
         scores: `[Q, N]`, higher is better.
@@ -109,7 +109,7 @@ def precision_at(scores: Tensor, relevance: Tensor, k: int, ties: Ties = "pessim
 
 
 def recall_at(scores: Tensor, relevance: Tensor, k: int, ties: Ties = "pessimistic") -> Tensor:
-    """Relevant items among the first k, over all relevant items; 0 where there is none.
+    """Relevant items among the first k, divided by all relevant items; 0 if there are none.
 
     This is set recall. The R@K of caption retrieval is a hit rate: `best_ranks(...) <= k`.
 
@@ -132,9 +132,9 @@ def recall_at(scores: Tensor, relevance: Tensor, k: int, ties: Ties = "pessimist
 def ndcg(scores: Tensor, gains: Tensor, k: int, ties: Ties = "pessimistic") -> Tensor:
     """Normalised discounted cumulative gain at k (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002).
 
-    The gain is linear (the number of shared labels itself, not 2^gain - 1), the discount of rank r is 1 / log2(r + 1)
-    from the first rank on, and the ideal ranking is the whole gallery by descending gain, cut at k. A query whose
-    gallery has no gain scores 0. Among equal scores the smaller gain comes first ("pessimistic") or the larger.
+    The gain is linear (the number of shared labels, not 2^gain - 1). The discount of rank r is 1 / log2(r + 1). The
+    ideal ranking is the whole gallery by descending gain, cut at k. A query without any gain scores 0. Among equal
+    scores the smaller gain comes first ("pessimistic") or the larger one ("optimistic").
 
     Args:
         scores: `[Q, N]`, higher is better.
@@ -157,9 +157,9 @@ def ndcg(scores: Tensor, gains: Tensor, k: int, ties: Ties = "pessimistic") -> T
 def interpolated_precision(scores: Tensor, relevance: Tensor, ties: Ties = "pessimistic") -> Tensor:
     """Precision at the 11 recall levels 0.0, 0.1, ..., 1.0.
 
-    After Manning, Raghavan and Schütze, Introduction to Information Retrieval (2008), section 8.4. The value at a
-    level is the best precision at any rank whose recall reaches the level; at recall 0.0 it is the best of all. A query
-    without a relevant item has 0 at every level.
+    The value at a level is the best precision at any rank whose recall reaches the level (Manning, Raghavan and
+    Schütze, Introduction to Information Retrieval, 2008, section 8.4). A query without relevant items has 0 at every
+    level.
 
     Args:
         scores: `[Q, N]`, higher is better.

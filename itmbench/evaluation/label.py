@@ -1,4 +1,4 @@
-"""Label retrieval: an item is relevant to a query if the two share at least one label."""
+"""Label retrieval: an item is relevant to a query if they share at least one label."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from itmbench.evaluation.scoring import (
     score,
 )
 
-# Scores kept at once (128 MiB): a matrix product needs a hundred queries or more to be worth reading the gallery for.
+# Scores in memory (128 MiB): a matrix product needs a hundred queries or more to amortise reading the gallery.
 _SCORES = 1 << 25
 
 
@@ -37,10 +37,11 @@ def label_retrieval(
     scorer: Scorer | None = None,
     ties: Ties = "pessimistic",
 ) -> dict[str, float]:
-    """Mean average precision and its companions, one direction.
+    """Compute mean average precision and related metrics in one direction.
 
-    Scores are float32, averages float64 over all queries; a query without a relevant item counts 0 and is reported.
-    Memory grows with the gallery, not with queries x gallery. Everything runs where the embeddings are.
+    Scores are float32; averages over the queries are float64. A query without relevant items counts as 0 and is
+    reported. Memory grows with the gallery, not with queries x gallery. Everything runs on the device of the
+    embeddings.
 
     Args:
         query_emb: tensor or array `[Q, D]`, or embeddings with the tokens that the scorer needs.
@@ -48,13 +49,13 @@ def label_retrieval(
         query_labels: multi-hot `[Q, C]`.
         gallery_labels: multi-hot `[N, C]`.
         cutoffs: the K of the metrics at K.
-        normaliser: what AP at K is divided by; see `itmbench.evaluation.functional.average_precision`.
+        normaliser: divisor of AP at K; see `itmbench.evaluation.functional.average_precision`.
         scorer: (query tile, gallery tile) -> scores `[bq, bg]`; None is the cosine of the pooled vectors.
         ties: "pessimistic" or "optimistic".
 
     Returns:
-        "mAP"; "mAP@50", "P@50", "R@50" (set recall) and "NDCG@50" (gain: number of shared labels) for every K;
-        "P@r0.0" to "P@r1.0", the interpolated precision at 11 levels of recall; "queries_without_relevant".
+        "mAP"; for every K "mAP@50", "P@50", "R@50" (set recall) and "NDCG@50" (gain: number of shared labels);
+        "P@r0.0" to "P@r1.0", the interpolated precision at 11 recall levels; "queries_without_relevant".
 
     Raises:
         InputError: lengths disagree, or a number is NaN or infinite.
@@ -89,9 +90,9 @@ def label_queries(
     ties: Ties,
     name: Name,
 ) -> dict[str, Tensor]:
-    """The metrics of `label_retrieval` for every query: a float64 `[Q]` under each key, "AP" for "mAP".
+    """Metrics of `label_retrieval` per query: one float64 `[Q]` per key, with "AP" in place of "mAP".
 
-    Args as for `label_retrieval`, with embeddings from `as_embeddings`, and what to call a query in an error.
+    Arguments as in `label_retrieval`, with embeddings from `as_embeddings`; ``name`` names a query row in errors.
     """
     check_options(ties, normaliser, tuple(cutoffs))
     sizes = len(queries), len(gallery)
@@ -99,7 +100,9 @@ def label_queries(
     query_hot = multi_hot(query_labels, sizes[0], "query_labels", device)
     gallery_hot = multi_hot(gallery_labels, sizes[1], "gallery_labels", device)
     if query_hot.shape[1] != gallery_hot.shape[1]:
-        raise InputError(f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}")
+        raise InputError(
+            f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}; give as many"
+        )
     parts: list[dict[str, Tensor]] = []
     for start, scores, place in _score_rows(queries, gallery, scorer, name):
 
@@ -116,7 +119,7 @@ def label_queries(
 
 
 def label_summary(per_query: dict[str, Tensor]) -> dict[str, float]:
-    """Means over all queries of what `label_queries` gives, and the number of queries without a relevant item."""
+    """Average the metrics of `label_queries` over the queries, and count the queries without relevant items."""
     metrics = {key.replace("AP", "mAP"): float(values.mean()) for key, values in per_query.items() if key != "relevant"}
     metrics["queries_without_relevant"] = float((per_query["relevant"] == 0).sum())
     return metrics
@@ -136,9 +139,9 @@ def _metrics(ranking: Ranking, cutoffs: Sequence[int], normaliser: Normaliser) -
 def _score_rows(
     queries: Embeddings, gallery: Embeddings, scorer: Scorer | None, name: Name
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """The first query of a block, the block's scores against the distinct gallery items, and which item is which.
+    """Yield blocks of queries: first row, scores with the distinct gallery items, and the index of each gallery item.
 
-    The last is None when the gallery repeats nothing. The scores are overwritten by the next block.
+    The index is None if the gallery has no duplicates. The next block overwrites the scores.
     """
     queries, gallery, scorer, area = comparable(queries, gallery, scorer)
     items, place = distinct(gallery)
@@ -146,11 +149,11 @@ def _score_rows(
     width = max(1, area // step)
     table = torch.empty(step, len(items), device=place.device)
     for start in range(0, len(queries), step):
-        some = queries[start : start + step]
-        scores = table[: len(some)]
+        block = queries[start : start + step]
+        scores = table[: len(block)]
         for left in range(0, len(items), width):
             columns = slice(left, left + width)
-            scores[:, columns] = score(scorer, some, items[columns], _shifted(name, start))
+            scores[:, columns] = score(scorer, block, items[columns], _shifted(name, start))
         yield start, scores, place if len(items) < len(place) else None
 
 

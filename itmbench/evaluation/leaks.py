@@ -1,6 +1,6 @@
-"""What proves that a method's test numbers hold nothing of the other test items: one function a check.
+"""Checks that a method's test results use no information from other test items, one function each.
 
-They know embeddings, scores and evaluations, but no method: whoever runs them says how items are encoded.
+They work on embeddings, scores and evaluations and know no method; the caller supplies the encoders.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProto
 from itmbench.evaluation.scoring import Scorer
 
 Encode = Callable[[Sequence[int]], Embeddings]
-"""(which of a few items, in this order, as one batch) -> their embeddings."""
+"""(rows of some items, as one batch in this order) -> their embeddings."""
 
 TOLERANCE = 1e-5
-"""Rounding of float32 in another batch or tile: largest difference, relative to the largest number."""
+"""Tolerance for float32 rounding in another batch or tile, relative to the largest number."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """Result of a check.
 
     Args:
-        name: of the check.
-        found: its figure.
-        bound: the largest figure that passes.
-        what: what the figure is.
-        passed: found <= bound, unless the check says otherwise.
+        name: name of the check.
+        found: measured value.
+        bound: largest value that passes.
+        what: description of the value.
+        passed: found <= bound, unless the check defines it otherwise.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Finding:
 
     @classmethod
     def at_most(cls, bound: float, name: str, found: float, what: str) -> "Finding":
-        """A check that passes up to the bound; NaN fails."""
+        """A check that passes if found <= bound; NaN fails."""
         return cls(name, float(found), float(bound), what, bool(found <= bound))
 
     def as_dict(self) -> dict[str, Any]:
-        """What a result keeps: passed, found and bound."""
+        """The fields that a result stores: passed, found and bound."""
         return {"passed": self.passed, "found": self.found, "bound": self.bound}
 
     def __str__(self) -> str:
@@ -62,14 +62,14 @@ class Finding:
 
 
 def alone(encoders: Mapping[str, Encode], items: Mapping[str, int]) -> Finding:
-    """An item's embedding depends on nothing else in its batch.
+    """Check that an item's embedding does not depend on the rest of its batch.
 
-    A few items are encoded in one batch, then each alone, and in batches of three from the last to the first. Pooled
-    vectors and real tokens must agree to 1e-5 of the largest number; which tokens are real must agree at all.
+    Encode the items in one batch, then each alone, then in batches of three in reverse order. Pooled vectors and real
+    tokens must agree to 1e-5 of the largest number; masks must agree exactly.
 
     Args:
-        encoders: how to encode the items of each modality.
-        items: how many there are of each.
+        encoders: encoder per modality.
+        items: number of items per modality.
     """
     worst = {}
     for modality, encode in encoders.items():
@@ -81,20 +81,20 @@ def alone(encoders: Mapping[str, Encode], items: Mapping[str, int]) -> Finding:
             _difference(encode(batch), together[torch.tensor(batch)], together) for batch in batches
         )
     found = _worst(worst.values())
-    where = " and ".join(modality for modality, figure in worst.items() if figure == found or isnan(figure))
-    return Finding.at_most(TOLERANCE, "alone", found, f"relative difference of an embedding ({where}) in other batches")
+    where = " and ".join(modality for modality, value in worst.items() if value == found or isnan(value))
+    return Finding.at_most(TOLERANCE, "alone", found, f"relative difference of an embedding ({where}) between batches")
 
 
 def pairs(score: Scorer, images: Embeddings, texts: Embeddings) -> Finding:
-    """The score of a pair depends on nothing else in its tile.
+    """Check that the score of a pair does not depend on the rest of its tile.
 
-    All pairs are scored in one tile, then in tiles of 3 x 2 whose items stand in reverse order. Scores must agree to
-    1e-5 of the largest.
+    Score all pairs in one tile, then in tiles of 3 x 2 with the items in reverse order. Scores must agree to 1e-5 of
+    the largest.
 
     Args:
         score: (images, texts) -> scores.
-        images: of a few items.
-        texts: of a few items.
+        images: embeddings of some images.
+        texts: embeddings of some texts.
     """
     whole = score(images, texts)
     found = _worst(
@@ -102,77 +102,74 @@ def pairs(score: Scorer, images: Embeddings, texts: Embeddings) -> Finding:
         for rows in torch.arange(len(images)).split(3)
         for columns in torch.arange(len(texts)).split(2)
     )
-    return Finding.at_most(TOLERANCE, "pairs", found, "relative difference of a score in another tile")
+    return Finding.at_most(TOLERANCE, "pairs", found, "relative difference of a score between tiles")
 
 
 def at_chance(limits: Sequence[Limit]) -> Finding:
-    """A method that knows nothing of an item but its content cannot beat a random order of exchanged contents.
+    """Check that permuted contents score no better than a random order.
 
-    The figure is the metric that comes nearest to its bound, or exceeds it most.
+    Reports the metric that comes nearest to its bound, or exceeds it most.
 
     Args:
-        limits: `itmbench.evaluation.canaries.limits` of evaluations of `itmbench.evaluation.canaries.reassigned`.
+        limits: from `itmbench.evaluation.canaries.limits`, for corpora of `itmbench.evaluation.canaries.reassigned`.
     """
-    # A recall at K >= N is 1 in any order, and says nothing.
+    # A recall at K >= N is 1 in any order.
     worst = max((limit for limit in limits if limit.expected < limit.bound), key=Limit.share)
-    what = f"{worst.key} of exchanged contents; a random order has {worst.expected:.3g}"
+    what = f"{worst.key} of permuted contents; random chance is {worst.expected:.3g}"
     return Finding.at_most(worst.bound, "random", worst.found, what)
 
 
 def ties_lose(evaluation: Evaluation, corpus: Corpus, protocol: Protocol) -> Finding:
-    """Where all contents are the same, a method finds exactly what the protocol gives to identical embeddings.
+    """Check that identical contents score exactly what the protocol gives to identical embeddings.
 
-    Every metric must equal that (to 1e-9, the rounding of a mean of float64); the figure is the objective.
+    Every metric must agree to 1e-9, the rounding of a float64 mean. Reports the objective.
 
     Args:
-        evaluation: of `itmbench.evaluation.canaries.constant`.
-        corpus: that was evaluated.
-        protocol: that did; pessimistic, so that recalls are 0.
+        evaluation: evaluation of `itmbench.evaluation.canaries.constant`.
+        corpus: the evaluated corpus.
+        protocol: the protocol of the evaluation; pessimistic, so that recalls are 0.
     """
     images = corpus.stages["test"].images
     same = [Embeddings(torch.ones(len(rows), 2)) for rows in (images, corpus.texts_of(images))]
     expected = protocol.evaluate(corpus, "test", same[0], same[1]).metrics
     wrong = [key for key, value in expected.items() if not isclose(evaluation.metrics[key], value, abs_tol=1e-9)]
-    what = f"{protocol.objective} of identical contents" + (
-        f"; {len(wrong)} metrics are not those of ties" * bool(wrong)
-    )
+    what = f"{protocol.objective} of identical contents" + f"; {len(wrong)} metrics differ from ties" * bool(wrong)
     return Finding(
         "constant", evaluation.metrics[protocol.objective], expected[protocol.objective], what, passed=not wrong
     )
 
 
 def frozen(before: Mapping[str, str], after: Mapping[str, str], evaluations: Sequence[Evaluation] = ()) -> Finding:
-    """A test pass changes no weight, buffer or extra state, and the next one gives the same answers.
+    """Check that testing changes no weight, buffer or extra state, and that repeated tests agree.
 
     Args:
-        before: `digests` at the start of the first pass.
-        after: `digests` at the end of the last.
-        evaluations: of each pass.
+        before: `digests` before the first test.
+        after: `digests` after the last test.
+        evaluations: evaluation of each test.
     """
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    answers = [_answers(evaluation) for evaluation in evaluations]
-    differ = sum(int((again != answers[0]).sum()) for again in answers[1:])
-    what = f"parts of the state that testing changed{f' ({changed[0]})' if changed else ''}, and answers that differ"
-    return Finding.at_most(0, "frozen", len(changed) + differ, what)
+    results = [_results(evaluation) for evaluation in evaluations]
+    different = sum(int((repeated != results[0]).sum()) for repeated in results[1:])
+    what = f"state tensors changed by testing{f' ({changed[0]})' if changed else ''}, plus results that differ"
+    return Finding.at_most(0, "frozen", len(changed) + different, what)
 
 
 def digests(module: nn.Module) -> dict[str, str]:
-    """A hash of every parameter, buffer (kept in checkpoints or not) and extra state, by name."""
+    """Hash every parameter, buffer (persistent or not) and extra state, by name."""
     return {name: _digest(value) for name, value in {**module.state_dict(), **dict(module.named_buffers())}.items()}
 
 
 class _WithoutRounding:
-    """A protocol that takes embeddings of identical contents for equal where they are so within rounding.
+    """A protocol that treats embeddings as equal to the first item's if they agree with it to 1e-5.
 
-    A library may round the last, smaller batch in another way, and to the ranking that is no tie. What differs from
-    the first item by more than 1e-5 of the largest number is left as it is.
+    Identical contents may round differently in the last, smaller batch, which would break their ties.
     """
 
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
     ) -> Evaluation:
-        found: Evaluation = super().evaluate(corpus, stage, _snapped(images), _snapped(texts), scorer)  # type: ignore[misc]
-        return found
+        evaluation: Evaluation = super().evaluate(corpus, stage, _snapped(images), _snapped(texts), scorer)  # type: ignore[misc]
+        return evaluation
 
 
 class _Captions(_WithoutRounding, CaptionProtocol): ...
@@ -182,7 +179,7 @@ class _Labels(_WithoutRounding, LabelProtocol): ...
 
 
 def without_rounding(protocol: Protocol) -> Protocol:
-    """The protocol, but rounding makes no difference between identical contents."""
+    """The same protocol, but with embeddings that differ only by rounding made equal."""
     kind = _Captions if isinstance(protocol, CaptionProtocol) else _Labels
     return kind(**asdict(protocol))
 
@@ -195,7 +192,7 @@ def _snapped(items: Embeddings) -> Embeddings:
 
 
 def _difference(found: Embeddings, expected: Embeddings, scale: Embeddings) -> float:
-    """The largest difference of pooled vectors and real tokens; 1 where other tokens are real."""
+    """Largest relative difference of pooled vectors and real tokens; 1 if the masks differ."""
     worst = _relative(found.pooled, expected.pooled, scale.pooled)
     if found.tokens is None or expected.tokens is None or scale.tokens is None:
         return worst
@@ -205,8 +202,8 @@ def _difference(found: Embeddings, expected: Embeddings, scale: Embeddings) -> f
     assert found.mask is not None and expected.mask is not None and scale.mask is not None
     if not torch.equal(found.mask, expected.mask):
         return _worst([worst, 1.0])
-    real = found.mask
-    return _worst([worst, _relative(found.tokens[real], expected.tokens[real], scale.tokens[scale.mask])])
+    mask = found.mask
+    return _worst([worst, _relative(found.tokens[mask], expected.tokens[mask], scale.tokens[scale.mask])])
 
 
 def _relative(found: Tensor, expected: Tensor, scale: Tensor) -> float:
@@ -215,13 +212,13 @@ def _relative(found: Tensor, expected: Tensor, scale: Tensor) -> float:
     return float((found.float() - expected.float()).abs().max() / scale.float().abs().max().clamp(min=1e-30))
 
 
-def _worst(figures: Iterable[float]) -> float:
-    """The largest; NaN if one is."""
-    return float(np.max(list(figures)))
+def _worst(values: Iterable[float]) -> float:
+    """The largest value; NaN if any is NaN."""
+    return float(np.max(list(values)))
 
 
-def _answers(evaluation: Evaluation) -> NDArray[np.float64]:
-    """Rank or AP of every query, and the metrics."""
+def _results(evaluation: Evaluation) -> NDArray[np.float64]:
+    """Rank or AP of every query, followed by the metrics."""
     column = "rank" if "rank" in evaluation.per_query else "ap"
     values = [evaluation.metrics[key] for key in sorted(evaluation.metrics)]
     return np.concatenate([evaluation.per_query[column], values])

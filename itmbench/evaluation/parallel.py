@@ -1,6 +1,6 @@
-"""Independent tiles on all cores: a thread a core, each with whole tiles.
+"""Compute independent tiles on all CPU cores, one thread per core and whole tiles per thread.
 
-Splitting every small operation over the cores makes them wait for each other after each one; whole tiles do not.
+Splitting every small operation over the cores would make them wait for each other after each one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +14,12 @@ Result = TypeVar("Result")
 
 
 def tile_map(function: Callable[[Item], Result], items: Iterable[Item], device: torch.device) -> Iterator[Result]:
-    """``map`` without gradients: on a CPU a thread a core, elsewhere one after another.
+    """``map`` without gradients: in one thread per core on a CPU, sequentially on other devices.
 
     Args:
-        function: may run for several items at once; changes nothing that they share.
-        items: tiles, or whatever names them.
-        device: where the tensors are.
+        function: must be safe to run for several items at once.
+        items: tiles, or their names.
+        device: device of the tensors.
 
     Returns:
         The results, in the order of the items.
@@ -30,13 +30,13 @@ def tile_map(function: Callable[[Item], Result], items: Iterable[Item], device: 
             yield from map(function, items)
         return
 
-    def alone(item: Item) -> Result:
+    def run_in_thread(item: Item) -> Result:
         torch.set_num_threads(1)
-        with torch.no_grad():  # a setting of each thread
+        with torch.no_grad():  # a per-thread setting
             return function(item)
 
     try:
         with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(alone, items)
+            yield from pool.map(run_in_thread, items)
     finally:
         torch.set_num_threads(threads)

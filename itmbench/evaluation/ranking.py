@@ -1,4 +1,4 @@
-"""A gallery in the order a query ranks it, and what can be read from it. Everything label-based is computed here."""
+"""Rank a gallery for each query and compute every label-based metric from the ranking."""
 
 import sys
 from collections.abc import Callable
@@ -18,44 +18,44 @@ TIES = ("pessimistic", "optimistic")
 NORMALISERS = ("retrieved", "min", "all", "dcmh")
 RECALL_LEVELS = tuple(level / 10 for level in range(11))
 
-# Scores ranked at once: few enough that their 8-byte keys stay near the processor's cache, or enough to fill a GPU.
+# Scores ranked at once: few enough that their 8-byte keys fit the CPU cache, or enough to fill a GPU.
 _BLOCK = {"cpu": 1 << 20}
 _BLOCK_ELSEWHERE = 1 << 25
 
 _LOW_BITS = 0x7FFFFFFF
-_UPPER = 1 if sys.byteorder == "little" else 0  # which int32 of an int64 is its upper half
+_UPPER = 1 if sys.byteorder == "little" else 0  # index of the upper int32 of an int64
 
 
 class Ranking:
-    """Every query's gallery, best first, as the gain of what stands at each rank.
+    """The gains of each query's gallery in ranked order.
 
     Args:
-        scores: `[Q, N]` float32, higher is better; `finite` `[Q]` says which rows hold no NaN or infinity.
-        gains: `[Q, N]` whole numbers >= 0; an item is relevant if its gain is above 0.
-        ties: "pessimistic" puts the smallest gain first among equal scores, "optimistic" the largest.
+        scores: float32 `[Q, N]`, higher is better; ``finite`` `[Q]` marks the rows without NaN or infinity.
+        gains: whole numbers >= 0 `[Q, N]`; an item is relevant if its gain is above 0.
+        ties: "pessimistic" ranks the smallest gain first among equal scores, "optimistic" the largest.
     """
 
     def __init__(self, scores: Tensor, gains: Tensor, ties: Ties) -> None:
         keys = _sort_rows(_keys(scores, gains, ties))
         halves = keys[..., None].view(torch.int32)
-        # The sort puts NaN and infinities at the two ends of a row, so that the rest need not be looked at.
+        # The sort moves NaN and infinities to the two ends of a row, so checking the ends suffices.
         self.finite = _finite(halves[:, 0, _UPPER]) & _finite(halves[:, -1, _UPPER])
         lower = halves[..., 1 - _UPPER]
         self.gains = lower if ties == "pessimistic" else _LOW_BITS - lower
 
     @cached_property
     def hits(self) -> Tensor:
-        """1 where the item at a rank is relevant, else 0, int32 `[Q, N]`."""
+        """1 if the item at a rank is relevant, else 0, int32 `[Q, N]`."""
         return self.gains.clamp(max=1)
 
     @cached_property
     def found(self) -> Tensor:
-        """Relevant items up to and including each rank, int32 `[Q, N]`."""
+        """Number of relevant items up to and including each rank, int32 `[Q, N]`."""
         return self.hits.cumsum(1, dtype=torch.int32)
 
     @cached_property
     def relevant(self) -> Tensor:
-        """Relevant items of each query, R, float64 `[Q]`."""
+        """Number of relevant items of each query, R, float64 `[Q]`."""
         return self.found[:, -1].double()
 
     @cached_property
@@ -78,11 +78,11 @@ class Ranking:
         return _ratio(self._precision_sum(self._found_at_hits[:, :cutoff]), divisor)
 
     def precision(self, k: int) -> Tensor:
-        """Relevant items among the first k, over k, float64 `[Q]`."""
+        """Relevant items among the first k, divided by k, float64 `[Q]`."""
         return self.found[:, :k][:, -1].double() / k
 
     def recall(self, k: int) -> Tensor:
-        """Relevant items among the first k, over R, float64 `[Q]`."""
+        """Relevant items among the first k, divided by R, float64 `[Q]`."""
         return _ratio(self.found[:, :k][:, -1].double(), self.relevant)
 
     def ndcg(self, k: int) -> Tensor:
@@ -94,34 +94,32 @@ class Ranking:
     def interpolated_precision(self) -> Tensor:
         """Float64 `[Q, 11]`; see `itmbench.evaluation.functional.interpolated_precision`."""
         queries, gallery = self.gains.shape
-        # Level r is reached at the ceil(r R)-th relevant item; level 0 at the first. tenths * R / 10 in whole
-        # numbers, because 0.3 * 10 is above 3 in floating point.
+        # Level r is reached at the ceil(r R)-th relevant item, level 0 at the first. In integers, because 0.3 * 10 is
+        # above 3 in floating point.
         tenths = torch.arange(11, device=self.gains.device, dtype=torch.int32)
         needed = ((tenths * self.found[:, -1:] + 9) // 10).clamp(min=1)
         starts = torch.searchsorted(self.found, needed)
-        # The best precision between one level and the next, then from each level on. What stands before level 0 is
-        # a stretch of its own, dropped again.
+        # Best precision between one level and the next, then from each level on. The stretch before level 0 is dropped.
         edges = torch.cat([starts.new_zeros(queries, 1), starts, starts.new_full((queries, 1), gallery)], dim=1)
         precisions = self.found.double().div_(self._ranks(gallery))
         best = torch.segment_reduce(precisions.flatten(), "max", lengths=edges.diff(dim=1).flatten(), initial=0)
         return best.view(queries, 12)[:, 1:].flip(1).cummax(1).values.flip(1)
 
     def _ideal(self, discounts: Tensor) -> Tensor:
-        """Discounted gain of the best possible ranking, float64 `[Q]`.
+        """Discounted gain of the ideal ranking, float64 `[Q]`.
 
-        With c_g items of gain g or more, the g-th unit of gain is collected at ranks 1..c_g, so that the gallery
-        need not be sorted again.
+        With c_g items of gain g or more, ranks 1..c_g collect the g-th unit of gain, so no second sort is needed.
         """
         levels = int(self.gains.max()) + 1
         offsets = torch.arange(len(self.gains), device=self.gains.device, dtype=torch.int32)[:, None] * levels
         histogram = torch.bincount((self.gains + offsets).flatten(), minlength=len(self.gains) * levels)
         at_least = histogram.view(-1, levels)[:, 1:].flip(1).cumsum(1).clamp(max=len(discounts))
-        # Summed on the CPU: a few numbers, and a cumulative float sum on a GPU is not reproducible.
+        # Few numbers, summed on the CPU because a cumulative float sum on a GPU is not reproducible.
         sums = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cpu().cumsum(0)]).to(discounts.device)
         return sums[at_least].sum(1)
 
     def _precision_sum(self, found_at_hits: Tensor) -> Tensor:
-        """The sum of found / rank over the hits, float64 `[Q]`, from the number found at each hit and 0 elsewhere."""
+        """Sum of found / rank over the hits, float64 `[Q]`; ``found_at_hits`` is 0 at other ranks."""
         return found_at_hits.double() @ (1 / self._ranks(found_at_hits.shape[1]))
 
     def _ranks(self, n: int) -> Tensor:
@@ -129,10 +127,10 @@ class Ranking:
 
 
 def _keys(scores: Tensor, gains: Tensor, ties: Ties) -> Tensor:
-    """One int64 an item `[Q, N]`, smallest first in the ranking: sorting values is much cheaper than sorting indices.
+    """Sort keys, int64 `[Q, N]`, ascending in ranked order: sorting values is much cheaper than sorting indices.
 
-    The upper half orders by descending score. The lower half holds the gain, so that the same sort decides ties, and
-    the gains in ranked order are read back from the keys.
+    The upper half orders by descending score. The lower half holds the gain: it breaks ties, and the gains in ranked
+    order can be read back from the sorted keys.
     """
     halves = torch.empty(*scores.shape, 2, dtype=torch.int32, device=scores.device)
     bits = (0.0 - scores).view(torch.int32)  # 0.0 - x, because -0.0 and 0.0 must tie
@@ -142,17 +140,17 @@ def _keys(scores: Tensor, gains: Tensor, ties: Ties) -> Tensor:
 
 
 def _in_order(bits: Tensor) -> Tensor:
-    """The bits of floats as int32 in the floats' order, and back: negative floats are turned round."""
+    """Map the bits of floats to int32 in the same order, and back, by flipping negative floats."""
     return bits ^ (bits >> 31).bitwise_and_(_LOW_BITS)
 
 
 def _finite(upper: Tensor) -> Tensor:
-    """Whether the scores with these upper halves of keys are finite."""
+    """Whether the scores behind the given upper halves of keys are finite."""
     return _in_order(upper).view(torch.float32).isfinite()
 
 
 def _sort_rows(keys: Tensor) -> Tensor:
-    """Every row of int64 `[Q, N]` ascending. On CPU in place by NumPy, whose integer sort uses vector instructions."""
+    """Sort each row of int64 `[Q, N]`; on a CPU in place with NumPy, whose integer sort is vectorised."""
     if keys.device.type != "cpu":
         return keys.sort(dim=1).values
     keys.numpy().sort(axis=1)
@@ -160,37 +158,39 @@ def _sort_rows(keys: Tensor) -> Tensor:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and 0 where there is nothing to divide by."""
+    """Quotient, or 0 if the denominator is 0."""
     return torch.where(denominator > 0, numerator / denominator.clamp(min=1e-300), 0.0)
 
 
 def measure(
     metric: Callable[[Ranking], Tensor], scores: Tensor, gains: Tensor, ties: Ties, name: Callable[[int], str]
 ) -> Tensor:
-    """A metric of all queries in order; they are ranked a block at a time, so that temporary tables stay small.
+    """Compute a metric of all queries, block by block to bound memory.
 
     Args:
-        metric: of the rankings of some queries, a row a query.
+        metric: maps the ranking of a block of queries to one row per query.
         scores: float32 `[Q, N]`.
         gains: `[Q, N]`.
         ties: "pessimistic" or "optimistic".
-        name: what to call the query of a row in an error.
+        name: names a query row in errors.
 
     Raises:
         InputError: a query has a NaN or infinite score.
     """
 
-    def of_block(rows: slice) -> Tensor:
+    def block_metric(rows: slice) -> Tensor:
         ranking = Ranking(scores[rows], gains[rows], ties)
         if not bool(ranking.finite.all()):
             raise not_finite(name(rows.start + int(ranking.finite.int().argmin())))
         return metric(ranking)
 
-    return torch.cat(list(tile_map(of_block, row_blocks(len(scores), scores.shape[1], scores.device), scores.device)))
+    return torch.cat(
+        list(tile_map(block_metric, row_blocks(len(scores), scores.shape[1], scores.device), scores.device))
+    )
 
 
 def row_blocks(queries: int, gallery: int, device: torch.device) -> list[slice]:
-    """The queries in blocks that are small enough to rank at once, at least one query each."""
+    """Split the queries into blocks small enough to rank at once."""
     step = max(1, _BLOCK.get(device.type, _BLOCK_ELSEWHERE) // gallery)
     return [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
 
@@ -201,11 +201,11 @@ def not_finite(what: str) -> InputError:
 
 
 def check_options(ties: str, normaliser: str = "retrieved", cutoffs: tuple[int, ...] = ()) -> None:
-    """Raise InputError for an unknown name or a cutoff below 1."""
+    """Raise InputError for an unknown option or a cutoff below 1."""
     if ties not in TIES:
         raise InputError(f"ties: {ties!r} is unknown; choose one of {', '.join(TIES)}")
     if normaliser not in NORMALISERS:
         raise InputError(f"normaliser: {normaliser!r} is unknown; choose one of {', '.join(NORMALISERS)}")
     for cutoff in cutoffs:
         if cutoff < 1:
-            raise InputError(f"cutoff: {cutoff} is not a rank; give a whole number of at least 1")
+            raise InputError(f"cutoff: {cutoff} is below 1; give a whole number of at least 1")

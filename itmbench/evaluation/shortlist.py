@@ -1,7 +1,7 @@
-"""A cheap first pass, and an exact second look at its best: ranks where scoring every pair would take too long.
+"""Shortlists: rank all candidates cheaply and score only the best exactly, if scoring every pair takes too long.
 
-Each query orders all candidates by the cosine of the pooled vectors; its first K are scored again by the scorer and
-stand before all others, which keep their order.
+Each query orders all candidates by the cosine of the pooled vectors. The scorer reorders the first K, which stay ahead
+of all others.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.scoring import Name, Scorer, full_precision, score
 
 SAMPLE = 200
-"""Queries of each direction that are also ranked exactly, to say what the shortlist has lost."""
+"""Queries per direction that are also ranked exactly, to measure the loss of the shortlist."""
 
 
 class Shortlist:
-    """Ranks by the cosine of the pooled vectors, and by the scorer within the first K of every query.
+    """Rank by the cosine of the pooled vectors, and by the scorer within the first K of each query.
 
     Args:
-        images: `[Ni]`.
-        texts: `[Nt]`.
+        images: embeddings `[Ni]`.
+        texts: embeddings `[Nt]`.
         scorer: (images, texts) -> scores.
-        size: K.
-        name: what to call an image in an error.
+        size: K, length of the shortlist.
+        name: names an image row in errors.
     """
 
     def __init__(self, images: Embeddings, texts: Embeddings, scorer: Scorer, size: int, name: Name) -> None:
@@ -37,11 +37,11 @@ class Shortlist:
         self._size = size
         self._lists = (
             self._rescored(images, texts, scorer),
-            self._rescored(texts, images, lambda asked, found: scorer(found, asked).T),
+            self._rescored(texts, images, lambda queries, candidates: scorer(candidates, queries).T),
         )
 
     def ranks(self, pair_sets: Sequence[Tensor], ties: Ties) -> list[tuple[Tensor, Tensor]]:
-        """As `itmbench.evaluation.grid.Grid.ranks`."""
+        """See `itmbench.evaluation.grid.Grid.ranks`."""
         coarse = self._coarse.ranks(pair_sets, ties)
         return [
             (
@@ -51,57 +51,57 @@ class Shortlist:
             for pairs, (coarse_i2t, coarse_t2i) in zip(pair_sets, coarse, strict=True)
         ]
 
-    def lost(self, pairs: Tensor, found: tuple[Tensor, Tensor], ties: Ties, ks: Sequence[int]) -> dict[str, float]:
-        """How much higher each recall is by the scorer alone, over `SAMPLE` random queries of each direction.
+    def lost(self, pairs: Tensor, ranks: tuple[Tensor, Tensor], ties: Ties, ks: Sequence[int]) -> dict[str, float]:
+        """Recall of exact scoring minus that of the shortlist, over ``SAMPLE`` random queries per direction.
 
         Args:
-            pairs: int64 `[P, 2]`, image and text.
-            found: what ``ranks`` gave for them.
-            ties: as there.
+            pairs: image and text, int64 `[P, 2]`.
+            ranks: the result of ``ranks`` for these pairs.
+            ties: "pessimistic" or "optimistic".
             ks: the K of each recall.
         """
         lost = {}
-        for side, (direction, ranks) in enumerate(zip(("i2t", "t2i"), found, strict=True)):
-            asked = pairs[:, side].unique()
-            order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0)).to(asked.device)
-            sample = asked[order[:SAMPLE]].sort().values
-            mine = pairs[torch.isin(pairs[:, side], sample)]
-            mine[:, side] = torch.searchsorted(sample, mine[:, side].contiguous())
+        for side, (direction, short) in enumerate(zip(("i2t", "t2i"), ranks, strict=True)):
+            queries = pairs[:, side].unique()
+            order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(0)).to(queries.device)
+            sample = queries[order[:SAMPLE]].sort().values
+            sampled_pairs = pairs[torch.isin(pairs[:, side], sample)]
+            sampled_pairs[:, side] = torch.searchsorted(sample, sampled_pairs[:, side].contiguous())
             images, texts = (self._images[sample], self._texts) if side == 0 else (self._images, self._texts[sample])
-            exact = Grid(images, texts, self._scorer, self._name).ranks([mine], ties)[0][side]
+            exact = Grid(images, texts, self._scorer, self._name).ranks([sampled_pairs], ties)[0][side]
             for k in ks:
                 lost[f"shortlist/{direction}/lost R@{k}"] = float(
-                    (exact <= k).double().mean() - (ranks[sample] <= k).double().mean()
+                    (exact <= k).double().mean() - (short[sample] <= k).double().mean()
                 )
         return lost
 
-    def _rescored(self, asked: Embeddings, found: Embeddings, scorer: Scorer) -> tuple[Tensor, Tensor]:
+    def _rescored(self, queries: Embeddings, candidates: Embeddings, scorer: Scorer) -> tuple[Tensor, Tensor]:
         """The shortlist of every query, int64 `[Nq, K]`, and its scores `[Nq, K]`."""
-        size = min(self._size, len(found))
-        with full_precision(asked.pooled.device):
-            table = normalize(found.pooled.double(), dim=1)
+        size = min(self._size, len(candidates))
+        with full_precision(queries.pooled.device):
+            table = normalize(candidates.pooled.double(), dim=1)
             lists = torch.cat(
                 [
-                    (normalize(some.double(), dim=1) @ table.T).topk(size, dim=1).indices
-                    for some in asked.pooled.split(max(1, (1 << 22) // len(found)))
+                    (normalize(block.double(), dim=1) @ table.T).topk(size, dim=1).indices
+                    for block in queries.pooled.split(max(1, (1 << 22) // len(candidates)))
                 ]
             )
         scores = tile_map(
-            lambda row: score(scorer, asked[row : row + 1], found[lists[row]], lambda _: f"query {row}"),
-            range(len(asked)),
-            asked.pooled.device,
+            lambda row: score(scorer, queries[row : row + 1], candidates[lists[row]], lambda _: f"query {row}"),
+            range(len(queries)),
+            queries.pooled.device,
         )
         return lists, torch.cat(list(scores))
 
     def _within(self, side: int, pairs: Tensor, coarse: Tensor, ties: Ties) -> Tensor:
-        """Final ranks `[Nq]` from those of the first pass; pairs are (query, item)."""
+        """Final ranks `[Nq]` from those of the first pass, ``coarse``; pairs are (query, item)."""
         lists, scores = self._lists[side]
         items = len(self._texts) if side == 0 else len(self._images)
         keys = torch.arange(len(lists), device=lists.device).unsqueeze(1) * items + lists
-        own = torch.isin(keys, pairs[:, 0] * items + pairs[:, 1])
-        best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
-        reach = scores >= best if ties == "pessimistic" else scores > best
-        rank = 1 + (reach & ~own).sum(1)
-        # Ties in the first pass lose as well: who may be behind the shortlist is not on it.
-        listed = own.any(1) & (coarse <= lists.shape[1])
+        correct = torch.isin(keys, pairs[:, 0] * items + pairs[:, 1])
+        best = scores.masked_fill(~correct, -torch.inf).amax(1, keepdim=True)
+        ahead = scores >= best if ties == "pessimistic" else scores > best
+        rank = 1 + (ahead & ~correct).sum(1)
+        # Ties lose in the first pass, too: an item that may rank behind the shortlist is not on it.
+        listed = correct.any(1) & (coarse <= lists.shape[1])
         return torch.where(listed, rank, coarse.clamp(min=lists.shape[1] + 1))

@@ -1,4 +1,4 @@
-"""One stage of a corpus as it is evaluated: its embeddings, ids and known truth by position within the stage."""
+"""A stage under evaluation: its embeddings, ids and known truth, by position within the stage."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +15,14 @@ from itmbench.evaluation.scoring import as_embeddings
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedStage:
-    """Images and texts that take part, numbered from 0 in the order of their embeddings.
+    """The images and texts of a stage, numbered from 0 in the order of their embeddings.
 
     Args:
-        corpus: whose stage it is.
-        stage: queries and gallery, as rows of the corpus.
-        images: of ``stage.images`` `[Ni]`.
-        texts: of ``corpus.texts_of(stage.images)`` `[Nt]`.
-        owner: the image of each text `[Nt]`.
+        corpus: the corpus.
+        stage: queries and gallery, as corpus rows.
+        images: embeddings of ``stage.images`` `[Ni]`.
+        texts: embeddings of ``corpus.texts_of(stage.images)`` `[Nt]`.
+        owner: image of each text `[Nt]`.
         image_ids: `[Ni]`.
         text_ids: `[Nt]`.
     """
@@ -37,7 +37,7 @@ class EvaluatedStage:
 
     @classmethod
     def of(cls, corpus: Corpus, name: str, images: Embeddings, texts: Embeddings) -> "EvaluatedStage":
-        """The stage of that name with its embeddings.
+        """Combine a stage of the corpus with its embeddings.
 
         Raises:
             InputError: there is no such stage, a table has the wrong length, or an embedding is not finite.
@@ -64,16 +64,16 @@ class EvaluatedStage:
         )
 
     def positions(self, images: Rows) -> Rows:
-        """Where rows of the corpus stand within the stage; they must take part."""
+        """Positions within the stage of corpus rows, all of which must belong to it."""
         return np.searchsorted(self.stage.images, images)
 
     def texts_of(self, images: Rows) -> Rows:
-        """The texts of the given images, all by position, in order."""
+        """Positions of the texts of the given images, in order."""
         return np.flatnonzero(np.isin(self.owner, images))
 
     @cached_property
     def listed(self) -> NDArray[np.bool_]:
-        """Whether it is known which images each text is true of `[Nt]`."""
+        """Whether the corpus lists the images that each text is true of `[Nt]`."""
         truth = self.corpus.true_images
         if truth is None:
             return np.zeros(len(self.owner), dtype=bool)
@@ -81,7 +81,7 @@ class EvaluatedStage:
 
     @cached_property
     def true_pairs(self) -> Rows:
-        """Every (image, text) that is true, or paired where nothing else is known `[P, 2]`, each once, in order."""
+        """All true (image, text) pairs `[P, 2]`, sorted and unique; by default a text is true of its own image."""
         own = np.stack([self.owner, np.arange(len(self.owner))], axis=1)
         parts = [own]
         texts = self.corpus.texts_of(self.stage.images)
@@ -92,7 +92,7 @@ class EvaluatedStage:
         return np.unique(np.concatenate(parts), axis=0)
 
     def hard_triples(self) -> Rows:
-        """Image, twin and a text of the image that is not true of the twin `[M, 3]`."""
+        """All triples of an image, a near twin and a text of the image that is false of the twin `[M, 3]`."""
         twins = self.corpus.hard_negatives
         if twins is None:
             return np.empty((0, 3), dtype=np.int64)

@@ -76,7 +76,7 @@ def test_bad_scores_and_embeddings_name_the_item(bad: float) -> None:
 
 def test_bad_shapes_are_refused() -> None:
     items = Embeddings(torch.ones(4, 2))
-    with pytest.raises(InputError, match=r"the scorer gave \[4\]"):
+    with pytest.raises(InputError, match=r"the scorer returned \[4\]"):
         scoring.score(lambda rows, columns: torch.zeros(4), items, items, str)
     for table in (torch.ones(3), torch.ones(0, 3)):
         with pytest.raises(InputError, match="give a table"):

@@ -1,4 +1,4 @@
-"""What an item's embedding owes to which training items, and whether the attention tells the truth about it."""
+"""Which training items an embedding depends on, and whether the attention reflects their importance."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -20,13 +20,13 @@ MODALITIES = ("image", "text")
 
 @dataclass(frozen=True)
 class Seen:
-    """What an item looks at.
+    """A training item that a test item attends to.
 
     Args:
-        image: corpus row of the training image that it is, or that it is a text of.
+        image: corpus row of the training image, or of the image of the training text.
         modality: "image" or "text".
-        weight: attention to it, the mean over the nodes of the item and the layers of the graph; all that an item
-            looks at adds up to the share of its nodes that have an edge.
+        weight: attention, averaged over the nodes of the test item and the layers of the graph. The weights of a test
+            item sum to the share of its nodes that have an edge.
     """
 
     image: int
@@ -36,14 +36,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Deletion:
-    """Two deletion curves: how good the embeddings remain as edges are removed (Petsiuk et al., "RISE", BMVC 2018).
+    """Two deletion curves: the quality of the embeddings as edges are removed (Petsiuk et al., "RISE", BMVC 2018).
 
     Args:
-        shares: of every node's edges that are removed, in every layer; rounded up `[S]`.
-        strongest: quality where those with the most attention are removed `[S]`.
-        random: quality where as many are removed at random, a row a draw `[draws, S]`.
+        shares: share of every node's edges that is removed in every layer, rounded up `[S]`.
+        strongest: quality without the edges of highest attention `[S]`.
+        random: quality without as many random edges, one row per draw `[draws, S]`.
         whole: quality with all edges.
-        none: quality without any.
+        none: quality without edges.
     """
 
     shares: Sequence[float]
@@ -54,7 +54,7 @@ class Deletion:
 
     @property
     def gap(self) -> float:
-        """Mean difference of the curves. Above 0, the attention names the edges that matter."""
+        """Mean difference of the curves. Above 0, the attention identifies the edges that matter."""
         return mean(self._gaps)
 
     @property
@@ -69,24 +69,24 @@ class Deletion:
 
 @torch.no_grad()
 def explain(model: MCRDGN, modality: str, inputs: Inputs) -> list[list[Seen]]:
-    """What each item of a batch looks at in the bank, the most important first; nothing where it has no neighbour.
+    """List the bank items that each item of a batch attends to, by descending attention; empty without neighbours.
 
     Raises:
-        InputError: items do not look at a bank here, or there is nothing in it.
+        InputError: the model does not attach items to a bank, or the bank is empty.
     """
     bank = attached_to(model)
-    nodes, seen = _nodes(model, modality, inputs)
-    done = model.propagate(MODALITIES.index(modality), nodes, seen)
-    share = 1 / (nodes.shape[1] * len(done))
-    found = [defaultdict[tuple[int, int], float](float) for _ in nodes]
-    for step in done:
-        items = (step.edges.target // nodes.shape[1]).tolist()
-        images, kinds = bank.nodes.item[step.edges.source].tolist(), (step.edges.kind % 2).tolist()
-        for item, image, kind, weight in zip(items, images, kinds, step.attention.tolist(), strict=True):
-            found[item][image, kind] += share * weight
+    nodes, keys = _nodes(model, modality, inputs)
+    layers = model.propagate(MODALITIES.index(modality), nodes, keys)
+    share = 1 / (nodes.shape[1] * len(layers))
+    weights = [defaultdict[tuple[int, int], float](float) for _ in nodes]
+    for layer in layers:
+        items = (layer.edges.target // nodes.shape[1]).tolist()
+        images, kinds = bank.nodes.item[layer.edges.source].tolist(), (layer.edges.kind % 2).tolist()
+        for item, image, kind, weight in zip(items, images, kinds, layer.attention.tolist(), strict=True):
+            weights[item][image, kind] += share * weight
     return [
-        [Seen(image, MODALITIES[kind], weight) for (image, kind), weight in sorted(of.items(), key=lambda e: -e[1])]
-        for of in found
+        [Seen(image, MODALITIES[kind], weight) for (image, kind), weight in sorted(item.items(), key=lambda e: -e[1])]
+        for item in weights
     ]
 
 
@@ -100,62 +100,62 @@ def deletion(
     draws: int = 3,
     seed: int = 0,
 ) -> Deletion:
-    """Whether it hurts more to remove the edges with the most attention than to remove as many at random.
+    """Compare removing the edges of highest attention with removing as many random edges.
 
     Args:
-        model: trained, in evaluation mode.
-        images: batches of test images, on the model's device; encoded once.
+        model: a trained model in eval mode.
+        images: batches of test images on the model's device; encoded once.
         texts: batches of test texts.
-        quality: of image and text embeddings, in the order of the batches; higher is better.
-        shares: of every node's edges that are removed, in every layer; rounded up.
-        draws: of random edges.
-        seed: of these draws.
+        quality: metric of the image and text embeddings, in the order of the batches; higher is better.
+        shares: shares of every node's edges to remove in every layer, rounded up.
+        draws: number of draws of random edges.
+        seed: seed of the draws.
 
     Raises:
-        InputError: items do not look at a bank here, or there is nothing in it; or there is no draw.
+        InputError: the model does not attach items to a bank, the bank is empty, or ``draws`` is below 1.
     """
     attached_to(model)
     if draws < 1:
-        raise InputError(f"explain: {draws} draws of random edges leave nothing to compare with; give 1 or more")
+        raise InputError(f"explain: draws is {draws}; give 1 or more")
     generator = torch.Generator().manual_seed(seed)
     nodes = [
         [_nodes(model, modality, inputs) for inputs in batches]
         for modality, batches in zip(MODALITIES, (images, texts), strict=True)
     ]
 
-    def left(keep: Keep | None) -> float:
+    def quality_with(keep: Keep | None) -> float:
         return quality(*(_embeddings(model, modality, parts, keep) for modality, parts in enumerate(nodes)))
 
     return Deletion(
         shares=shares,
-        strongest=[left(without_strongest(share)) for share in shares],
-        random=[[left(without_random(share, generator)) for share in shares] for _ in range(draws)],
-        whole=left(None),
-        none=left(without_strongest(1.0)),
+        strongest=[quality_with(without_strongest(share)) for share in shares],
+        random=[[quality_with(without_random(share, generator)) for share in shares] for _ in range(draws)],
+        whole=quality_with(None),
+        none=quality_with(without_strongest(1.0)),
     )
 
 
 def attached_to(model: MCRDGN) -> Context:
-    """The bank that items look at.
+    """The bank that the model attaches items to.
 
     Raises:
-        InputError: items do not look at a bank, or there is nothing in it.
+        InputError: the model does not attach items to a bank, or the bank is empty.
     """
     if model.inference == "transductive":
-        raise InputError("explain: with inference transductive items look at each other; set --model.inference anchor")
+        raise InputError("explain: inference is transductive, so there is no bank; set --model.inference anchor")
     bank = model.bank.context(model.k, model.blocks) if model.layers else None
     if bank is None:
-        raise InputError("explain: the model has no graph or was never trained; give a checkpoint of one with layers")
+        raise InputError("explain: the model has no graph or is untrained; give a checkpoint of a model with layers")
     return bank
 
 
 def without_strongest(share: float) -> Keep:
-    """Leave out the share of every target's edges that has the most attention."""
+    """Remove the given share of every target's edges, those of highest attention first."""
     return lambda edges, attention: ~_first(edges, attention, share)
 
 
 def without_random(share: float, generator: torch.Generator) -> Keep:
-    """Leave out a random share of every target's edges."""
+    """Remove a random share of every target's edges."""
 
     def keep(edges: Edges, attention: Tensor) -> Tensor:
         return ~_first(edges, torch.rand(len(edges), generator=generator).to(attention.device), share)
@@ -164,21 +164,21 @@ def without_random(share: float, generator: torch.Generator) -> Keep:
 
 
 def _first(edges: Edges, value: Tensor, share: float) -> Tensor:
-    """Which edges are among the share, rounded up, of their target's that have the highest values, bool `[E]`."""
+    """Mark the edges within the given share, rounded up, of their target's highest values, bool `[E]`."""
     order = value.argsort(descending=True, stable=True)
     order = order[edges.target[order].argsort(stable=True)]
     target = edges.target[order]
     counts = target.bincount()
-    place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[target]
-    chosen = torch.empty_like(order, dtype=torch.bool)
-    chosen[order] = place < (share * counts[target]).ceil()
-    return chosen
+    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[target]
+    marked = torch.empty_like(order, dtype=torch.bool)
+    marked[order] = rank < (share * counts[target]).ceil()
+    return marked
 
 
 def _embeddings(model: MCRDGN, modality: int, parts: Sequence[tuple[Tensor, Tensor]], keep: Keep | None) -> Embeddings:
-    """Items of one modality with the graph, from their nodes and what these look for edges by, batch by batch."""
-    done = [joined(*model.with_graph(modality, nodes, seen, keep), model.label_vote) for nodes, seen in parts]
-    return Embeddings(torch.cat(done))
+    """Embed items of one modality with the graph, from batches of their nodes and the vectors that find edges."""
+    batches = [joined(*model.with_graph(modality, nodes, keys, keep), model.label_vote) for nodes, keys in parts]
+    return Embeddings(torch.cat(batches))
 
 
 def _nodes(model: MCRDGN, modality: str, inputs: Inputs) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ def test_context_is_that_of_its_pairs_and_made_anew_when_it_is_filled() -> None:
 
 def test_a_checkpoint_holds_it_as_tensors(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    bank, other = (Bank(pairs=10, nodes=3, dim=4, seen=(5, 6)) for _ in range(2))
+    bank, other = (Bank(pairs=10, nodes=3, dim=4, keys=(5, 6)) for _ in range(2))
     bank.fill(torch.arange(6), unit(6, 3, 4), unit(6, 3, 4), (unit(6, 3, 5), unit(6, 3, 6)))
     torch.save(bank.state_dict(), tmp_path / "bank.pt")
     assert other.context(2, "all") is None
@@ -63,7 +63,7 @@ def test_a_checkpoint_holds_it_as_tensors(tmp_path: Path) -> None:
     made, expected = other.context(2, "all"), bank.context(2, "all")
     assert made is not None and expected is not None
     assert torch.equal(made.neighbours.node, expected.neighbours.node)
-    assert made.seen[0].shape == (36, 5) and made.seen[1].shape == (36, 6)
+    assert made.keys[0].shape == (36, 5) and made.keys[1].shape == (36, 6)
     # Weights that are loaded over a filled bank replace what was found in it.
-    other.load_state_dict(Bank(pairs=10, nodes=3, dim=4, seen=(5, 6)).state_dict())
+    other.load_state_dict(Bank(pairs=10, nodes=3, dim=4, keys=(5, 6)).state_dict())
     assert other.context(2, "all") is None

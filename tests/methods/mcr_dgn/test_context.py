@@ -177,7 +177,7 @@ def test_not_mutual_is_not_connected() -> None:
 def test_looked_at_by_something_else_than_the_nodes() -> None:
     """Images look at nodes by one space, texts by another: as if they were in two contexts."""
     nodes, of_images, of_texts = Nodes(unit(20), ITEM, IMAGES), unit(20, 5), unit(20, 7)
-    edges = as_dict(Context(nodes, 3, seen=(of_images, of_texts)).edges())
+    edges = as_dict(Context(nodes, 3, keys=(of_images, of_texts)).edges())
     for kind, seen, part in ((0, of_images, slice(0, IMAGES)), (3, of_texts, slice(IMAGES, 20))):
         own = Nodes(seen, ITEM, IMAGES)
         expected = slow(seen, ITEM, IMAGES, own, 3, "mutual", "intra")
@@ -200,6 +200,6 @@ def test_of_nodes_that_are_equally_near_rounding_chooses_none() -> None:
         shaken = normalize(target + 1e-7 * torch.randn_like(target), dim=1)
         # Products of other shapes round in other ways, and not all columns alike.
         noise = 1e-7 * torch.randn(len(nodes), 6)
-        found.seen = (nodes.vectors + noise, nodes.vectors + noise)
+        found.keys = (nodes.vectors + noise, nodes.vectors + noise)
         sets.add(tuple(sorted(found.nearest((target[:0], shaken), own_images(item)).node[0, 1].tolist())))
     assert len(sets) == 1

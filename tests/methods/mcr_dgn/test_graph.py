@@ -56,8 +56,8 @@ def test_layer_is_attention_and_a_relational_graph_convolution(attention: Attent
                 if attention == "gatv2":
                     kind = [float(EDGES.kind[e] == kind) for kind in range(4)]
                     features = torch.tensor([EDGES.cosine[e], EDGES.jaccard[e], *kind])
-                    hidden = made.of_target(targets[target]) + made.of_source(sources[EDGES.source[e]])
-                    logit += made.score(leaky_relu(hidden + made.of_edge(features), 0.2)).item()
+                    hidden = made.target_map(targets[target]) + made.source_map(sources[EDGES.source[e]])
+                    logit += made.score(leaky_relu(hidden + made.edge_map(features), 0.2)).item()
                 logits[e] = logit
             total = sum(math.exp(logit) for logit in logits.values())
             relation = 2 * (target > 0) + modality  # the first target is a node of an image
@@ -142,7 +142,7 @@ def test_when_edges_are_found() -> None:
 def test_a_static_graph_is_found_by_what_its_pairs_were_before_the_projection() -> None:
     image, text, item = batch()
     seen = unit(len(PAIRS), 2, 4), unit(len(PAIRS), 2, 5)
-    context = pair_context(PAIRS, image, text, 3, seen=seen)
+    context = pair_context(PAIRS, image, text, 3, keys=seen)
     flat = seen[0].flatten(0, 1), seen[1].flatten(0, 1)
     done = graph(update="static")(torch.cat([image, text]).flatten(0, 1), context, own_images(item), flat)
     assert torch.equal(done[0].edges.source, done[1].edges.source)
