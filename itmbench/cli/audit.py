@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from itmbench.cli.arguments import import_from_here
+from itmbench.cli.fit import short_help
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
@@ -15,18 +17,23 @@ from itmbench.runner.audit import audit
 from itmbench.runner.lightning import MatcherCLI
 from itmbench.runner.progress import quiet
 
+SUMMARY = "Check, on a method with or without a checkpoint, that its test numbers use nothing that they must not use."
+EXAMPLE = "itmbench audit --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
+OPTIONS = "  --images 300                       most images of the test split to use"
 
-def audit_command(arguments: Sequence[str]) -> int:
-    """Run the audit and print a line a check.
 
-    Args:
-        arguments: those of ``itmbench test``, and ``--images``.
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run the audit and print a line for each check.
 
     Returns:
         1 if a check fails, else 0.
     """
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(short_help(command, SUMMARY, EXAMPLE, OPTIONS))
+        return 0
+    import_from_here()
     cli = AuditCLI(["test", *arguments])
-    if not cli.trainer.is_global_zero:  # the first process says it
+    if not cli.trainer.is_global_zero:
         return 0
     return 0 if all(finding.passed for finding in cli.findings) else 1
 

@@ -1,53 +1,72 @@
-"""``itmbench data prepare|verify NAME --root DIR``: a dataset checked, or made ready, before any training."""
+"""``itmbench data prepare|verify NAME``: prepare or check a dataset before any training."""
 
+import argparse
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from itmbench.data.corpus import Corpus, ImageFiles
+from itmbench.cli.arguments import Parser
 from itmbench.errors import InputError
 from itmbench.runner import registry
 
+if TYPE_CHECKING:
+    from itmbench.data.corpus import Corpus, ImageFiles
 
-def data(action: str, name: str, arguments: Sequence[str]) -> int:
-    """Read a dataset, print its counts beside the published ones; ``verify`` decodes every image as well.
+SHOWN = 20
+"""Unreadable images that are listed."""
 
-    Args:
-        action: "prepare" (render or parse it, and fill the cache) or "verify".
-        name: a dataset of ``itmbench list``.
-        arguments: options of that dataset, such as ``--root DIR``.
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Read a dataset and print its counts beside the published ones; ``verify`` also decodes every image.
 
     Returns:
-        0 if all is well.
+        0.
 
     Raises:
-        InputError: there is no such dataset, an option is wrong, or the dataset is.
+        InputError: there is no such dataset, an option is wrong, or the dataset is damaged.
     """
-    dataset = registry.find("datasets", name).load()
-    parser = ArgumentParser(prog=f"itmbench data {action} {name}", exit_on_error=False)
-    parser.add_class_arguments(dataset, as_positional=False)
+    parser = Parser(
+        prog=f"itmbench {command}",
+        description="Read a dataset, render or parse it into the cache, and print its counts beside the published "
+        "ones. verify also decodes every image.",
+        example="itmbench data verify captions --root data/flickr30k\nitmbench data prepare flickr30k-mini\n"
+        "itmbench data verify captions --help    # the dataset's own options",
+    )
+    parser.add_argument("action", choices=["prepare", "verify"])
+    parser.add_argument("name", metavar="NAME", help="a dataset of `itmbench list`")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="its own, such as --root DIR")
+    options = parser.parse_args(arguments)
+    entry = registry.find("datasets", options.name)
+
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from itmbench.data.corpus import ImageFiles
+
+    dataset = entry.load()
+    prog = f"itmbench data {options.action} {options.name}"
+    dataset_parser = ArgumentParser(prog=prog, exit_on_error=False)
+    dataset_parser.add_class_arguments(dataset, as_positional=False)
     try:
-        options = parser.parse_args(list(arguments))
+        arguments_of_dataset = dataset_parser.parse_args(options.options).as_dict()
     except ArgumentError as error:
-        raise InputError(f"itmbench data {action} {name}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{prog}: {' '.join(str(error).split())}") from None
     started = time.perf_counter()
-    corpus: Corpus = dataset(**options.as_dict()).corpus
+    corpus: Corpus = dataset(**arguments_of_dataset).corpus
     print(describe(corpus))
-    if action == "verify" and isinstance(corpus.images, ImageFiles):
-        bad = _unreadable(corpus.images)
-        for line in bad[:20]:
-            print(line)
-        if bad:
-            raise InputError(f"{corpus.name}: {len(bad)} of {len(corpus.images):,} images cannot be read; replace them")
-        print(f"all {len(corpus.images):,} images can be read")
-    print(f"{action}: done in {time.perf_counter() - started:.1f} s")
+    if options.action == "verify" and isinstance(corpus.images, ImageFiles):
+        problems = _unreadable(corpus.images)
+        print("".join(f"{problem}\n" for problem in problems[:SHOWN]), end="")
+        total = len(corpus.images)
+        if problems:
+            raise InputError(f"{corpus.name}: {len(problems)} of {total:,} images cannot be read; replace them")
+        print(f"all {total:,} images can be read")
+    print(f"{options.action}: done in {time.perf_counter() - started:.1f} s")
     return 0
 
 
-def describe(corpus: Corpus) -> str:
-    """Lines with the name, the fingerprint and the counts found, beside the published ones where they are known."""
+def describe(corpus: "Corpus") -> str:
+    """Lines with the name, the fingerprint and the counts, beside the published counts where there are any."""
     lines = [f"{corpus.name}  fingerprint {corpus.fingerprint}"]
     for count in corpus.counts:
         published = "" if count.published is None else f"   published {count.published:>9,}"
@@ -58,8 +77,8 @@ def describe(corpus: Corpus) -> str:
     return "\n".join(lines)
 
 
-def _unreadable(images: ImageFiles) -> list[str]:
-    """What is wrong with the images that cannot be decoded, a line each."""
+def _unreadable(images: "ImageFiles") -> list[str]:
+    """One line for each image that cannot be decoded."""
 
     def problem(row: int) -> str | None:
         try:

@@ -13,6 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from itmbench.cli.arguments import import_from_here
+from itmbench.cli.fit import short_help
 from itmbench.data.corpus import Corpus, Rows, Strings
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import Embeddings
@@ -25,6 +27,13 @@ from itmbench.methods.mcr_dgn.module import MCRDGN
 from itmbench.runner.lightning import MatcherCLI
 from itmbench.runner.progress import quiet
 
+SUMMARY = "Show which training items test items attend to in MCR-DGN's graph, and whether removing those edges hurts."
+EXAMPLE = "itmbench explain --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --items im1,t3"
+OPTIONS = """\
+  --items ID,…                       test images and texts to explain (default: three images and their first texts)
+  --top 5                            training items shown for each
+  --draws 3                          random draws of edges to compare the deletion with
+  --out FILE                         JSON file to write everything to"""
 FEW = 3
 """Query images that are explained, each with its first text, where none are named."""
 SHOWN = 70
@@ -48,18 +57,19 @@ class Explained:
     sees: list[dict[str, Any]]
 
 
-def explain_command(arguments: Sequence[str]) -> int:
+def run(command: str, arguments: Sequence[str]) -> int:
     """Explain items and measure the deletion gap.
-
-    Args:
-        arguments: those of ``itmbench test``, ``--items``, ``--top``, ``--draws`` and ``--out``.
 
     Returns:
         0.
 
     Raises:
-        InputError: the method has no graph, an id is unknown, or the checkpoint is of other data.
+        InputError: the method has no graph, an id is unknown, or the checkpoint was trained on other data.
     """
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(short_help(command, SUMMARY, EXAMPLE, OPTIONS))
+        return 0
+    import_from_here()
     ExplainCLI(["test", *arguments])
     return 0
 

@@ -1,64 +1,88 @@
-"""``itmbench results``: what is in the store, cell by cell."""
+"""``itmbench results``: list, show, remove or merge the cells of a results folder."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
 from typing import Any
 
-import pandas as pd
-
-from itmbench import store
+from itmbench.cli.arguments import Parser, add_results_folder
 from itmbench.errors import InputError
-from itmbench.report.columns import find
-from itmbench.report.words import in_words
 
 FILTERS = ("benchmark", "dataset", "method", "seed")
+EXAMPLE = """\
+itmbench results list --only method=sedra,seed=0
+itmbench results show mini/flickr30k-mini/sedra/seed0
+itmbench results merge results-of-another-machine"""
 
 
-def list_cells(root: str, only: str) -> int:
-    """Print a line a cell: what it is, its objective, when it ended, and its folder below the results.
-
-    Args:
-        root: the results folder.
-        only: keep cells that match all of ``key=value`` pairs, comma-separated; keys are benchmark, dataset, method
-            and seed.
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run one of the four actions.
 
     Returns:
-        0.
+        1 if cells to merge are in conflict with others, else 0.
 
     Raises:
-        InputError: there is no such folder, a result in it cannot be read, or a filter is wrong.
+        InputError: a folder, a cell or a filter is wrong.
     """
-    wanted = [pair.partition("=")[::2] for pair in only.split(",") if pair]
+    parser = Parser(
+        prog=f"itmbench {command}", description="What a results folder holds, cell by cell.", example=EXAMPLE
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="print a line for each cell")
+    listing.add_argument("--only", default="", metavar="KEY=NAME,…", help="such as benchmark=mini,method=scan,seed=0")
+    listing.set_defaults(action=list_cells)
+    for name, action, summary in (
+        ("show", show_cells, "print everything that is recorded of a cell"),
+        ("rm", remove_cells, "remove cells without asking"),
+    ):
+        subparser = actions.add_parser(name, help=summary)
+        subparser.add_argument("cells", nargs="+", metavar="CELL", help="its folder as `list` prints it")
+        subparser.set_defaults(action=action)
+    merge = actions.add_parser("merge", help="add the cells of another results folder; change none here")
+    merge.add_argument("other", metavar="DIR", help="the other folder")
+    merge.set_defaults(action=merge_results)
+    for subparser in actions.choices.values():
+        add_results_folder(subparser)
+    options = parser.parse_args(arguments)
+    return int(options.action(options))
+
+
+def list_cells(options: argparse.Namespace) -> int:
+    """Print a line for each cell: benchmark, dataset, method, seed, objective, end, and folder below the results."""
+    import pandas as pd
+
+    from itmbench import store
+    from itmbench.report.columns import find
+
+    wanted = [pair.partition("=")[::2] for pair in options.only.split(",") if pair]
     if wrong := [key for key, _ in wanted if key not in FILTERS]:
         raise InputError(f"--only {wrong[0]}: not one of {', '.join(FILTERS)}; write such as --only method=scan,seed=0")
     rows = []
-    for folder, result in store.results(root):
+    for folder, result in store.results(options.results):
         if all(str(getattr(result, key)) == value for key, value in wanted):
             objective = result.protocol["objective"]
+            value = result.metrics[objective]
+            shown = next((column.show(value) for _, column in find([objective]).values()), f"{value:.4f}")
             rows.append(
                 {
                     **{key: getattr(result, key) for key in FILTERS},
-                    "objective": f"{objective} {_shown(objective, result.metrics[objective])}",
+                    "objective": f"{objective} {shown}",
                     "finished": result.finished[:16].replace("T", " "),
-                    "folder": folder.relative_to(root).as_posix(),
+                    "folder": folder.relative_to(options.results).as_posix(),
                 }
             )
-    print(pd.DataFrame(rows).to_string(index=False) if rows else f"{root}: no such cells")
+    print(pd.DataFrame(rows).to_string(index=False) if rows else f"{options.results}: no such cells")
     return 0
 
 
-def show_cells(root: str, cells: Sequence[str]) -> int:
-    """Print everything that is known of some cells.
+def show_cells(options: argparse.Namespace) -> int:
+    """Print everything that is recorded of some cells."""
+    from itmbench import store
+    from itmbench.report.words import in_words
 
-    Returns:
-        0.
-
-    Raises:
-        InputError: one of them is not in the results, or cannot be read.
-    """
-    for folder in [store.cell_folder(root, cell) for cell in cells]:
+    for folder in [store.cell_folder(options.results, cell) for cell in options.cells]:
         result = store.Result.load(folder)
         print(folder)
         for name, value in asdict(result).items():
@@ -72,30 +96,20 @@ def show_cells(root: str, cells: Sequence[str]) -> int:
     return 0
 
 
-def remove_cells(root: str, cells: Sequence[str]) -> int:
-    """Remove some cells and say so; none is removed if one of them does not exist.
+def remove_cells(options: argparse.Namespace) -> int:
+    """Remove some cells; if one of them does not exist, none is removed."""
+    from itmbench import store
 
-    Returns:
-        0.
-
-    Raises:
-        InputError: one of them is not in the results.
-    """
-    for folder in dict.fromkeys(store.cell_folder(root, cell) for cell in cells):
-        print(f"removed {store.remove(root, str(folder))}")
+    for folder in dict.fromkeys(store.cell_folder(options.results, cell) for cell in options.cells):
+        print(f"removed {store.remove(options.results, str(folder))}")
     return 0
 
 
-def merge_results(root: str, other: str) -> int:
-    """Add the cells of another results folder, and say what became of each.
+def merge_results(options: argparse.Namespace) -> int:
+    """Add the cells of another results folder; 1 if another result already takes the place of one."""
+    from itmbench import store
 
-    Returns:
-        1 if the place of a cell is taken by another result, else 0.
-
-    Raises:
-        InputError: the other folder cannot be merged.
-    """
-    merged = store.merge(root, other)
+    merged = store.merge(options.results, options.other)
     for place in merged.copied:
         print(f"added {place}")
     print(f"{len(merged.copied)} added, {len(merged.equal)} here already, {len(merged.conflicts)} in conflict")
@@ -104,15 +118,8 @@ def merge_results(root: str, other: str) -> int:
     return 1 if merged.conflicts else 0
 
 
-def _shown(metric: str, value: float) -> str:
-    """A value as the tables print it; as it is where they do not."""
-    for _, column in find([metric]).values():
-        return column.show(value)
-    return f"{value:.4f}"
-
-
 def _lines(name: str, value: Any) -> list[str]:
-    """A field of a result: one line, or a heading and a line an entry."""
+    """A field of a result: one line, or a heading and a line for each entry."""
     if not isinstance(value, dict):
         return [f"{name:<26} {value}"]
     return [name, *(f"  {key:<24} {_inline(entry)}" for key, entry in value.items())]

@@ -175,6 +175,20 @@ class MatcherCLI(LightningCLI):
             print(f"  itmbench test --config {config} --ckpt_path {best.best_model_path}")
 
 
+class PrintConfigCLI(MatcherCLI):
+    """Prints the parsed options as YAML in place of running the command."""
+
+    def before_instantiate_classes(self) -> None:
+        """Print, and end here.
+
+        Raises:
+            SystemExit: always, with code 0.
+        """
+        config = self.config[self.subcommand]
+        print(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True), end="")
+        raise SystemExit(0)
+
+
 class CellCLI(MatcherCLI):
     """The parsed config of a benchmark cell, with its data; ``make`` builds the rest that it names.
 

@@ -1,4 +1,4 @@
-"""Methods and datasets by name: those of this package and of any other that declares an entry point."""
+"""Methods, datasets and benchmarks by name: those of this package, and classes that others declare as entry points."""
 
 import ast
 import importlib.util
@@ -11,11 +11,12 @@ from pathlib import Path
 from itmbench.errors import InputError
 
 GROUPS = ("methods", "datasets")
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered class: its short name and where it is (``package.module:Class``)."""
+    """A registered class: its short name and its location (``package.module:Class``)."""
 
     group: str
     name: str
@@ -37,16 +38,15 @@ class Entry:
             ) from error
 
     def summary(self) -> str:
-        """First line of the class's docstring, read from the source, so that listing imports nothing."""
-        module, _, attribute = self.target.partition(":")
-        for node in ast.walk(ast.parse(_source(module))):
-            if isinstance(node, ast.ClassDef) and node.name == attribute:
-                return (ast.get_docstring(node) or "").partition("\n")[0]
-        return (inspect.getdoc(self.load()) or "").partition("\n")[0]
+        """First line of the class's docstring, read from the source, so that listing imports nothing heavy."""
+        module, _, name = self.target.partition(":")
+        definition = _find_class(module, name)
+        docstring = ast.get_docstring(definition) if definition else inspect.getdoc(self.load())
+        return (docstring or "").partition("\n")[0]
 
 
 def entries(group: str) -> Iterator[Entry]:
-    """All entries of a group ("methods" or "datasets"), by name."""
+    """All entries of a group ("methods" or "datasets"), sorted by name."""
     for point in sorted(entry_points(group=f"itmbench.{group}"), key=lambda point: point.name):
         yield Entry(group, point.name, point.value)
 
@@ -55,7 +55,7 @@ def find(group: str, name: str) -> Entry:
     """The entry of that name.
 
     Raises:
-        InputError: there is none; the message lists what there is.
+        InputError: there is none; the message lists the names.
     """
     known = {entry.name: entry for entry in entries(group)}
     if name not in known:
@@ -70,7 +70,44 @@ def load_all() -> None:
             entry.load()
 
 
-def _source(module: str) -> str:
-    """Source text of a module; empty where it has none (a package written in another way)."""
-    spec = importlib.util.find_spec(module)
-    return Path(spec.origin).read_text() if spec is not None and spec.origin else ""
+def benchmarks_folder() -> Path:
+    """The packaged YAML files: inside the installed package, or beside it in a source checkout."""
+    packaged = _PACKAGE / "benchmarks"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "benchmarks"
+
+
+def benchmarks() -> dict[str, Path]:
+    """The packaged benchmark files by name, such as "mini" or "ablations/sedra"."""
+    folder = benchmarks_folder()
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    return {name: path for name, path in files.items() if not name.startswith("configs/")}
+
+
+def find_benchmark(spec: str | Path) -> Path:
+    """A benchmark file, given by its path or, for the packaged ones, by name.
+
+    Raises:
+        InputError: there is neither; the message lists the names.
+    """
+    if Path(spec).is_file():
+        return Path(spec)
+    packaged = benchmarks()
+    if str(spec) not in packaged:
+        raise InputError(f"{spec}: no such file or benchmark; give a YAML file or one of {', '.join(packaged)}")
+    return packaged[str(spec)]
+
+
+def _find_class(module: str, name: str) -> ast.ClassDef | None:
+    """The definition of a class in a module or where the module imports it from; None if no source shows it."""
+    package, *below = module.split(".")
+    spec = importlib.util.find_spec(package)  # of a module inside a package, this would import the package
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent.joinpath(*below) if below else Path(spec.origin)
+    source = next((file for file in (path, path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if source else ():
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node
+        if isinstance(node, ast.ImportFrom) and node.module and name in (alias.name for alias in node.names):
+            return _find_class(node.module, name)
+    return None

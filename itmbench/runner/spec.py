@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from itmbench.errors import InputError, InputErrors
+from itmbench.runner.registry import find_benchmark
 
 Config = dict[str, Any]
 KEYS = {"name", "datasets", "methods", "seeds", "config", "overrides", "leave_out"}
@@ -42,14 +43,14 @@ def plan(path: str | Path, only: str = "") -> list[Cell]:
     ``{dataset: …, method: …}`` that are not defined, or not wanted.
 
     Args:
-        path: the benchmark file.
+        path: the benchmark file, or the name of a packaged one.
         only: keep cells that match all of ``key=value`` pairs, comma-separated; keys are dataset, method and seed.
 
     Raises:
         InputErrors: files are missing or malformed, keys or names are unknown; a line for each.
         InputError: nothing is left.
     """
-    path = Path(path)
+    path = find_benchmark(path)
     spec = _mapping(path, load_yaml(path))
     if wrong := [*_wrong_keys(path, spec)]:
         raise InputErrors(wrong)

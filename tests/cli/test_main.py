@@ -1,6 +1,8 @@
-"""The command line as its users meet it: the journeys, and one line for what is wrong."""
+"""The command line as users meet it: help, LightningCLI's commands end to end, and one line for every wrong input."""
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from itmbench.cli.main import main
+from itmbench.cli.fit import OPTIONS
+from itmbench.cli.main import COMMANDS, main
 
 TINY_IMAGE = (
     "{class_path: TimmImageEncoder, init_args: {image_size: 32, train_crop: 1.0, "
@@ -31,10 +35,45 @@ def arguments(folder: Path, *more: str) -> list[str]:
     ]
 
 
+def helped(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """What a command prints before it ends with code 0, by returning or through argparse."""
+    with contextlib.suppress(SystemExit):
+        assert main(command) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, command, "--help")
+    assert len(text.splitlines()) < 60
+    assert f"\n  itmbench {command} " in text.partition("example:")[2] or command == "list"
+    assert f"  {command} " in helped(capsys, "--help")
+
+
+def test_every_option_in_the_help_of_fit_is_one_that_fit_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    given = dict(re.findall(r"(--[a-z_.]+) ([\w./-]+)", OPTIONS)) | {"--trainer.logger.project": "p"}
+    assert {"--model.lr", "--model.image.image_size", "--model.loss", "--trainer.logger", "--model.image"} <= {*given}
+    assert given.pop("--config") == given.pop("--ckpt_path") == "FILE"
+    given["--data"] = "KarpathyCaptions"
+    options = [word for option in given.items() for word in option]
+    config = yaml.safe_load(helped(capsys, "fit", *options, "--print_config"))
+    for option, value in given.items():
+        entry = config
+        for key in option.removeprefix("--").split("."):
+            entry = entry.get("init_args", entry)[key]
+        shown = entry["class_path"].rpartition(".")[2] if isinstance(entry, dict) else entry
+        assert shown == yaml.safe_load(value) or float(shown) == float(value), option
+
+
+def test_the_full_help_and_that_of_a_method_are_a_call_away(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--trainer.accumulate_grad_batches" in helped(capsys, "fit", "--help-all")
+    assert "--model.lr LR" in helped(capsys, "fit", "--model.help", "SEDRA")
+
+
 def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *arguments(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    hint = next(line for line in said.splitlines() if "itmbench test --config" in line).split()
+    output = capsys.readouterr().out
+    hint = next(line for line in output.splitlines() if "itmbench test --config" in line).split()
     config, checkpoint = Path(hint[3]), Path(hint[5])
     assert config.exists() and checkpoint.name == "best.ckpt"
     torch.load(checkpoint, weights_only=True)
@@ -44,7 +83,7 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
     lines = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.startswith("  ")}
     assert table.startswith("toy, test: caption-retrieval, version 1")
     assert lines["i2t/R@1"][1:] == ["random", "order", "0.0625"]
-    assert float(lines["rSum"][0]) > 400  # 16 pictures of 16 kinds; chance is about 190
+    assert float(lines["rSum"][0]) > 400  # 16 pictures of 16 kinds; random chance is about 190
 
     assert main(["predict", *hint[2:], "--embeddings.folder=vectors"]) == 0
     images, texts, owner = (np.load(tmp_path / "vectors" / f"{n}.npy") for n in ("images", "texts", "text_to_image"))
@@ -58,17 +97,13 @@ def test_an_offline_tracker_takes_the_curves(tmp_path: Path) -> None:
     options = arguments(tmp_path, "--trainer.max_epochs=1", f"--trainer.logger={logger}")
     # A process of its own: the tracker writes when its process ends.
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    subprocess.run(
-        [sys.executable, "-m", "itmbench", "fit", *options],
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        check=True,
-    )
+    command = [sys.executable, "-m", "itmbench", "fit", *options]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, check=True)
     run = next((tmp_path / "wandb").glob("offline-run-*"))
     assert next(run.glob("*.wandb")).stat().st_size > 1000
 
 
-def test_resume_goes_on_from_the_last_epoch(tmp_path: Path) -> None:
+def test_fit_resumes_from_the_last_epoch(tmp_path: Path) -> None:
     kept = [f"--{which}.dirpath={tmp_path / 'kept'}" for which in ("best", "last")]
     last = tmp_path / "kept" / "last.ckpt"
     # A rate of 0 never improves, so the best stays the first; the last must still move on.
@@ -77,6 +112,26 @@ def test_resume_goes_on_from_the_last_epoch(tmp_path: Path) -> None:
     assert torch.load(last, weights_only=True)["global_step"] == 24
     assert main([*command, "--trainer.max_epochs=3", f"--ckpt_path={last}"]) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 36
+
+
+def test_only_commands_that_resume_say_so_when_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for target in ("toy.ToyData.read", "itmbench.runner.run.plan", "itmbench.store.load_results"):
+        monkeypatch.setattr(target, interrupt)
+    expected = {
+        "fit": "interrupted; resume with --ckpt_path and the last.ckpt of this run",
+        "test": "interrupted",
+        "bench": "interrupted; the same command resumes from the last finished epoch",
+        "report": "interrupted",
+    }
+    for command, message in expected.items():
+        options = {"bench": ["mini", "--results", str(tmp_path)], "report": []}.get(command, arguments(tmp_path))
+        assert main([command, *options]) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == f"itmbench: {message}"
 
 
 def test_audit_prints_a_line_a_check_and_writes_nothing(
@@ -93,8 +148,7 @@ def test_audit_prints_a_line_a_check_and_writes_nothing(
 
 
 def test_audit_of_a_leaky_checkpoint_ends_with_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = arguments(tmp_path)
-    leaky = [option.replace("=DualEncoder", "=toy_leaks.Counting") for option in options]
+    leaky = [option.replace("=DualEncoder", "=toy_leaks.Counting") for option in arguments(tmp_path)]
     best = f"--best.dirpath={tmp_path}"
     assert main(["fit", *leaky, best, "--trainer.max_epochs=1", "--data.copies=1"]) == 0
     capsys.readouterr()
@@ -104,44 +158,40 @@ def test_audit_of_a_leaky_checkpoint_ends_with_code_1(tmp_path: Path, capsys: py
     assert [line.split()[0] for line in lines if "FAIL" in line] == ["frozen"]
 
 
+MINI = "--data MirFlickrMini"
 WRONG = {
-    "no such method": (["fit", "--model=NoSuch", "--data=Flickr30KMini"], "NoSuch"),
-    "no such option": (["fit", "--model=DualEncoder", "--model.colour=1", "--data=Flickr30KMini"], "colour"),
-    "no such dataset folder": (
-        ["fit", "--model=DualEncoder", "--data=KarpathyCaptions", "--data.root=nowhere", "--trainer.accelerator=cpu"],
-        "nowhere",
-    ),
-    "no such checkpoint": (
-        ["audit", "--model=DualEncoder", "--data=Flickr30KMini", "--ckpt_path=nowhere.ckpt"],
-        "nowhere.ckpt: no such checkpoint",
-    ),
-    "no such checkpoint by name": (
-        ["test", "--model=DualEncoder", "--data=Flickr30KMini", "--ckpt_path=best"],
-        "best: no such checkpoint",
-    ),
-    "a folder as checkpoint": (
-        ["test", "--model=DualEncoder", "--data=Flickr30KMini", "--ckpt_path=."],
-        ".: no such checkpoint",
-    ),
-    "no such benchmark": (["bench", "nowhere.yaml"], "nowhere.yaml: no such file"),
-    "no results": (["report", "--results", "nowhere"], "nowhere: no such results folder"),
-    "no such corpus": (
-        ["data", "verify", "nothing"],
-        "nothing: no such name among the datasets; choose one of captions",
-    ),
-    "no root": (["data", "verify", "captions"], "root"),
-    "wrong root": (["data", "verify", "mirflickr25k", "--root", "nowhere"], "nowhere"),
+    "benhc": "benhc: no such command; give one of bench, fit, ",
+    "bench": "bench: the following arguments are required: NAME|FILE; see itmbench bench --help",
+    "bench mini --device 2": "bench: unrecognized arguments: --device 2; see itmbench bench --help",
+    "bench nowhere": "nowhere: no such file or benchmark; give a YAML file or one of ablations/mcr_dgn, ",
+    "results": "results: the following arguments are required: ACTION; see itmbench results --help",
+    "report --results nowhere": "nowhere: no such results folder",
+    "data verify nothing": "nothing: no such name among the datasets; choose one of captions",
+    "data verify captions": "itmbench data verify captions: ",
+    "data verify mirflickr25k --root nowhere": "",
+    "fit --model DualEncoder --data KarpathyCaptions --data.root nowhere --trainer.accelerator cpu": "",
+    f"audit --model DualEncoder {MINI} --ckpt_path nowhere.ckpt": "nowhere.ckpt: no such checkpoint",
+    f"test --model DualEncoder {MINI} --ckpt_path best": "best: no such checkpoint",
+    f"test --model DualEncoder {MINI} --ckpt_path .": ".: no such checkpoint",
+    f"fit {MINI} --model SEDRAA": "model: there is no SEDRAA; give one of CCA, CLIP, ",
+    f"fit {MINI} --model SEDRA --model.dimm 3": "model: SEDRA: Option 'dimm' is not accepted",
+    f"fit {MINI} --model SEDRA --model.dim abc": "model.dim: abc is no int",
+    f"fit {MINI} --model SEDRA --model.loss Info": "model.loss: there is no Info; give one of InfoNCE, TripletLoss, ",
+    f"fit {MINI} --model SEDRA --data Foo": "data: there is no Foo; give one of KarpathyCaptions, ",
+    f"fit {MINI} --model no_module.X": "model: X: No module named 'no_module'",
+    f"fit {MINI} --model SEDRA --trainer.max_epochs x": "trainer.max_epochs: x is none of int, ",
+    f"fit {MINI} --model SEDRA --trainer.devices 0": "trainer: ",
+    f"fit {MINI} --model SEDRA --data.batch_size 0": "data.batch_size: 0 is too few; give 1 or more",
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_input_is_one_line_and_exit_code_2(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command, message = WRONG[kind]
-    assert main(command) == 2
+@pytest.mark.parametrize("command", WRONG)
+def test_wrong_input_is_one_short_line_and_exit_code_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    said = [line for line in lines if line.startswith("itmbench: ")]
-    assert len(said) == 1 and said[0] == lines[-1]
-    assert message in said[0]
+    assert [line for line in lines if line.startswith("itmbench: ")] == lines[-1:]
+    assert lines[-1].startswith(f"itmbench: {WRONG[command]}") and len(lines[-1]) < 300
+    assert WRONG[command] or "nowhere" in lines[-1]
     assert "Traceback" not in "".join(lines)
 
 
@@ -149,56 +199,34 @@ def test_an_unreadable_image_in_a_loader_process_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", *arguments(tmp_path, "--trainer.max_epochs=1")]) == 0
-    broken = "toy_broken.BrokenToyData"
     command = ["fit", *arguments(tmp_path, "--trainer.max_epochs=1", "--data.num_workers=1")]
-    command[command.index("--data=toy.ToyData")] = f"--data={broken}"
+    command[command.index("--data=toy.ToyData")] = "--data=toy_broken.BrokenToyData"
     assert main(command) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("itmbench: ") and "0.png: not a readable image" in last and "replace the file" in last
 
 
 def test_a_reader_that_stops_early_is_no_error() -> None:
-    command = f"{sys.executable} -u -m itmbench list | head -1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "methods:\n", "")
+    for unbuffered in ("-u", ""):
+        command = f"{sys.executable} {unbuffered} -m itmbench list | head -1"
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "methods:\n", "")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("--model SEDRAA", "model: there is no SEDRAA; give one of CCA, CLIP, "),
-        ("--model SEDRA --model.dimm 3", "model: SEDRA: Option 'dimm' is not accepted"),
-        ("--model SEDRA --model.dim abc", "model.dim: abc is no int"),
-        ("--model SEDRA --model.loss Info", "model.loss: there is no Info; give one of InfoNCE, TripletLoss, or "),
-        ("--model SEDRA --data Foo", "data: there is no Foo; give one of KarpathyCaptions, "),
-        ("--model no_module.X", "model: X: No module named 'no_module'"),
-        ("--model SEDRA --trainer.max_epochs x", "trainer.max_epochs: x is none of int, "),
-        ("--model SEDRA --trainer.devices 0", "trainer: "),
-        ("--model SEDRA --data.batch_size 0", "data.batch_size: 0 is too few; give 1 or more"),
-    ],
-)
-def test_a_wrong_option_is_told_in_a_short_line(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--data", "MirFlickrMini", *options.split()]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
-    assert len(lines) == 1 and lines[0].startswith(f"itmbench: {said}") and len(lines[0]) < 300
-
-
-@pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ("audit --images 1", "--images 1: give 2 or more"),
         ("predict --embeddings.folder FILE/below", "--embeddings.folder "),
     ],
 )
 def test_what_could_only_fail_at_the_end_is_told_at_the_start(
-    command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").touch()
-    encoders = ["--model.image", TINY_IMAGE, "--model.text", TINY_TEXT]
-    options = ["--model", "DualEncoder", *encoders, "--data", "toy.ToyData", "--data.root", str(tmp_path / "toy")]
     name, *rest = command.split()
-    assert main([name, *options, "--trainer.accelerator", "cpu", *rest]) == 2
+    assert main([name, *arguments(tmp_path), *rest]) == 2
     error = capsys.readouterr().err
     assert f"no --ckpt_path: {'test' if name == 'audit' else name} takes the model as it is built, untrained" in error
-    assert error.splitlines()[-1].startswith(f"itmbench: {said}")
+    assert error.splitlines()[-1].startswith(f"itmbench: {message}")

@@ -1,0 +1,74 @@
+"""``itmbench bench``: run what is missing of a benchmark, then print the tables and write the page."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from itmbench.cli.arguments import Parser, add_results_folder, import_from_here
+from itmbench.errors import InputError
+
+EXAMPLE = """\
+itmbench bench mini                                  # a packaged benchmark; `itmbench list` shows them
+itmbench bench my.yaml --only method=sedra,seed=0    # some cells of a file of your own
+itmbench bench paper --dry-run                       # what would run, and how long it would take"""
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run a benchmark.
+
+    Returns:
+        1 if a cell failed, else 0.
+
+    Raises:
+        InputError: the benchmark, a config, a dataset or an option is wrong.
+        KeyboardInterrupt: the user interrupted it.
+    """
+    parser = Parser(
+        prog=f"itmbench {command}",
+        description="Train and test every cell (method × dataset × seed) that has no result yet, print the tables of "
+        "all results and write them as a page.",
+        example=EXAMPLE,
+    )
+    parser.add_argument("spec", metavar="NAME|FILE", help="a packaged benchmark or a YAML file")
+    add_results_folder(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print what would run and how long it takes, and stop")
+    parser.add_argument("--force", action="store_true", help="run finished and failed cells again")
+    parser.add_argument("--retry-failed", action="store_true", help="run failed cells again")
+    parser.add_argument(
+        "--only", default="", metavar="KEY=NAME,…", help="such as dataset=flickr30k-mini,method=dual_infonce,seed=0"
+    )
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="run N cells at a time, each on one device")
+    parser.add_argument("--launcher", default="local", choices=["local", "slurm"], help="here, or as N Slurm jobs")
+    options = parser.parse_args(arguments)
+    if options.devices < 1:
+        raise InputError(f"--devices {options.devices}: give 1 or more")
+    if "LOCAL_RANK" in os.environ:
+        raise InputError("bench: starts its own processes; call it without torchrun (LOCAL_RANK is set)")
+    import_from_here()
+
+    from itmbench.runner.child import forget_launcher
+    from itmbench.runner.run import run as run_benchmark
+    from itmbench.store import load_results, results
+
+    forget_launcher()
+    try:
+        failed = run_benchmark(
+            options.spec,
+            options.results,
+            only=options.only,
+            dry_run=options.dry_run,
+            force=options.force,
+            retry_failed=options.retry_failed,
+            devices=options.devices,
+            launcher=options.launcher,
+        )
+    except (BrokenPipeError, KeyboardInterrupt) as error:
+        raise KeyboardInterrupt("the same command resumes from the last finished epoch") from error
+    if not options.dry_run and options.launcher == "local" and any(results(options.results)):
+        from itmbench.report.page import write_html
+        from itmbench.report.tables import print_tables
+
+        frame = load_results(options.results)
+        print_tables(frame)
+        print(f"As a page: {write_html(frame, Path(options.results, 'index.html'))}")
+    return 1 if failed else 0

@@ -1,0 +1,95 @@
+"""``itmbench fit|validate|test|predict``: LightningCLI, and a short help for those who do not know it."""
+
+from collections.abc import Sequence
+
+from itmbench.cli.arguments import import_from_here
+
+SUMMARIES = {
+    "fit": "Train a method on a dataset; the epoch that validates best is kept as best.ckpt, the last as last.ckpt.",
+    "validate": "Evaluate a checkpoint on the validation split.",
+    "test": "Evaluate a checkpoint on the test split.",
+    "predict": "Write the embeddings of the test split as matrices.",
+}
+EXAMPLES = {
+    "fit": "itmbench fit --model SEDRA --data Flickr30KMini --model.lr 5e-4 --trainer.max_epochs 5",
+    "validate": "itmbench validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
+    "test": "itmbench test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
+    "predict": "itmbench predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --embeddings.folder X",
+}
+OPTIONS = """\
+options that are changed most often, with example values:
+  --model SEDRA                      the method; `itmbench list` shows them, and module.Class names your own
+  --model.lr 0.001                   highest learning rate
+  --model.dim 256                    width of the common space
+  --model.loss TripletLoss           or InfoNCE; then --model.loss.margin 0.2 and the like
+  --model.image TimmImageEncoder     image backbone: any model of timm; then
+    --model.image.name vit_base_patch16_224 --model.image.pretrained true
+    --model.image.image_size 224     pixels of a side (64 from scratch if not given)
+    --model.image.freeze true        keep its weights
+  --model.text PretrainedTextEncoder text backbone: BERT and the like (from scratch if not given); then
+    --model.text.name bert-base-uncased
+  --data Flickr30KMini               the dataset; `itmbench list` shows them
+  --data.root data/flickr8k          its folder (not for the mini corpora)
+  --data.batch_size 128              pairs in a training batch, on each device
+  --trainer.max_epochs 20            length of training
+  --trainer.accelerator cpu          or gpu; --trainer.devices 8 for several GPUs
+  --trainer.precision bf16-mixed     mixed precision
+  --trainer.logger WandbLogger       or TensorBoardLogger, CSVLogger, false; then --trainer.logger.project NAME
+  --seed_everything 0                random seed
+  --config FILE                      options from a YAML file; later options win
+  --ckpt_path FILE                   checkpoint to evaluate, or (fit) to resume from
+"""
+MORE = """\
+more:
+  -v, -q                             print more, or only warnings and errors
+  itmbench fit --model.help SEDRA    all options of a method (--data.help NAME: of a dataset)
+  itmbench {command} --help-all
+                                     all options of the trainer and the checkpoints
+  itmbench {command} … --print_config
+                                     every option as YAML, with the values that will be used
+"""
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run a command of LightningCLI.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: an option, the dataset or the checkpoint is wrong.
+        KeyboardInterrupt: the user interrupted it.
+    """
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(short_help(command, SUMMARIES[command], EXAMPLES[command]))
+        return 0
+    import_from_here()
+
+    from itmbench.runner.lightning import MatcherCLI, PrintConfigCLI
+
+    options = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    if "--print_config" in options:
+        PrintConfigCLI(args=[command, *(option for option in options if option != "--print_config")])
+    try:
+        MatcherCLI(args=[command, *options])
+    except (KeyboardInterrupt, SystemExit) as error:
+        interrupted = isinstance(error, KeyboardInterrupt) or error.code == 1  # Lightning's answer to Ctrl-C
+        if not interrupted:
+            raise
+        resume = ["resume with --ckpt_path and the last.ckpt of this run"] if command == "fit" else []
+        raise KeyboardInterrupt(*resume) from error
+    return 0
+
+
+def short_help(command: str, summary: str, example: str, own: str = "") -> str:
+    """The help of a command that takes LightningCLI's options.
+
+    Args:
+        command: its name.
+        summary: what it does.
+        example: one command line.
+        own: options that only this command has, a line each.
+    """
+    usage = f"usage: itmbench {command} --model CLASS --data CLASS [--SECTION.OPTION VALUE …] [--config FILE …]"
+    own = f"options of {command}:\n{own}\n" if own else ""
+    return f"{usage}\n\n{summary}\n\nexample:\n  {example}\n\n{own}{OPTIONS}\n{MORE.format(command=command)}"
