@@ -1,23 +1,52 @@
-"""itmbench: a PyTorch Lightning benchmark suite for image-text matching and cross-modal retrieval."""
+"""itmbench: a PyTorch Lightning benchmark suite for image-text matching and cross-modal retrieval.
 
-from typing import TYPE_CHECKING
+The public names are imported on first use, so that ``import itmbench`` stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from itmbench.data.corpus import Corpus
+    from itmbench.data.datamodule import CorpusDataModule
+    from itmbench.encoders import Embeddings, Encoder
     from itmbench.evaluation import evaluate
-    from itmbench.store import load_results
+    from itmbench.methods.base import Matcher
+    from itmbench.runner.run import run
+    from itmbench.store.checkpoint import load
+    from itmbench.store.folder import load_results
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load_results"]
+_MODULE_OF = {
+    "Corpus": "itmbench.data.corpus",
+    "CorpusDataModule": "itmbench.data.datamodule",
+    "Embeddings": "itmbench.encoders",
+    "Encoder": "itmbench.encoders",
+    "Matcher": "itmbench.methods.base",
+    "evaluate": "itmbench.evaluation",
+    "load": "itmbench.store.checkpoint",
+    "load_results": "itmbench.store.folder",
+    "run": "itmbench.runner.run",
+}
+__all__ = [
+    "Corpus",
+    "CorpusDataModule",
+    "Embeddings",
+    "Encoder",
+    "Matcher",
+    "__version__",
+    "evaluate",
+    "load",
+    "load_results",
+    "run",
+]
 
 
-def __getattr__(name: str) -> object:
-    """Import what needs torch or pandas only on first use, so that ``import itmbench`` stays quick."""
-    if name == "evaluate":
-        from itmbench.evaluation import evaluate
-
-        return evaluate
-    if name == "load_results":
-        from itmbench.store import load_results
-
-        return load_results
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'itmbench' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 from PIL import Image
 
 from itmbench.data.corpus import Corpus, ImageFiles, Stage, Strings
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
+from itmbench.evaluation.protocol import Evaluation
+from itmbench.methods.base import KeepEvaluation, Matcher
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220), "yellow": (230, 220, 30)}
 GROUNDS = {"black": (10, 10, 10), "white": (245, 245, 245), "pink": (250, 150, 190), "cyan": (60, 220, 220)}
@@ -92,3 +95,13 @@ def toy_encoders() -> dict[str, TimmImageEncoder | ScratchTextEncoder]:
     tiny = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
     image = TimmImageEncoder(image_size=32, train_crop=1.0, model_args=tiny)
     return {"image": image, "text": ScratchTextEncoder(width=32, depth=1, heads=2, vocab_size=100)}
+
+
+def evaluation_of(trainer: L.Trainer, model: Matcher, data: CorpusDataModule) -> Evaluation:
+    """The evaluation of the test stage."""
+    kept = KeepEvaluation()
+    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
+    trainer.test(model, data, verbose=False)
+    trainer.callbacks.remove(kept)  # type: ignore[attr-defined]
+    assert kept.evaluation is not None
+    return kept.evaluation

@@ -153,7 +153,7 @@ def measured_deletion(model: MCRDGN, data: CorpusDataModule, draws: int) -> Dele
     def quality(image: Embeddings, text: Embeddings) -> float:
         rows = {modality: torch.cat(parts) for modality, parts in index.items()}
         encoded = {"image": [(rows["image"], image)], "text": [(rows["text"], text)], "probe": []}
-        return float(model.measure(encoded, "test").metrics[model.evaluated_by.objective])
+        return float(model.evaluate(model.tables(encoded, "test"), "test").metrics[model.evaluated_by.objective])
 
     return deletion(model, images, texts, quality, draws=draws)
 
@@ -207,11 +207,8 @@ def _explained(model: MCRDGN, corpus: Corpus, asked: dict[str, list[int]], top: 
         return {"modality": seen.modality, "id": name, "weight": seen.weight, "text": _words(corpus, row)}
 
     items = []
-    assert corpus.images is not None
     for modality, rows in asked.items():
-        encoder, items_of = (model.image, corpus.images) if modality == "image" else (model.text, corpus.texts)
-        source, processor = encoder.prepare(items_of, np.asarray(rows, dtype=np.int64))
-        inputs = processor([source[row] for row in rows], False) if rows else None
+        inputs = model.data.batch(modality, np.asarray(rows, dtype=np.int64)) if rows else None
         found = explain(model, modality, move_data_to_device(inputs, model.device)) if inputs else []
         for row, seen in zip(rows, found, strict=True):
             image = modality == "image"

@@ -159,6 +159,16 @@ class ProbeCollate:
         }
 
 
-def _short_first(texts: Sequence[str]) -> Rows:
-    """Places of texts by length."""
+def short_first(texts: Sequence[str]) -> Rows:
+    """Positions of texts in order of length, which keeps padding small."""
     return np.argsort([len(text) for text in texts], kind="stable")
+
+
+def loader_workers(wanted: int) -> int:
+    """Loader processes that may be started here: none where several processes train on CPUs.
+
+    Threads of gloo, their backend, briefly hold Python's lock after every exchange. A process forked at such a moment
+    waits forever for a lock that nobody holds (seen with Python 3.11).
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return 0 if distributed and "gloo" in torch.distributed.get_backend() else wanted

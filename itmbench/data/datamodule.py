@@ -3,13 +3,14 @@
 import copy
 import inspect
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from itmbench.data.batches import (
@@ -20,7 +21,8 @@ from itmbench.data.batches import (
     Pairs,
     ProbeCollate,
     Processor,
-    _short_first,
+    loader_workers,
+    short_first,
 )
 from itmbench.data.cache import cached
 from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
@@ -28,9 +30,23 @@ from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
 
-Prepare = Callable[[Any, Rows], tuple[Any, Processor]]
-"""(images or texts of a corpus, rows that will be loaded) -> what to load them from, and what makes batches of it; an
-encoder's ``prepare``."""
+
+@dataclass(frozen=True)
+class Sources:
+    """What the loaders read, by corpus row, and the processors that turn it into batches.
+
+    Args:
+        corpus: whose images and texts are loaded; what a frozen encoder gives stands in place of what it reads
+            (`itmbench.encoders.stored`).
+        image: makes batches of images.
+        text: makes batches of texts.
+        probes: perturbed captions, by their row in ``CorpusDataModule.probes``; None where no loader reads them.
+    """
+
+    corpus: Corpus
+    image: Processor
+    text: Processor
+    probes: Any = None
 
 
 class CorpusDataModule(L.LightningDataModule):
@@ -80,7 +96,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.shuffled_captions, self.corrupted_labels = shuffled_captions, corrupted_labels
         self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
         self._corpus: Corpus | None = None
-        self._prepare: tuple[Prepare, Prepare] | None = None
+        self._sources: Sources | None = None
         self._first_epoch = 0
 
     def read(self) -> Corpus:
@@ -120,10 +136,15 @@ class CorpusDataModule(L.LightningDataModule):
         """The same loaders over another corpus."""
         other = copy.copy(self)
         other._corpus = corpus
+        other.__dict__.pop("probes", None)
         return other
 
+    def prepare_data(self) -> None:
+        """Read the corpus in one process, which fills the cache for all others."""
+        _ = self.corpus
+
     def setup(self, stage: str) -> None:
-        """Read the corpus, so that what is wrong with it is said before any model runs."""
+        """Read the corpus, so that errors in it are reported before any model runs."""
         self._first_epoch = 0
         if self.corpus.images is None:
             raise InputError(
@@ -141,18 +162,22 @@ class CorpusDataModule(L.LightningDataModule):
         """Begin with the epoch that ``state_dict`` names."""
         self._first_epoch = state_dict["epoch"]
 
-    def attach(self, image: Prepare, text: Prepare) -> None:
-        """Take what says, when a loader is made, what to load images and texts from and what makes batches of them."""
-        self._prepare = image, text
+    @cached_property
+    def probes(self) -> Probes:
+        """Perturbed captions of the test images."""
+        return caption_probes(self.corpus, self.stage("test").images)
 
-    def training_texts(self) -> Rows:
+    def attach(self, sources: Sources) -> None:
+        """Say what the loaders are to read; called by the model's ``setup``."""
+        self._sources = sources
+
+    def training_texts(self, devices: int = 1) -> Rows:
         """Texts of the training images: one training pair each.
 
         Raises:
-            InputError: they do not fill one batch.
+            InputError: they do not fill one batch on every device.
         """
         pairs = self.corpus.texts_of(self.corpus.train)
-        devices = 1 if self.trainer is None else self.trainer.world_size
         if len(pairs) < self.batch_size * devices:
             each = f" on each of {devices} devices" if devices > 1 else ""
             raise InputError(
@@ -163,12 +188,10 @@ class CorpusDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Pairs of the training images with each of their texts, in random order; a last partial batch is dropped."""
-        pairs = self.training_texts()
-        prepare_image, prepare_text = self._attached()
-        images, image = prepare_image(self.corpus.images, self.corpus.train)
-        texts, text = prepare_text(self.corpus.texts, pairs)
-        collate = PairCollate(image, text, self.corpus.labels_trained_with)
-        dataset = Pairs(self.corpus, images, texts, pairs)
+        pairs = self.training_texts(1 if self.trainer is None else self.trainer.world_size)
+        sources = self.sources
+        collate = PairCollate(sources.image, sources.text, self.corpus.labels_trained_with)
+        dataset = Pairs(self.corpus, sources.corpus.images, sources.corpus.texts, pairs)
         return self._loader(dataset, collate, self.batch_size, sampler=self._order(dataset), drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -177,8 +200,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Images, then texts, of the test stage, then perturbed captions where there are any."""
-        probes = caption_probes(self.corpus, self.stage("test").images)
-        return [*self.eval_dataloaders("test"), *([self._probe_dataloader(probes)] if len(probes) else [])]
+        return [*self.eval_dataloaders("test"), *([self._probe_dataloader()] if len(self.probes) else [])]
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """Images, then texts, of the test stage."""
@@ -193,14 +215,24 @@ class CorpusDataModule(L.LightningDataModule):
         images = self.stage(name).images
         texts = self.corpus.texts_of(images)
         if isinstance(self.corpus.texts, Strings):
-            texts = texts[_short_first([self.corpus.texts[row] for row in texts])]
-        loaders = []
-        for modality, prepare, source, rows in zip(
-            ("image", "text"), self._attached(), (self.corpus.images, self.corpus.texts), (images, texts), strict=True
-        ):
-            items, processor = prepare(source, rows)
-            loaders.append(self._loader(Items(items, rows), ItemCollate(modality, processor), self.eval_batch_size))
-        return loaders
+            texts = texts[short_first([self.corpus.texts[row] for row in texts])]
+        return [
+            self._loader(Items(items, rows), collate, self.eval_batch_size)
+            for (items, collate), rows in zip(self._modalities(), (images, texts), strict=True)
+        ]
+
+    def batch(self, modality: str, rows: Rows) -> dict[str, Tensor]:
+        """One batch of the images or texts of some corpus rows, made in this process as evaluation makes it."""
+        items, collate = self._modalities()[modality == "text"]
+        return collate([(row, items[row]) for row in rows.tolist()])[modality]
+
+    def _modalities(self) -> tuple[tuple[Any, ItemCollate], tuple[Any, ItemCollate]]:
+        """Images and texts, each with its collation for evaluation."""
+        sources = self.sources
+        return (
+            (sources.corpus.images, ItemCollate("image", sources.image)),
+            (sources.corpus.texts, ItemCollate("text", sources.text)),
+        )
 
     def _options(self) -> dict[str, Any]:
         """Constructor arguments of the subclass, without those of this class."""
@@ -214,10 +246,11 @@ class CorpusDataModule(L.LightningDataModule):
         order.set_epoch(self._first_epoch)
         return order
 
-    def _probe_dataloader(self, probes: Probes) -> DataLoader[Any]:
-        order = _short_first(probes.strings.strings)
-        items, text = self._attached()[1](probes.strings, order)
-        return self._loader(Items(items, order), ProbeCollate(text, probes), self.eval_batch_size)
+    def _probe_dataloader(self) -> DataLoader[Any]:
+        sources, probes = self.sources, self.probes
+        order = short_first(probes.strings.strings)
+        items = probes.strings if sources.probes is None else sources.probes
+        return self._loader(Items(items, order), ProbeCollate(sources.text, probes), self.eval_batch_size)
 
     def _with_noise(self, corpus: Corpus) -> Corpus:
         """The corpus with wrong pairs and wrong labels, if they are asked for."""
@@ -231,15 +264,15 @@ class CorpusDataModule(L.LightningDataModule):
             corpus = replace(corpus, wrong_labels=wrong, counts=counts)
         return corpus
 
-    def _attached(self) -> tuple[Prepare, Prepare]:
-        if self._prepare is None:
-            raise RuntimeError(
-                "no processors: run this datamodule through a Trainer with a Matcher, or call attach() first"
-            )
-        return self._prepare
+    @property
+    def sources(self) -> Sources:
+        """What the loaders read."""
+        if self._sources is None:
+            raise RuntimeError("no sources: run this datamodule through a Trainer with a Matcher, or call attach()")
+        return self._sources
 
     def _loader(self, dataset: Dataset[Any], collate: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
-        workers = 0 if _forks_may_hang() else self.num_workers
+        workers = loader_workers(self.num_workers)
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -250,13 +283,3 @@ class CorpusDataModule(L.LightningDataModule):
             generator=torch.Generator(),  # else an epoch takes a number from the one that dropout draws from
             **options,
         )
-
-
-def _forks_may_hang() -> bool:
-    """Whether this process is one of several that train on processors.
-
-    Threads of gloo, their backend, come back to Python for a moment after every exchange; a process that is forked in
-    such a moment waits for ever for a lock that nobody holds any more (seen with Python 3.11).
-    """
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return several and "gloo" in torch.distributed.get_backend()

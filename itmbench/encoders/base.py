@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.encoders.stored import StoredProcessor, stored_items
+from itmbench.options import Recorded
 
 PRETRAINING = ("scratch", "unimodal", "image-text")
 """What weights have seen before: nothing; images or words alone; images with their texts. Rows rank within a class."""
@@ -24,13 +24,13 @@ class Processor(Protocol):
     def __call__(self, items: Sequence[Any], train: bool) -> Inputs: ...
 
 
-class Encoder(nn.Module):
+class Encoder(Recorded, nn.Module):
     """Base of all encoders.
 
     Args:
         width: size of the vectors that the encoder returns.
-        freeze: keep the weights, and dropout off, through training. What pretrained weights then give for an item is
-            computed once, without random crops, and read from disk ever after.
+        freeze: keep the weights fixed and dropout off during training. With pretrained weights every item is encoded
+            once, without random crops, and read from disk from then on (`itmbench.encoders.stored`).
         lr_multiplier: factor on the learning rate of this encoder's weights.
     """
 
@@ -44,36 +44,23 @@ class Encoder(nn.Module):
         self._digested: tuple[list[tuple[int, int]], str] = [], ""
 
     def processor(self) -> Processor:
-        """What makes this encoder's batches; asked for when a loader is made, after ``fit``."""
+        """What makes this encoder's batches; valid after ``fit``."""
         raise NotImplementedError
 
     def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
-        """Check that the dataset is of the kind this encoder reads; learn what is no weight from its training rows.
+        """Check that the encoder can read the dataset; learn what is not a weight, such as a vocabulary.
 
         Raises:
             InputError: the dataset holds another kind of item.
         """
         raise NotImplementedError
 
-    def prepare(self, source: ImageFiles | Features | Strings, rows: Rows) -> tuple[Any, Processor]:
-        """What to load items from, and what makes batches of them; asked for when a loader is made, after ``fit``.
-
-        That is the source itself, and ``processor()``; or, of frozen pretrained weights, what they give, on disk.
-
-        Args:
-            source: images or texts of a corpus.
-            rows: those that will be loaded.
-        """
-        if self.freeze and self.pretraining != "scratch" and not isinstance(source, Features):
-            return stored_items(self, source, rows), StoredProcessor()
-        return source, self.processor()
-
     def recipe(self) -> str:
-        """All that decides what the encoder gives, beside its weights."""
+        """Everything beside the weights that decides what the encoder computes for an item."""
         return f"{type(self).__module__}.{type(self).__qualname__} {self.processor()!r}"
 
     def weights_digest(self) -> str:
-        """A hash of all weights and buffers; found once for as long as nothing writes to them or replaces them."""
+        """A hash of all weights and buffers, computed again only once one of them has been written to or replaced."""
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         state = [(value.data_ptr(), value._version) for value in tensors.values()]
         if state != self._digested[0]:
@@ -86,7 +73,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, inputs: Inputs) -> Embeddings:
-        """Embeddings of a batch; without gradients where the encoder is frozen, and as they are if they were stored."""
+        """Embeddings of a batch: without gradients if the encoder is frozen, unchanged if they were stored."""
         if "pooled" in inputs:
             return Embeddings(inputs["pooled"].float(), inputs["tokens"].float(), inputs["mask"])
         if not self.freeze:

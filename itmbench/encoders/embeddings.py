@@ -1,7 +1,8 @@
 """What encoders and methods return: one pooled vector and, where a scorer needs them, tokens."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -24,19 +25,15 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.pooled)
 
-    def __getitem__(self, rows: slice | Tensor) -> "Embeddings":
-        return Embeddings(
-            self.pooled[rows],
-            None if self.tokens is None else self.tokens[rows],
-            None if self.mask is None else self.mask[rows],
-        )
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        return self._map(lambda part: part[rows])
 
-    def to(self, device: torch.device | str) -> "Embeddings":
-        return Embeddings(
-            self.pooled.to(device),
-            None if self.tokens is None else self.tokens.to(device),
-            None if self.mask is None else self.mask.to(device),
-        )
+    def to(self, device: torch.device | str) -> Self:
+        return self._map(lambda part: part.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tokens, mask = (None if part is None else change(part) for part in (self.tokens, self.mask))
+        return replace(self, pooled=change(self.pooled), tokens=tokens, mask=mask)
 
     def compact(self) -> "Embeddings":
         """The same with tokens in half precision where they are on a GPU, to wait there for being scored."""
@@ -67,3 +64,11 @@ class Embeddings:
             torch.cat(tokens) if tokens else None,
             torch.cat(masks) if masks else None,
         )
+
+
+class ImageEmbeddings(Embeddings):
+    """Embeddings that are known to be of images."""
+
+
+class TextEmbeddings(Embeddings):
+    """Embeddings that are known to be of texts."""

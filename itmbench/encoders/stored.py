@@ -1,8 +1,8 @@
-"""What a frozen encoder gives: computed once for every item, kept on disk, found again by every run.
+"""The output of frozen encoders: computed once for every item, kept on disk, shared by all runs.
 
-An entry belongs to an encoder (its weights, and everything else that decides what it gives) and a folder of images, or
-to an encoder and all texts. It is a list of shards, each whole or not there, that later calls add to: other splits,
-noisy pairs or another seed read what there is, and an interrupted call goes on where it ended.
+A cache entry belongs to an encoder (its weights and everything else that decides its output) and a folder of images, or
+to an encoder and all texts. It is a list of shards, each written atomically, that later calls extend: other splits,
+noisy pairs and other seeds reuse what is there, and an interrupted call resumes after the last shard.
 """
 
 import contextlib
@@ -15,9 +15,10 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,14 +27,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from itmbench.data.batches import ItemCollate, Items
+from itmbench.data.batches import ItemCollate, Items, loader_workers
 from itmbench.data.cache import default_cache_dir
-from itmbench.data.corpus import ImageFiles, Rows, Strings
+from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
+from itmbench.encoders.base import Encoder, Inputs, Processor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
-
-if TYPE_CHECKING:
-    from itmbench.encoders.base import Encoder, Inputs
 
 VERSION = 1
 """Part of every entry's name: raise it when the stored form changes."""
@@ -99,7 +98,7 @@ class StoredItems(Sequence[Stored]):
 class StoredProcessor:
     """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision."""
 
-    def __call__(self, items: Sequence[Stored], train: bool) -> "Inputs":
+    def __call__(self, items: Sequence[Stored], train: bool) -> Inputs:
         longest = max(len(item.tokens) for item in items)
         tokens = np.zeros((len(items), longest, items[0].pooled.shape[0]), np.float16)
         mask = np.zeros((len(items), longest), bool)
@@ -110,16 +109,53 @@ class StoredProcessor:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def stored_items(encoder: "Encoder", source: ImageFiles | Strings, rows: Rows) -> StoredItems:
-    """The items of some rows as a frozen encoder gives them; what is not on disk yet is encoded first.
-
-    Items are known by name and size of their file, or by their words, whatever their rows are. Of several processes
-    that want the same, one encodes and the others wait. Encoding is done in float32, without random crops.
+def encode_corpus(
+    corpus: Corpus,
+    encoders: tuple[Encoder, Encoder],
+    rows: tuple[Rows, Rows],
+    device: torch.device | str = "cpu",
+) -> Corpus:
+    """The corpus with features in place of what frozen pretrained encoders read; the rest stays as it is.
 
     Args:
-        encoder: on the device that it is to run on.
+        corpus: photographs or ready-made features, and texts.
+        encoders: of images and of texts, fitted to the corpus.
+        rows: of the images and of the texts to encode; the others cannot be loaded from the result.
+        device: to encode on.
+
+    Raises:
+        InputError: as `encode_once`.
+    """
+    sources: list[Any] = [corpus.images, corpus.texts]
+    for modality, (encoder, some) in enumerate(zip(encoders, rows, strict=True)):
+        if is_encoded_once(encoder, sources[modality]):
+            sources[modality] = encode_once(encoder, sources[modality], some, device)
+    return replace(corpus, images=sources[0], texts=sources[1])
+
+
+def is_encoded_once(encoder: Encoder, items: Any) -> bool:
+    """Whether an encoder's output for these items never changes and is expensive enough to keep on disk."""
+    return encoder.freeze and encoder.pretraining != "scratch" and isinstance(items, ImageFiles | Strings)
+
+
+def processor_of(encoder: Encoder, items: Any) -> Processor:
+    """What makes batches of items for an encoder: its own processor, or that of stored items."""
+    return StoredProcessor() if isinstance(items, StoredItems) else encoder.processor()
+
+
+def encode_once(
+    encoder: Encoder, source: ImageFiles | Strings, rows: Rows, device: torch.device | str = "cpu"
+) -> StoredItems:
+    """The output of a frozen encoder for some rows, from disk; what is not there yet is encoded first.
+
+    Items are identified by the name and size of their file, or by their words, not by their rows. If several processes
+    ask for the same items, one encodes and the others wait. Encoding runs in float32 without random crops.
+
+    Args:
+        encoder: moved to ``device`` if anything has to be encoded.
         source: images or texts of a corpus.
-        rows: those that will be loaded.
+        rows: the rows that will be loaded.
+        device: to encode on.
 
     Raises:
         InputError: the disk is full or cannot be written, or a number does not fit half precision.
@@ -132,7 +168,7 @@ def stored_items(encoder: "Encoder", source: ImageFiles | Strings, rows: Rows) -
             found = _index(folder)
             missing = {name: row for name, row in zip(names, rows.tolist(), strict=True) if name not in found}
             if missing:
-                _encode(encoder, source, missing, folder)
+                _encode(encoder.to(device), source, missing, folder)
                 found = _index(folder)
     except OSError as error:
         raise InputError(
@@ -146,7 +182,7 @@ def stored_items(encoder: "Encoder", source: ImageFiles | Strings, rows: Rows) -
     return StoredItems(shards, shard, place)
 
 
-def _entry(encoder: "Encoder", source: ImageFiles | Strings) -> Path:
+def _entry(encoder: Encoder, source: ImageFiles | Strings) -> Path:
     """The folder of what this encoder gives: for the images of a folder, or for texts of any dataset."""
     kind, origin = ("images", source.root.resolve()) if isinstance(source, ImageFiles) else ("texts", "")
     hasher = hashlib.blake2b(f"{VERSION} {encoder.recipe()} {origin} ".encode(), digest_size=8)
@@ -189,7 +225,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _encode(encoder: "Encoder", source: ImageFiles | Strings, missing: dict[bytes, int], folder: Path) -> None:
+def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes, int], folder: Path) -> None:
     """Encode items, by name with a row that holds each, and add them to an entry shard by shard."""
     what = "images" if isinstance(source, ImageFiles) else "texts"
     if isinstance(source, Strings):  # texts of one length together: less padding
@@ -200,7 +236,7 @@ def _encode(encoder: "Encoder", source: ImageFiles | Strings, missing: dict[byte
         Items(source, rows),
         batch_size=BATCH,
         collate_fn=ItemCollate(what, encoder.processor()),
-        num_workers=min(8, (os.cpu_count() or 1) - 1),
+        num_workers=loader_workers(min(8, (os.cpu_count() or 1) - 1)),
     )
     print(f"    encoding {len(rows):,} {what} once with the frozen {type(encoder).__name__}, into {folder}", flush=True)
     shard = _Shard(folder)
@@ -223,7 +259,7 @@ def _encode(encoder: "Encoder", source: ImageFiles | Strings, missing: dict[byte
             print(f"    {done:,} of {len(rows):,} {what}, about {max(1, round(left / 60))} min left", flush=True)
 
 
-def _flops(encoder: "Encoder", inputs: "Inputs") -> int:
+def _flops(encoder: Encoder, inputs: Inputs) -> int:
     with FlopCounterMode(display=False) as counter:
         encoder.embed({key: value[:1] for key, value in inputs.items()})
     return int(counter.get_total_flops())

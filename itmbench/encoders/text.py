@@ -35,7 +35,7 @@ class TextEncoder(Encoder):
     max_length: int
 
     def recipe(self) -> str:
-        words = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else self.tokenizer.get_vocab()
+        words = tokenizer_state(self.tokenizer) if self.tokenizer.is_fast else self.tokenizer.get_vocab()
         return f"{super().recipe()} {transformers_model(self.model)} {words}"
 
     def processor(self) -> "TokenProcessor":
@@ -108,11 +108,7 @@ class LearnedTextEncoder(TextEncoder):
         """The tokenizer as bytes (uint8), so that checkpoints need no unpickling."""
         if self.tokenizer is None:
             return torch.empty(0, dtype=torch.uint8)
-        tokenizer = copy.deepcopy(self.tokenizer.backend_tokenizer)
-        # A call leaves its options in the tokenizer; they are no state of the model.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return torch.frombuffer(bytearray(tokenizer.to_str().encode()), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(tokenizer_state(self.tokenizer).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         from tokenizers import Tokenizer
@@ -178,6 +174,15 @@ class TokenProcessor:
             return_tensors="pt",
         )
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def tokenizer_state(tokenizer: Any) -> str:
+    """A fast tokenizer as JSON, without the padding and truncation that its last call left in it."""
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    state: str = backend.to_str()
+    return state
 
 
 def transformers_model(model: Any) -> str:

@@ -1,5 +1,6 @@
 """Canonical correlation analysis as a cross-modal baseline (Rasiwasia et al., ACM Multimedia 2010)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from itmbench.data.corpus import Stage
+from itmbench.data.corpus import Corpus, Stage
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
@@ -133,15 +134,22 @@ class CCA(Matcher):
             # A parameter, not a buffer: these are the method's weights, and distributed training wants some.
             self.register_parameter(f"project_{name}", None)
 
-    def setup(self, stage: str) -> None:
+    def adapt(self, corpus: Corpus) -> None:
         """Make room for the projections `[D, K]`, once the width of the features is known."""
-        super().setup(stage)
+        super().adapt(corpus)
+        self._make_room(self.image.width, self.text.width, min(self.dim, self.image.width, self.text.width))
+
+    def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
+        image, text = state["project_image"].shape, state["project_text"].shape
+        self.image.width, self.text.width = image[0], text[0]
+        self._make_room(image[0], text[0], image[1])
+
+    def _make_room(self, image: int, text: int, width: int) -> None:
         if self.project_image is not None:
             return
-        width = min(self.dim, self.image.width, self.text.width)
-        for name, encoder in (("image", self.image), ("text", self.text)):
-            setattr(self, f"mean_{name}", torch.zeros(encoder.width))
-            setattr(self, f"project_{name}", nn.Parameter(torch.zeros(encoder.width, width)))
+        for name, size in (("image", image), ("text", text)):
+            setattr(self, f"mean_{name}", torch.zeros(size))
+            setattr(self, f"project_{name}", nn.Parameter(torch.zeros(size, width)))
 
     def encode_image(self, images: Inputs) -> Embeddings:
         return Embeddings(normalize((self.image(images).pooled - self.mean_image) @ self.project_image, dim=-1))

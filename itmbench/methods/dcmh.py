@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.methods.base import Batch, Matcher
@@ -24,9 +25,9 @@ class DCMH(Matcher):
         self.project_text = nn.Linear(self.text.width, dim)
         self.likelihood = PairLikelihood(scale=0.5)
 
-    def setup(self, stage: str) -> None:
-        self.training_labels()  # fails early on data without labels
-        super().setup(stage)
+    def adapt(self, corpus: Corpus) -> None:
+        self.training_labels(corpus)  # fails early on data without labels
+        super().adapt(corpus)
 
     def encode_image(self, images: Inputs) -> Embeddings:
         return Embeddings(self.project_image(self.image(images).pooled))

@@ -1,10 +1,12 @@
 """DSCMR (Zhen et al., CVPR 2019): a shared last layer and a shared label classifier for both modalities."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.methods.base import Batch, Matcher
@@ -31,11 +33,17 @@ class DSCMR(Matcher):
         self.classifier: nn.Linear | None = None  # built once the number of labels is known
         self.likelihood = PairLikelihood(scale=0.5)
 
-    def setup(self, stage: str) -> None:
-        labels = self.training_labels()
-        super().setup(stage)
+    def adapt(self, corpus: Corpus) -> None:
+        labels = self.training_labels(corpus)
+        super().adapt(corpus)
+        self._classify(labels.shape[1])
+
+    def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
+        self._classify(len(state["classifier.weight"]))
+
+    def _classify(self, labels: int) -> None:
         if self.classifier is None:
-            self.classifier = nn.Linear(self.dim, labels.shape[1])
+            self.classifier = nn.Linear(self.dim, labels)
 
     def encode_image(self, images: Inputs) -> Embeddings:
         return Embeddings(self.common(self.project_image(self.image(images).pooled)))

@@ -1,5 +1,6 @@
 """P-GNN of GNN4CMR (Qian et al., TPAMI 2023): contrast by shared labels, classifiers from a graph of the labels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch_geometric.nn import GCNConv
 
+from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
@@ -48,11 +50,15 @@ class GNN4CMR(Matcher):
         self.classifiers: LabelClassifiers | None = None  # built once the labels are known
         self.contrast = InfoNCE(temperature, learn_temperature=False)
 
-    def setup(self, stage: str) -> None:
-        labels = self.training_labels()
-        super().setup(stage)
+    def adapt(self, corpus: Corpus) -> None:
+        labels = self.training_labels(corpus)
+        super().adapt(corpus)
         if self.classifiers is None:
             self.classifiers = LabelClassifiers(label_graph(labels), self.dim, self.layers)
+
+    def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
+        if self.classifiers is None:  # without training labels there is no label graph, which only training needs
+            self.classifiers = LabelClassifiers(torch.eye(len(state["classifiers.vectors"])), self.dim, self.layers)
 
     def encode_image(self, images: Inputs) -> Embeddings:
         return Embeddings(self.project_image(self.image(images).pooled))

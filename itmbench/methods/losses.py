@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from itmbench.options import Recorded
+
 
 def positives(image_index: Tensor, labels: Tensor | None = None) -> Tensor:
     """Mark the positive pairs of a batch of (image, text) pairs.
@@ -26,7 +28,7 @@ def positives(image_index: Tensor, labels: Tensor | None = None) -> Tensor:
     return same | (labels.float() @ labels.float().T > 0)
 
 
-class InfoNCE(nn.Module):
+class InfoNCE(Recorded, nn.Module):
     """Symmetric InfoNCE: cross-entropy of the in-batch scores against row-normalised targets.
 
     With one positive per row this is CLIP's loss (Radford et al., ICML 2021). With several it is L_out of SupCon
@@ -71,7 +73,7 @@ def _one_way(logits: Tensor, targets: Tensor) -> Tensor:
     return rows.sum() / (total > 0).sum().clamp(min=1)
 
 
-class PairLikelihood(nn.Module):
+class PairLikelihood(Recorded, nn.Module):
     """Negative log-likelihood that each pair of the batch belongs together, with P = sigmoid(scale * score).
 
     log(1 + e^theta) - S theta, where theta = scale * score and S is 1 for positives: the first term of DCMH's
@@ -92,7 +94,7 @@ class PairLikelihood(nn.Module):
         return softplus(theta.where(~positives, -theta)).mean()
 
 
-class TripletLoss(nn.Module):
+class TripletLoss(Recorded, nn.Module):
     """Hinge loss between every positive pair and the negatives in its row and its column.
 
     ``hardest`` is eq. 6 of VSE++ (Faghri et al., BMVC 2018). ``all`` is its eq. 5 with a mean in place of the sum, so

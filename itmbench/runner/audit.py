@@ -28,7 +28,7 @@ from itmbench.evaluation.leaks import (
     without_rounding,
 )
 from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
-from itmbench.methods.base import Matcher
+from itmbench.methods.base import KeepEvaluation, Matcher
 
 FEW = 8
 """Items of each modality that are encoded alone and in other batches."""
@@ -135,8 +135,10 @@ def _test(
     ckpt_path: str | None = None,
     weights_only: bool | None = None,
 ) -> Evaluation:
-    model.evaluation = None
+    kept = KeepEvaluation()
+    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
     trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=weights_only)
-    if model.evaluation is None:
+    trainer.callbacks.remove(kept)  # type: ignore[attr-defined]
+    if kept.evaluation is None:
         raise InputError("audit: nothing was evaluated; leave trainer.fast_dev_run unset")
-    return model.evaluation
+    return kept.evaluation

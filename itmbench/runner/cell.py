@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from itmbench import store
 from itmbench.errors import InputError
+from itmbench.methods.base import KeepEvaluation
 from itmbench.runner import audit, cost, failure, ranks, tracker
 from itmbench.runner.callbacks import StopWhenDiverged
 from itmbench.runner.key import cell_key
@@ -119,9 +120,9 @@ def _train_and_test(
 ) -> tuple[L.Trainer, store.Result | None]:
     """The trainer, and on the first device the result."""
     cost.reset_peak_memory()
-    meter, watch = cost.Meter(), audit.StateWatch()
+    meter, watch, kept = cost.Meter(), audit.StateWatch(), KeepEvaluation()
     tracker.prepare(cli.config, cell)
-    trainer, model = cli.make(folder, [meter, EpochLines(), watch, StopWhenDiverged(), *callbacks])
+    trainer, model = cli.make(folder, [meter, EpochLines(), watch, kept, StopWhenDiverged(), *callbacks])
     data = copy.copy(cli.data)  # Lightning keeps the trainer in it, and with that the model
     config = cli.resolved()
     del config["seed_everything"]
@@ -139,7 +140,7 @@ def _train_and_test(
     if not trainer.is_global_zero:
         return trainer, None
     findings = [*audit.audit_few(model, data), watch.finding()]
-    evaluation = model.evaluation
+    evaluation = kept.evaluation
     assert evaluation is not None and validation is not None
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
     corpus = data.corpus

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from itmbench.encoders import Embeddings
 from itmbench.encoders.stored import StoredItems
-from itmbench.methods.base import Matcher
+from itmbench.methods.base import EvaluationCallback, Matcher
 
 SCORED = {"cpu": (128, 256)}
 SCORED_ELSEWHERE = (1024, 4096)
@@ -20,7 +20,7 @@ COUNTED = 8
 """Images and texts whose pairs' floating-point operations are counted."""
 
 
-class Meter(L.Callback):
+class Meter(EvaluationCallback):
     """Counts and times training pairs, encoded images, encoded texts and scored pairs; probes do not count.
 
     Loading is included. What is read from the disk because its encoder is frozen counts as if it had been encoded:
@@ -82,21 +82,20 @@ class Meter(L.Callback):
             self._count(modality, items)
             self.seconds[modality] += items * _stored(trainer, dataloader_idx, "seconds")
 
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Score some pairs of what was encoded, before the module evaluates all of them."""
-        wanted = SCORED.get(pl_module.device.type, SCORED_ELSEWHERE)
-        image, text = (
-            _spread([items for _, items in pl_module.encoded[name]], most)
-            for name, most in zip(("image", "text"), wanted, strict=True)
-        )
+    def on_encoded(self, model: Matcher, stage: str, images: Embeddings, texts: Embeddings) -> None:
+        """Time the scores of some pairs before all of them are evaluated."""
+        if stage != "test":
+            return
+        most = SCORED.get(model.device.type, SCORED_ELSEWHERE)
+        image, text = (_spread(items, count) for items, count in zip((images, texts), most, strict=True))
         some = slice(0, COUNTED)
         with FlopCounterMode(display=False) as counter:
-            counted = pl_module.score(image[some], text[some]).numel()
+            counted = model.score(image[some], text[some]).numel()
         self.flops["pair"] = round(counter.get_total_flops() / counted)
-        pl_module.score(image, text)  # what is done but once, such as choosing a kernel
+        model.score(image, text)  # what is done but once, such as choosing a kernel
         _wait()
         start = time.perf_counter()
-        scored = pl_module.score(image, text).numel()
+        scored = model.score(image, text).numel()
         _wait()
         self.pairs_per_second = scored / (time.perf_counter() - start)
 
@@ -126,10 +125,9 @@ def _stored(trainer: L.Trainer, loader: int, what: str) -> float:
     return items.cost[what] if isinstance(items, StoredItems) else 0.0
 
 
-def _spread(parts: list[Embeddings], most: int) -> Embeddings:
-    """At most so many items, taken evenly from all batches: texts come short ones first."""
-    step = math.ceil(sum(map(len, parts)) / most)
-    return Embeddings.cat([part[::step] for part in parts])[:most]
+def _spread(items: Embeddings, most: int) -> Embeddings:
+    """At most ``most`` items, evenly spaced."""
+    return items[:: math.ceil(len(items) / most)]
 
 
 def _flops(model: Any, batch: Any, modality: str) -> int:

@@ -1,6 +1,5 @@
 """LightningCLI for matchers: what ``itmbench fit|validate|test|predict`` runs, and what makes a benchmark cell."""
 
-import pickle
 import re
 import sys
 import warnings
@@ -17,9 +16,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from itmbench.checkpoint import read_checkpoint
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
-from itmbench.methods.base import Matcher
+from itmbench.evaluation.protocol import Evaluation
+from itmbench.methods.base import KeepEvaluation, Matcher
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, SeedEpochs, WholeFiles
 from itmbench.runner.predictions import EmbeddingWriter
@@ -104,6 +105,8 @@ class MatcherCLI(LightningCLI):
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not by TRAINER_DEFAULTS: a callback of all trainers keeps the model of the last.
         trainer.callbacks.insert(0, SeedEpochs())  # type: ignore[attr-defined]
+        self._kept = KeepEvaluation()
+        trainer.callbacks.append(self._kept)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
         if trainer.world_size > 1:
@@ -111,19 +114,16 @@ class MatcherCLI(LightningCLI):
         return trainer
 
     def _parse_ckpt_path(self) -> None:
-        """Say in one line that a file is no checkpoint, or one that would run code.
+        """Take nothing from a checkpoint: its options must not replace the user's, nor name code to import.
+
+        Options that differ are refused when the checkpoint is loaded (``Matcher.on_load_checkpoint``).
 
         Raises:
-            InputError: it is.
+            InputError: the file is not a checkpoint of tensors and plain values, or would run code when read.
         """
-        try:
-            super()._parse_ckpt_path()
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
-            path = self.config[self.config.subcommand].ckpt_path
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(
-                f"{path}: no checkpoint of tensors and plain values ({why}); give one of `itmbench fit`"
-            ) from error
+        path = self.config[self.config.subcommand].get("ckpt_path") if self.config.get("subcommand") else None
+        if path and Path(path).is_file():
+            read_checkpoint(path, map_location="meta")
 
     def before_instantiate_classes(self) -> None:
         """Leave out Lightning's table of metrics, which has a column a loader; ``after_test`` prints one of its own.
@@ -146,6 +146,11 @@ class MatcherCLI(LightningCLI):
             if not (path.is_file() or (path / ".metadata").exists()):  # a folder, where weights were sharded
                 raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
 
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The last evaluation of the trainer."""
+        return self._kept.evaluation
+
     def after_validate(self) -> None:
         """Print the metrics of the validation stage."""
         self._print_metrics("val")
@@ -156,7 +161,7 @@ class MatcherCLI(LightningCLI):
 
     def _print_metrics(self, stage: str) -> None:
         """One line a metric, beside what a random order scores where that is known."""
-        evaluation = self.model.evaluation
+        evaluation = self.evaluation
         if not self.trainer.is_global_zero or evaluation is None:
             return
         protocol = self.model.evaluated_by

@@ -316,7 +316,7 @@ def _resolve(
     Also all files and folders that the data were read from; none if there are data of which that is not known.
     """
     from itmbench.data.cache import inputs_read
-    from itmbench.runner.checks import check_pair
+    from itmbench.runner.checks import require_valid_pair
     from itmbench.runner.key import cell_key
     from itmbench.runner.lightning import CellCLI
     from itmbench.runner.progress import quiet
@@ -345,7 +345,7 @@ def _resolve(
                     checked.add((cell.dataset, cell.method))
                     if here:
                         cli.check_devices()
-                    check_pair(cli.make_model(), cli.data, cli.devices)
+                    require_valid_pair(cli.make_model(), cli.data, cli.devices)
                 resolved.append(each)
             except InputError as error:
                 wrong.append(f"{cell.method} on {cell.dataset}: {error}")

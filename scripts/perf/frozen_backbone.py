@@ -13,13 +13,15 @@ import time
 from collections.abc import Iterator
 
 import lightning as L
+import numpy as np
 import torch
 from random_photographs import RandomPhotographs
 from timing import best_of
 
 from itmbench.data.corpus import Corpus
-from itmbench.data.datamodule import CorpusDataModule
+from itmbench.data.datamodule import CorpusDataModule, Sources
 from itmbench.encoders import Encoder, ScratchTextEncoder, TimmImageEncoder
+from itmbench.encoders.stored import StoredProcessor, encode_corpus
 from itmbench.methods.base import Matcher
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.sedra.module import SEDRA
@@ -38,10 +40,11 @@ def main() -> None:
         )
         for model in (*raw, *stored):
             model.trainer = trainer
-        data.attach(lambda items, rows: (items, image.processor()), lambda items, rows: (items, text.processor()))
+        data.attach(Sources(data.corpus, image.processor(), text.processor()))
         without = [next(epochs(model, data)) for model in raw]
         start = time.perf_counter()
-        data.attach(image.prepare, text.prepare)
+        rows = np.arange(len(data.corpus.image_ids)), np.arange(len(data.corpus.text_ids))
+        data.attach(Sources(encode_corpus(data.corpus, (image, text), rows), StoredProcessor(), StoredProcessor()))
         loops = [epochs(model, data) for model in stored]
         for loop in loops:
             next(loop)

@@ -10,7 +10,7 @@ from toy import toy_corpus
 
 from itmbench.cli.main import main
 from itmbench.data.corpus import Corpus
-from itmbench.data.datamodule import CorpusDataModule
+from itmbench.data.datamodule import CorpusDataModule, Sources
 from itmbench.data.perturb import RULES, caption_probes
 from itmbench.errors import InputError
 
@@ -20,7 +20,7 @@ class Data(CorpusDataModule):
         super().__init__(batch_size=16, eval_batch_size=7, num_workers=0, **kwargs)
         self.root, self.labels = root, labels
         # Batches that show what is in them: letters of a text, the mean colour of an image.
-        self.attach(lambda images, rows: (images, self.pixels), lambda texts, rows: (texts, self.letters))
+        self.attach(Sources(self.corpus, self.pixels, self.letters))
 
     def read(self) -> Corpus:
         return toy_corpus(self.root, self.labels)

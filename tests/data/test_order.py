@@ -9,6 +9,7 @@ import torch
 from toy import ToyData
 
 from itmbench.data.batches import EpochOrder, derived_seed
+from itmbench.data.datamodule import Sources
 
 
 def draws(items: Any, train: bool) -> dict[str, torch.Tensor]:
@@ -20,7 +21,7 @@ def epoch_of(folder: Path, epoch: int = 0, seed: int = 0, **options: Any) -> dic
     """What is drawn for the image and for the text of every training pair of an epoch, by text."""
     L.seed_everything(seed, verbose=False)
     data = ToyData(str(folder), copies=1, **options)
-    data.attach(lambda images, rows: (images, draws), lambda texts, rows: (texts, draws))
+    data.attach(Sources(data.corpus, draws, draws))
     loader = data.train_dataloader()
     assert isinstance(loader.sampler, EpochOrder)
     loader.sampler.set_epoch(epoch)
@@ -46,7 +47,7 @@ def test_draws_depend_on_seed_epoch_and_item_alone(tmp_path: Path) -> None:
 
 def test_loading_leaves_the_generator_of_dropout_alone(tmp_path: Path) -> None:
     data = ToyData(str(tmp_path), copies=1)
-    data.attach(lambda images, rows: (images, draws), lambda texts, rows: (texts, draws))
+    data.attach(Sources(data.corpus, draws, draws))
     before = torch.get_rng_state()
     assert len(list(data.train_dataloader())) == 2
     assert torch.equal(torch.get_rng_state(), before)

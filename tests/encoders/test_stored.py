@@ -18,7 +18,7 @@ from itmbench.data.corpus import Features, ImageFiles, Strings
 from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, base
 from itmbench.encoders import stored as frozen
 from itmbench.encoders.base import tensor_digest
-from itmbench.encoders.stored import StoredItems
+from itmbench.encoders.stored import StoredProcessor
 from itmbench.errors import InputError
 
 TINY = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -71,8 +71,8 @@ class Counted:
 
 
 def encode(encoder: Encoder, source: Any, rows: Any) -> Any:
-    items, processor = encoder.prepare(source, np.asarray(rows))
-    return encoder(processor([items[row] for row in rows], True))
+    items = frozen.encode_once(encoder, source, np.asarray(rows))
+    return encoder(StoredProcessor()([items[row] for row in rows], True))
 
 
 def shards(tmp_path: Path) -> list[Path]:
@@ -224,16 +224,15 @@ def test_what_is_not_frozen_or_not_pretrained_or_ready_made_is_not_stored(tmp_pa
     features = Features(np.zeros((3, 4), np.float32))
     cases: list[tuple[Encoder, Any]] = [(free, images), (random, images), (vision(tmp_path), features)]
     for encoder, source in cases:
-        items, processor = encoder.prepare(source, np.arange(2))
-        assert items is source and type(processor) is type(encoder.processor())
+        assert not frozen.is_encoded_once(encoder, source)
+        assert type(frozen.processor_of(encoder, source)) is type(encoder.processor())
 
 
 def test_travels_to_other_processes(tmp_path: Path, images: ImageFiles) -> None:
-    items, _ = vision(tmp_path).prepare(images, ALL)
-    assert isinstance(items, StoredItems)
+    items = frozen.encode_once(vision(tmp_path), images, ALL)
     np.testing.assert_array_equal(items[3].tokens, pickle.loads(pickle.dumps(items))[3].tokens)
     assert len(pickle.dumps(items)) < 5000
-    part, _ = vision(tmp_path).prepare(images, np.array([3]))
+    part = frozen.encode_once(vision(tmp_path), images, np.array([3]))
     with pytest.raises(IndexError, match="row 2"):
         part[2]
 
@@ -242,7 +241,7 @@ def _prepare(tmp_path: Path, images: ImageFiles) -> None:
     vision_of = TimmImageEncoder(
         checkpoint=str(tmp_path / "vit0.safetensors"), image_size=48, model_args=TINY, freeze=True
     )
-    vision_of.prepare(images, ALL)
+    frozen.encode_once(vision_of, images, ALL)
 
 
 def test_of_two_processes_one_encodes(tmp_path: Path, images: ImageFiles) -> None:
@@ -258,8 +257,7 @@ def test_of_two_processes_one_encodes(tmp_path: Path, images: ImageFiles) -> Non
 
 
 def test_tells_what_an_item_cost(tmp_path: Path, images: ImageFiles) -> None:
-    items, _ = vision(tmp_path).prepare(images, ALL)
-    assert isinstance(items, StoredItems)
+    items = frozen.encode_once(vision(tmp_path), images, ALL)
     tokens, width = 10, 32  # nine patches and a class token
     linear = 2 * tokens * width * width * (4 + 8) + 2 * 9 * 3 * 16 * 16 * width
     assert linear <= items.cost["flops"] <= 1.5 * linear

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from toy import ToyData, toy_encoders
+from toy import ToyData, evaluation_of, toy_encoders
 
 from itmbench.methods.dual_encoder import DualEncoder
 
@@ -50,11 +50,10 @@ def main(devices: int, folder: str) -> None:
         enable_model_summary=False,
         callbacks=[gradients],
     )
-    trainer.test(model, data, verbose=False)
-    assert model.evaluation is not None
+    evaluation = evaluation_of(trainer, model, data)
     trainer.fit(model, data)
     if trainer.global_rank == 0:
-        torch.save({"gradients": gradients.found, "metrics": model.evaluation.metrics}, f"{folder}/{devices}.pt")
+        torch.save({"gradients": gradients.found, "metrics": evaluation.metrics}, f"{folder}/{devices}.pt")
 
 
 if __name__ == "__main__":

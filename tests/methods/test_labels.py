@@ -216,7 +216,7 @@ def test_all_weights_are_trained(name: str, data: ToyData) -> None:
 def test_without_labels_it_is_undefined(name: str, tmp_path: Path) -> None:
     model = method(name)
     with pytest.raises(
-        InputError, match=f"^toy: has no labels, and {type(model).__name__} needs labels: use a dataset"
+        InputError, match=f"^toy: has no labels, and {type(model).__name__} needs labels; use a dataset"
     ):
         trainer(tmp_path, max_steps=1).fit(model, ToyData(str(tmp_path), copies=2))
 
@@ -284,7 +284,7 @@ def test_the_graph_is_of_the_training_labels_as_they_are_trained(tmp_path: Path)
     few = data.with_corpus(dataclasses.replace(corpus, train=corpus.train[:20]))
     model = method("gnn4cmr")
     trainer(tmp_path, max_steps=0).fit(model, few)
-    used = model.training_labels()
+    used = model.training_labels(few.corpus)
     assert used.tolist() == corpus.labels_trained_with[:20].tolist() != corpus.labels[:20].tolist()
     network = model.classifiers
     graph = torch.zeros(8, 8).index_put((network.edges[1], network.edges[0]), network.weights)

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from toy import COLOURS, GROUNDS, ToyData, toy_encoders
+from toy import COLOURS, GROUNDS, ToyData, evaluation_of, toy_encoders
 
 from itmbench.encoders import Embeddings
 from itmbench.methods.base import Batch
@@ -79,8 +79,8 @@ def test_the_score_of_the_method_decides(tmp_path: Path) -> None:
 def test_no_probes_in_validation_nor_with_labels(tmp_path: Path) -> None:
     model = DualEncoder(dim=32, **toy_encoders())  # type: ignore[arg-type]
     fit = trainer(tmp_path)
-    assert not PROBES & set(fit.test(model, ToyData(str(tmp_path), labels=True), verbose=False)[0])
-    assert model.evaluation is not None and not [key for key in model.evaluation.metrics if "probe" in key]
+    evaluation = evaluation_of(fit, model, ToyData(str(tmp_path), labels=True))
+    assert not [key for key in evaluation.metrics if "probe" in key]
     validated = fit.validate(model, ToyData(str(tmp_path)), verbose=False)[0]
     assert "val/rSum" in validated and not [key for key in validated if "probe" in key]
 

@@ -19,11 +19,10 @@ def test_reading_the_best_checkpoint_for_the_test_counts_nothing_twice() -> None
     assert meter.elapsed() < 110
 
 
-def test_items_are_taken_evenly_from_all_batches() -> None:
-    batches = [Embeddings(torch.arange(start, start + 10.0).unsqueeze(1)) for start in (0, 10, 20)]
-    taken = measure._spread(batches, 8).pooled.squeeze(1)
-    assert taken.tolist() == [0, 4, 8, 10, 14, 18, 20, 24]
-    assert len(measure._spread(batches, 100)) == 30
+def test_scored_items_are_evenly_spaced() -> None:
+    items = Embeddings(torch.arange(30.0).unsqueeze(1))
+    assert measure._spread(items, 8).pooled.squeeze(1).tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert len(measure._spread(items, 100)) == 30
 
 
 def test_operations_that_are_done_once_are_no_items() -> None:

@@ -1,6 +1,8 @@
 """MCR-DGN: mutual context decides who is connected, a dynamic graph passes it on, an item is tested alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from torch.nn.utils import clip_grad_norm_
 
+from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.evaluation.protocol import Evaluation
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Tables
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
@@ -65,6 +68,7 @@ class MCRDGN(Matcher):
 
     uses_graph: Tensor
     label_vote: Tensor
+    switchable = Matcher.switchable | {"inference", "label_votes"}
 
     def __init__(
         self,
@@ -210,14 +214,21 @@ class MCRDGN(Matcher):
 
     # --- Lightning --------------------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        labels = self.data.corpus.labels
-        if labels is not None:
-            for losses in (self.plain_losses, *([self.graph_losses] if self.layers else [])):
-                losses.fit(labels.shape[1])
-            if self.layers:
-                self.bank.hold_labels(labels.shape[1])
+    def adapt(self, corpus: Corpus) -> None:
+        super().adapt(corpus)
+        if corpus.labels is not None:
+            self._learn_labels(corpus.labels.shape[1])
+
+    def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
+        classifier = state.get("plain_losses.classifier.weight")
+        if classifier is not None:
+            self._learn_labels(len(classifier))
+
+    def _learn_labels(self, labels: int) -> None:
+        for losses in (self.plain_losses, *([self.graph_losses] if self.layers else [])):
+            losses.fit(labels)
+        if self.layers:
+            self.bank.hold_labels(labels)
 
     def configure_gradient_clipping(
         self,
@@ -243,19 +254,13 @@ class MCRDGN(Matcher):
     def on_train_epoch_end(self) -> None:
         self.fill_bank()
 
-    def measure(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> Evaluation:
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
         if not self._choosing:
-            return self._said(super().measure(encoded, stage))
+            return self._said(super().evaluate(tables, stage))
         best: Evaluation | None = None
+        objective = self.evaluated_by.objective
         for graph, vote in self._ways():
-            found = super().measure(
-                {
-                    what: [(index, Embeddings(self._way(items.pooled, graph, vote))) for index, items in parts]
-                    for what, parts in encoded.items()
-                },
-                stage,
-            )
-            objective = self.evaluated_by.objective
+            found = super().evaluate(tables.map(partial(self._way, graph=graph, vote=vote)), stage)
             if best is None or found.metrics[objective] > best.metrics[objective]:
                 best = found
                 self.uses_graph.fill_(graph)
@@ -278,15 +283,15 @@ class MCRDGN(Matcher):
         graph = [(True, vote) for vote in (self.label_votes if self.bank.labels is not None else [0.0])]
         return [*([(False, 0.0)] if self.inference == "auto" else []), *graph]
 
-    def _way(self, parts: Tensor, graph: bool, vote: float) -> Tensor:
-        """Vectors of one way, from all that the ways need of items."""
-        plain, looks, voted = parts.tensor_split([self.dim, 2 * self.dim], dim=1)
-        return joined(looks, voted, vote) if graph else plain
+    def _way(self, items: Embeddings, graph: bool, vote: float) -> Embeddings:
+        """Embeddings of one way, from all that the ways need of items."""
+        plain, looks, voted = items.pooled.tensor_split([self.dim, 2 * self.dim], dim=1)
+        return Embeddings(joined(looks, voted, vote) if graph else plain)
 
     def _said(self, found: Evaluation) -> Evaluation:
         """An evaluation whose row says whether the graph took part, and how much labels counted."""
         said = {"graph_at_test": float(self.graph_at_test), "label_vote": float(self.label_vote * self.graph_at_test)}
-        return Evaluation(found.metrics | said, found.per_query)
+        return replace(found, metrics=found.metrics | said)
 
     def fill_bank(self) -> None:
         """Encode the bank's training pairs as a test would, once for every state of the weights.
@@ -295,26 +300,22 @@ class MCRDGN(Matcher):
         """
         if not self.layers or self._filled_at == self.global_step:
             return
-        corpus, training = self.data.corpus, self.training
-        assert corpus.images is not None
-        images, texts = bank_rows(corpus, len(self.bank.item))
-        (image_items, pictures), (text_items, words) = (
-            self.image.prepare(corpus.images, images),
-            self.text.prepare(corpus.texts, texts),
-        )
+        data, training = self.data, self.training
+        images, texts = bank_rows(data.corpus, len(self.bank.item))
+        precision = self.trainer.precision_plugin
         parts: list[tuple[Tensor, ...]] = []
         self.eval()
-        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+        with torch.no_grad(), precision.forward_context():
             for start in range(0, len(images), _ENCODED):
                 rows = slice(start, start + _ENCODED)
-                image = pictures([image_items[row] for row in images[rows].tolist()], False)
-                text = words([text_items[row] for row in texts[rows].tolist()], False)
-                image, text = self.trainer.precision_plugin.convert_input((image, text))
-                image, text = move_data_to_device((image, text), self.device)
+                image, text = (
+                    move_data_to_device(precision.convert_input(data.batch(modality, some[rows])), self.device)
+                    for modality, some in (("image", images), ("text", texts))
+                )
                 parts.append((*self.image_nodes(self.image(image)), *self.text_nodes(self.text(text))))
             image_nodes, seen_image, text_nodes, seen_text = (torch.cat(part) for part in zip(*parts, strict=True))
             seen = (seen_image, seen_text) if self.static else None
-            labels = corpus.labels_trained_with
+            labels = data.corpus.labels_trained_with
             known = None if labels is None else torch.from_numpy(labels[images])
             self.bank.fill(torch.from_numpy(images).to(self.device), image_nodes, text_nodes, seen, known)
         self.train(training)

@@ -14,7 +14,7 @@ from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.base import Matcher
+from itmbench.methods.base import Matcher, Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out
@@ -175,12 +175,12 @@ def test_nothing_is_chosen_but_on_validation(tmp_path: Path, monkeypatch: pytest
     model, data = matcher(), ToyData(str(tmp_path), labels=True, copies=2)
     measured: list[str] = []
 
-    def measure(self: Matcher, encoded: Any, stage: str) -> Any:
+    def evaluate(self: Matcher, tables: Tables, stage: str) -> Any:
         measured.append(stage)
-        return true_measure(self, encoded, stage)
+        return true_evaluate(self, tables, stage)
 
-    true_measure = Matcher.measure
-    monkeypatch.setattr(Matcher, "measure", measure)
+    true_evaluate = Matcher.evaluate
+    monkeypatch.setattr(Matcher, "evaluate", evaluate)
     fit = trainer(tmp_path, max_epochs=1, check_val_every_n_epoch=2, num_sanity_val_steps=2)
     fit.fit(model, data)
     assert model._filled_at == fit.global_step > 0  # after the epoch, not before it
@@ -330,15 +330,15 @@ def test_what_inference_changes(tmp_path: Path) -> None:
 def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data, _ = with_bank(tmp_path, labels=False)
     measured: list[Tensor] = []
-    measure, quality = Matcher.measure, {"encoder": 0.3, "anchor": 0.2}
+    evaluate, quality = Matcher.evaluate, {"encoder": 0.3, "anchor": 0.2}
 
-    def spy(self: MCRDGN, encoded: Any, stage: str) -> Any:
-        found = measure(self, encoded, stage)
-        measured.append(encoded["image"][0][1].pooled)
+    def spy(self: MCRDGN, tables: Tables, stage: str) -> Any:
+        found = evaluate(self, tables, stage)
+        measured.append(tables.images.pooled)
         found.metrics["rSum"] = list(quality.values())[(len(measured) - 1) % 2]
         return found
 
-    monkeypatch.setattr(Matcher, "measure", spy)
+    monkeypatch.setattr(Matcher, "evaluate", spy)
     for better in (False, True):
         quality["anchor"] = 0.4 if better else 0.2
         measured.clear()
@@ -369,16 +369,16 @@ def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, data, _ = with_bank(tmp_path, label_votes=[0, 0.5, 2])
-    rows, measure, best = [0, 3, 50, 63], Matcher.measure, 0
+    rows, evaluate, best = [0, 3, 50, 63], Matcher.evaluate, 0
     seen: list[Tensor] = []
 
-    def spy(self: MCRDGN, encoded: Any, stage: str) -> Any:
-        found = measure(self, encoded, stage)
-        seen.append(encoded["image"][0][1].pooled)
+    def spy(self: MCRDGN, tables: Tables, stage: str) -> Any:
+        found = evaluate(self, tables, stage)
+        seen.append(tables.images.pooled)
         found.metrics["mAP"] = 0.9 if len(seen) - 1 == best else 0.5
         return found
 
-    monkeypatch.setattr(Matcher, "measure", spy)
+    monkeypatch.setattr(Matcher, "evaluate", spy)
     for best, (graph, vote) in enumerate([(False, 0.0), (True, 0.0), (True, 0.5), (True, 2.0)]):
         seen.clear()
         again = trainer(tmp_path, max_epochs=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy import ToyData, toy_encoders
+from toy import ToyData, evaluation_of, toy_encoders
 from toy_tokens import real, toy_items
 
 from itmbench.data.corpus import Strings
@@ -264,9 +264,7 @@ def test_learns_captions_and_labels(tmp_path: Any) -> None:
             max_epochs=8, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
         )
         trainer.fit(model, data)
-        trainer.test(model, data, verbose=False)
-        assert model.evaluation is not None
-        metrics = model.evaluation.metrics
+        metrics = evaluation_of(trainer, model, data).metrics
         key = "mAP" if labels else "rSum"
         assert metrics[key] > 1.2 * metrics[f"chance/{key}"]
 

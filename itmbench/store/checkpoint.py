@@ -1,0 +1,20 @@
+"""A trained method from the results, without its data and without a trainer."""
+
+from pathlib import Path
+
+from itmbench.methods.base import Matcher
+from itmbench.store.result import CHECKPOINT
+
+
+def load(path: str | Path) -> Matcher:
+    """The trained method of a cell's folder or of a checkpoint file, on the CPU and in evaluation mode.
+
+    Args:
+        path: a cell's folder in the results, or a checkpoint of ``itmbench fit``.
+
+    Raises:
+        InputError: there is no such checkpoint, it is damaged, would run code when read, names a class that is not
+            trusted (`itmbench.options.build`), or does not say how it was built.
+    """
+    file = Path(path)
+    return Matcher.load_from_checkpoint(file / CHECKPOINT if file.is_dir() else file).eval()

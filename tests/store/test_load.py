@@ -1,0 +1,108 @@
+"""A trained method from a folder or a file: the same vectors and ranks as in its test, without data or trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from own_features import write_features
+from toy import ToyData, toy_encoders
+
+import itmbench
+from itmbench.data.datasets import FeatureFolder
+from itmbench.encoders import Embeddings, FeatureEncoder
+from itmbench.errors import InputError
+from itmbench.methods.dual_encoder import DualEncoder
+from itmbench.methods.sedra import SEDRA
+from itmbench.runner import registry
+
+OFF = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+METHODS = [entry.name for entry in registry.entries("methods") if entry.name not in ("clip", "identity")]
+
+
+def trained(folder: Path, model: Any, data: Any) -> Path:
+    fit = L.Trainer(max_steps=2, accelerator="cpu", default_root_dir=folder, **OFF)  # type: ignore[arg-type]
+    fit.fit(model, data)
+    fit.save_checkpoint(folder / "best.ckpt", weights_only=True)
+    return folder / "best.ckpt"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_loaded_as_it_was_trained(tmp_path: Path, name: str) -> None:
+    features = write_features(tmp_path / "features")
+    data = FeatureFolder(str(features))
+    model = registry.find("methods", name).load()(image=FeatureEncoder(width=16), text=FeatureEncoder(width=16))
+    loaded = itmbench.load(trained(tmp_path, model, data))
+    assert type(loaded) is type(model) and not loaded.training and loaded.options == model.options
+    images, texts = np.load(features / "images.npy")[:5], np.load(features / "texts.npy")[:7]
+    found = loaded.rank(loaded.encode_texts(list(texts)), loaded.encode_images(list(images)))
+    model.eval()
+    expected = model.score(model.encode_images(list(images)), model.encode_texts(list(texts))).T
+    torch.testing.assert_close(found.scores, expected.gather(1, found.order))
+    assert found.order.shape == (7, 5) and bool((found.scores.diff(dim=1) <= 0).all())
+
+
+def test_files_pictures_and_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ToyData(str(tmp_path / "toy"))
+    checkpoint = trained(tmp_path, DualEncoder(dim=8, **toy_encoders()), data)  # type: ignore[arg-type]
+    monkeypatch.chdir("/")
+    loaded = itmbench.load(checkpoint.parent)  # as a cell's folder
+    names = [data.corpus.images.root / name for name in data.corpus.images.names[:3]]  # type: ignore[union-attr]
+    by_path = loaded.encode_images(names, batch_size=2)
+    by_picture = loaded.encode_images([data.corpus.images[row] for row in range(3)])  # type: ignore[index]
+    torch.testing.assert_close(by_path.pooled, by_picture.pooled)
+    texts = loaded.encode_texts(["a red square on a black ground", "pink behind"])
+    one, other = loaded.rank(texts, by_path), loaded.rank(by_path[:2], texts)
+    assert one.order.shape == (2, 3) and other.order.shape == (2, 2)
+    for wrong in ((texts, texts), (by_path, by_path), (Embeddings(texts.pooled), by_path)):
+        with pytest.raises(InputError, match=r"^rank: give the result of encode_images and that of encode_texts"):
+            loaded.rank(*wrong)
+    with pytest.raises(InputError, match="nothing to encode"):
+        loaded.encode_texts([])
+    with pytest.raises(InputError, match=r"none\.jpg: no such image"):
+        loaded.encode_images([tmp_path / "none.jpg"])
+
+
+def test_load_from_checkpoint_takes_its_own_options_only(tmp_path: Path) -> None:
+    data = FeatureFolder(str(write_features(tmp_path / "features")))
+    encoders = {"image": FeatureEncoder(width=16), "text": FeatureEncoder(width=16)}
+    checkpoint = trained(tmp_path, SEDRA(8, inter_m=1, alignment="local", **encoders), data)  # type: ignore[arg-type]
+    loaded = SEDRA.load_from_checkpoint(checkpoint, weights_only=True)
+    assert (loaded.inter.m, loaded.alignment) == (1, "local")
+    with pytest.raises(InputError, match="inter_m is given; a checkpoint is loaded with its own options"):
+        SEDRA.load_from_checkpoint(checkpoint, inter_m=8)
+    with pytest.raises(InputError, match="holds a SEDRA, no DualEncoder"):
+        DualEncoder.load_from_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_used_with_other_options_is_refused(tmp_path: Path) -> None:
+    data = FeatureFolder(str(write_features(tmp_path / "features")))
+
+    def model(**options: Any) -> SEDRA:
+        return SEDRA(8, image=FeatureEncoder(width=16), text=FeatureEncoder(width=16), **options)
+
+    checkpoint = trained(tmp_path, model(inter_m=1), data)
+    test = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **OFF)  # type: ignore[arg-type]
+    test.test(model(inter_m=1, lr=0.5), data, ckpt_path=checkpoint, verbose=False)
+    with pytest.raises(InputError, match=r"SEDRA: the checkpoint was trained with inter_m 1, not 8; use it with"):
+        test.test(model(), data, ckpt_path=checkpoint, verbose=False)
+
+
+def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
+    loss = {"class_path": "itmbench.methods.losses.InfoNCE"}
+    torch.save({"state_dict": {}, "hyper_parameters": loss}, tmp_path / "loss.ckpt")
+    for name, message in (
+        ("none.ckpt", "no such checkpoint"),
+        ("text.ckpt", "not a checkpoint of tensors and plain values"),
+        ("list.ckpt", "not a checkpoint but list"),
+        ("bare.ckpt", "does not say how its method was built"),
+        ("loss.ckpt", "holds a InfoNCE, no Matcher"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: {message}") as refused:
+            itmbench.load(tmp_path / name)
+        assert "\n" not in str(refused.value)
