@@ -23,8 +23,10 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise InputError(f"{file}: no such checkpoint; give a file that `itmbench fit` has written, or a cell's folder")
     try:
         content = torch.load(file, weights_only=True, map_location=map_location, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{file}: damaged, or it would run code when read; give one of `itmbench fit`") from error
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(
             f"{file}: not a checkpoint of tensors and plain values ({reason}); give one of `itmbench fit`"
         ) from error

@@ -111,7 +111,10 @@ WRONG = {
     "an id": (["--items=50.png,nobody"], "--items nobody: no test image or text of toy has this id; some are "),
     "several devices": (["--trainer.devices=2"], "one device; add --trainer.devices 1"),
     "other data": (["--data.copies=3"], "bank is not of this toy; give the data of its training"),
-    "other options": (["--model.dim=8"], "MCRDGN: the checkpoint does not fit (size mismatch for image_nodes.project"),
+    "other options": (
+        ["--model.dim=8"],
+        "MCRDGN: the checkpoint was trained with dim 16, not 8; use it with its own options",
+    ),
 }
 
 

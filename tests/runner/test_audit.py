@@ -104,7 +104,7 @@ def test_the_weights_of_the_checkpoint_are_audited(tmp_path: Path) -> None:
             scores = super().score(image, text)
             return scores - 0.1 * (self.project_text.bias[0] == 5) * scores.mean(1, keepdim=True)
 
-    trained = DualEncoder(dim=32, **toy_encoders())  # type: ignore[arg-type]
+    trained = TileMeanWhereTrained(dim=32, **toy_encoders())  # type: ignore[arg-type]
     torch.nn.init.constant_(trained.project_text.bias, 5.0)
     path = tmp_path / "trained.ckpt"
     with quiet():

@@ -41,7 +41,7 @@ def test_no_command_runs_code_of_a_checkpoint(trap: Path, command: str, capsys: 
     path = trap.with_name("best.ckpt")
     assert main([command, *arguments(trap.parent, f"--ckpt_path={path}")]) == 2
     assert not trap.exists()
-    assert f"itmbench: {path}: no checkpoint" in capsys.readouterr().err
+    assert f"itmbench: {path}: damaged, or it would run code" in capsys.readouterr().err
 
 
 def test_nor_does_one_at_an_address(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,4 +59,4 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "best.ckpt"
     path.write_bytes(b"PK nothing")
     assert main(["test", *arguments(tmp_path, f"--ckpt_path={path}")]) == 2
-    assert f"itmbench: {path}: no checkpoint" in capsys.readouterr().err
+    assert f"itmbench: {path}: not a checkpoint" in capsys.readouterr().err
