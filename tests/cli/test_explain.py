@@ -113,7 +113,7 @@ WRONG = {
     "other data": (["--data.copies=3"], "bank is not of this toy; give the data of its training"),
     "other options": (
         ["--model.dim=8"],
-        "MCRDGN: the checkpoint was trained with dim 16, not 8; use it with its own options",
+        "MCRDGN: the checkpoint was trained with dim 16, not 8; use it",
     ),
 }
 

@@ -98,7 +98,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "hyper_parameters": loss}, tmp_path / "loss.ckpt")
     for name, message in (
         ("none.ckpt", "no such checkpoint"),
-        ("text.ckpt", "damaged, or it would run code when read"),
+        ("text.ckpt", "not a checkpoint of tensors and plain values"),
         ("list.ckpt", "not a checkpoint but list"),
         ("bare.ckpt", "does not say how its method was built"),
         ("loss.ckpt", "holds a InfoNCE, no Matcher"),
