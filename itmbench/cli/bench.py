@@ -48,7 +48,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
     from itmbench.runner.child import forget_launcher
     from itmbench.runner.run import run as run_benchmark
-    from itmbench.store import load_results, results
+    from itmbench.store import results
 
     forget_launcher()
     try:
@@ -65,10 +65,11 @@ def run(command: str, arguments: Sequence[str]) -> int:
     except (BrokenPipeError, KeyboardInterrupt) as error:
         raise KeyboardInterrupt("the same command resumes from the last finished epoch") from error
     if not options.dry_run and options.launcher == "local" and any(results(options.results)):
+        from itmbench.report.formats import plain
         from itmbench.report.page import write_html
-        from itmbench.report.tables import print_tables
+        from itmbench.report.tables import load, tables
 
-        frame = load_results(options.results)
-        print_tables(frame)
-        print(f"As a page: {write_html(frame, Path(options.results, 'index.html'))}")
+        shown = tables(load(options.results))
+        print(plain(shown))
+        print(f"As a page: {write_html(shown, Path(options.results, 'index.html'))}")
     return 1 if failed else 0

@@ -1,8 +1,21 @@
 """``itmbench compare``: which differences between methods are significant."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from itmbench.cli.arguments import Parser, add_results_folder
+from itmbench.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from itmbench.report.tables import Table
+
+LEGEND = (
+    "Differences in percentage points, of rSum in points of 600. Intervals: 95 %, paired bootstrap over images and "
+    "seeds.\np: paired permutation test over images, seeds averaged, with Holm's correction for the {tests} tests "
+    "shown.\nBetter or worse: p < 0.05 and the interval excludes 0. With one seed, neither covers seed variance."
+)
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -24,7 +37,86 @@ def run(command: str, arguments: Sequence[str]) -> int:
     add_results_folder(parser)
     parser.add_argument("--format", default="table", choices=["table", "markdown"])
     options = parser.parse_args(arguments)
-
-    from itmbench.report.compare import compare
-
     return compare(options.results, options.first, options.others, options.format)
+
+
+def compare(results: str, first: str | None, others: Sequence[str], format: str) -> int:
+    """Print, table by table, the differences of a method to others or of all pairs; then the average ranks.
+
+    Args:
+        results: folder of the results.
+        first: a method; None for all pairs.
+        others: methods to compare it with; all methods of its tables if empty.
+        format: "table" or "markdown".
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: there are no results, a method is in none, no two may be compared, or their queries differ.
+    """
+    from itmbench.report.compare import differences
+    from itmbench.report.formats import pipes
+    from itmbench.report.ranks import average_ranks, in_words
+    from itmbench.report.tables import load, tables
+    from itmbench.report.words import without_mark
+
+    all_tables = tables(load(results), mark=False)
+    names = {table.title + table.reason: {*map(without_mark, table.cells.index)} for table in all_tables}
+    known, named = set().union(*names.values()), {name for name in (first, *others) if name}
+    if unknown := named - known:
+        raise InputError(f"{results}: no results of {min(unknown)}; methods are {', '.join(sorted(known))}")
+    compared = differences(all_tables, first, others)
+    shown = {table.title + table.reason for table, _ in compared}
+    left_out = [
+        table
+        for table in all_tables
+        if (key := table.title + table.reason) not in shown and table.reason and (not others or named & names[key])
+    ]
+    if not compared:
+        reasons = " ".join(f"{table.title}. {table.reason}" for table in left_out)
+        raise InputError(f"{results}: no two of these methods can be compared. {reasons}".strip())
+    for table, rows in compared:
+        print(f"{'### ' if format == 'markdown' else ''}{table.title}\n")
+        print("\n".join(filter(None, (table.reason, table.warning, _seeds(table, rows)))), end="\n\n")
+        text = _formatted(rows)
+        print(pipes(text) if format == "markdown" else text.to_string(index=False), end="\n\n")
+    print(LEGEND.format(tests=sum(len(rows) for _, rows in compared)))
+    for table in left_out:
+        print(f"\nNot compared: {table.title}. {table.reason}")
+    for summary in average_ranks(all_tables):
+        print(f"\n{in_words(summary)}")
+    return 0
+
+
+def _seeds(table: "Table", rows: "pd.DataFrame") -> str:
+    """The seeds of the methods, each method's own where they differ."""
+    methods = dict.fromkeys([*rows["method"], *rows["other"]])
+    seeds = {name: sorted(table.rows.loc[table.rows["label"] == name, "seed"]) for name in methods}
+    first, *others = seeds.values()
+    if all(own == first for own in others):
+        return f"Seeds: {_listed(first)}."
+    common = sorted(set(first).intersection(*others))
+    by_method = "; ".join(f"{name} {_listed(own)}" for name, own in seeds.items())
+    return f"Seeds differ: {by_method}; in common: {_listed(common) or 'none'}. Each method is averaged over its own."
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _formatted(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows as text."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "metric": rows["metric"],
+            "method": rows["method"],
+            "other": rows["other"],
+            "difference": rows["difference"].map("{:+.1f}".format),
+            "interval": [f"{low:+.1f} to {high:+.1f}" for low, high in zip(rows["low"], rows["high"], strict=True)],
+            "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p"]],
+            "verdict": rows["verdict"],
+        }
+    )

@@ -1,13 +1,16 @@
 """``itmbench report``: the results as tables, as a file for another program, or as a page."""
 
-import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 
 from itmbench.cli.arguments import Parser, add_results_folder
 from itmbench.errors import InputError
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
+SCREEN = 120
+"""Characters a line where the output is no terminal."""
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -32,7 +35,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
     from itmbench.files import write_atomically
 
-    text = report(options.results, options.format, Path(options.out or "").parent)
+    width = get_terminal_size().columns if options.out is None and sys.stdout.isatty() else SCREEN
+    text = report(options.results, options.format, Path(options.out or "").parent, width)
     if options.out is None:
         print(text, end="")
         return 0
@@ -44,31 +48,31 @@ def run(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def report(results: str, format: str, folder: Path) -> str:
+def report(results: str, format: str, folder: Path, width: int = SCREEN) -> str:
     """The results below a folder as text.
 
     Args:
         results: the results folder.
         format: one of ``FORMATS``.
         folder: where the text will be stored; links of a page are relative to it.
+        width: characters a line of plain tables.
 
     Raises:
         InputError: there are no results.
     """
+    from itmbench.report.formats import latex, markdown, plain
     from itmbench.report.page import page
-    from itmbench.report.tables import print_tables, tables
-    from itmbench.report.text import latex, markdown
-    from itmbench.store import load_results
+    from itmbench.report.tables import load, tables
 
-    frame = load_results(results)
-    if frame.empty:
-        raise InputError(f"{results}: no results in it yet; run a benchmark first, or name another with --results")
+    frame = load(results)
     if format == "csv":
         return frame.to_csv(index=False)
-    if format == "html":
-        return page(frame, folder)
-    if format != "table":
-        return {"markdown": markdown, "latex": latex}[format](tables(frame))
-    plain = io.StringIO()
-    print_tables(frame, plain)
-    return plain.getvalue()
+    shown = tables(frame)
+    match format:
+        case "markdown":
+            return markdown(shown)
+        case "latex":
+            return latex(shown)
+        case "html":
+            return page(shown, folder)
+    return plain(shown, width)

@@ -153,14 +153,12 @@ class PairedResults:
     def leaders(self, metric: str, methods: Sequence[str]) -> list[str]:
         """The best of some methods and those not significantly worse than it (Holm); empty if none has the metric."""
         measured = [name for name in methods if not np.isnan(self.mean(name, metric))]
-        best, *others = sorted(measured, key=lambda name: -self.mean(name, metric)) or [None]
-        if best is None:
-            return []
-        behind = [self.difference(best, name, metric) for name in others]
+        ranked = sorted(measured, key=lambda name: -self.mean(name, metric))
+        behind = [self.difference(ranked[0], name, metric) for name in ranked[1:]]
         adjusted = holm([difference.p for difference in behind])
-        return [best] + [
+        return ranked[:1] + [
             name
-            for name, difference, p in zip(others, behind, adjusted, strict=True)
+            for name, difference, p in zip(ranked[1:], behind, adjusted, strict=True)
             if difference._replace(p=p).verdict != "better"
         ]
 

@@ -1,1 +1,1 @@
-"""Results as tables, plots, one HTML page, and the helpers of the notebooks."""
+"""Results as tables, plots and one HTML page."""

@@ -1,4 +1,4 @@
-"""What the tables show of a result: which values, under which heading, in which unit."""
+"""Which values of a result the tables show, under which heading and in which unit."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -6,18 +6,13 @@ from dataclasses import dataclass
 
 
 def percent(value: float) -> str:
-    """A share of 1 as percent."""
+    """A fraction as percent."""
     return f"{100 * value:.1f}"
 
 
 def tenths(value: float) -> str:
     """A number with one decimal."""
     return f"{value:.1f}"
-
-
-def thousandths(value: float) -> str:
-    """A number with three decimals."""
-    return f"{value:.3f}"
 
 
 def whole(value: float) -> str:
@@ -62,10 +57,10 @@ class Column:
     """A kind of column.
 
     Args:
-        pattern: regular expression of the names, in the results, of what it shows.
-        heading: what stands above it; ``\\1`` is the first group of the pattern.
-        show: a value -> what is printed.
-        better: 1 where more is better, -1 where less is; 0 for costs, which are shown without spread and not ranked.
+        pattern: regular expression that the names of its metrics match.
+        heading: heading above it; ``\\1`` is the first group of the pattern.
+        show: formats a value.
+        better: 1 if more is better, -1 if less is; 0 for costs, which have no standard deviation and no marks.
         detail: shown on the page only, where there is room.
     """
 
@@ -79,42 +74,42 @@ class Column:
 COLUMNS = (
     Column(r"(i2t|t2i)/R@(1|5|10)", r"\1 R@\2", percent, better=1),
     Column(r"rSum", "rSum", tenths, better=1),
-    Column(r"(i2t|t2i)/mAP", r"\1 mAP", thousandths, better=1),
-    Column(r"mAP", "mAP", thousandths, better=1),
-    Column(r"(i2t|t2i)/(mAP@\d+)", r"\1 \2", thousandths, better=1),
-    Column(r"hard_negative_accuracy", "hard neg.", percent, better=1),
-    Column(r"truth/rSum", "true rSum", tenths, better=1),
-    Column(r"probe/word_order", "order probe", percent, better=1, detail=True),
+    Column(r"(i2t|t2i)/mAP", r"\1 mAP", percent, better=1),
+    Column(r"mAP", "mAP", percent, better=1),
+    Column(r"(i2t|t2i)/(mAP@\d+)", r"\1 \2", percent, better=1),
+    Column(r"hard_negative_accuracy", "near-twin acc.", percent, better=1),
+    Column(r"truth/rSum", "rSum (complete truth)", tenths, better=1),
+    Column(r"probe/word_order", "word-order probe", percent, better=1, detail=True),
     Column(r"probe/(noun|attribute)s", r"\1 probe", percent, better=1, detail=True),
-    Column(r"truth/(i2t|t2i)/(R@\d+)", r"true \1 \2", percent, better=1, detail=True),
-    Column(r"(i2t|t2i)/(R@\d+)", r"\1 \2", percent, better=1, detail=True),
-    Column(r"(i2t|t2i)/((P|NDCG)@\d+)", r"\1 \2", thousandths, better=1, detail=True),
-    Column(r"(i2t|t2i)/(MedR|MeanR)", r"\1 \2", tenths, better=-1, detail=True),
-    Column(r"parameters", "weights", amount),
-    Column(r"trained_parameters", "trained", amount, detail=True),
+    Column(r"truth/(i2t|t2i)/(R@\d+)", r"\1 \2 (complete truth)", percent, better=1, detail=True),
+    Column(r"(i2t|t2i)/((R|P|NDCG)@\d+)", r"\1 \2", percent, better=1, detail=True),
+    Column(r"(i2t|t2i)/MedR", r"\1 median rank", tenths, better=-1, detail=True),
+    Column(r"(i2t|t2i)/MeanR", r"\1 mean rank", tenths, better=-1, detail=True),
+    Column(r"parameters", "parameters", amount),
+    Column(r"trained_parameters", "trained parameters", amount, detail=True),
     Column(r"image_flops", "FLOPs/image", amount, detail=True),
     Column(r"text_flops", "FLOPs/text", amount, detail=True),
     Column(r"pair_flops", "FLOPs/pair", amount, detail=True),
-    Column(r"train_pairs_per_second", "pairs/s", amount),
-    Column(r"images_per_second", "images/s", amount),
-    Column(r"texts_per_second", "texts/s", amount, detail=True),
-    Column(r"scored_pairs_per_second", "scored/s", amount),
-    Column(r"peak_memory", "memory", gigabytes),
-    Column(r"seconds", "time", duration),
+    Column(r"train_pairs_per_second", "pairs trained/s", amount),
+    Column(r"images_per_second", "images encoded/s", amount),
+    Column(r"texts_per_second", "texts encoded/s", amount, detail=True),
+    Column(r"scored_pairs_per_second", "pairs scored/s", amount),
+    Column(r"peak_memory", "peak memory", gigabytes),
+    Column(r"seconds", "wall time", duration),
     Column(r"epochs", "epochs", whole, detail=True),
 )
 
 
-def find(keys: Iterable[str]) -> dict[str, tuple[str, Column]]:
-    """Heading -> name in the results and kind of column, in the order of ``COLUMNS``; other names are left out.
+def find(metrics: Iterable[str]) -> dict[str, tuple[str, Column]]:
+    """Heading -> metric and its column, in the order of ``COLUMNS``; metrics without a column are left out.
 
     >>> list(find(["seconds", "i2t/R@5", "folder", "i2t/R@1"]))
-    ['i2t R@5', 'i2t R@1', 'time']
+    ['i2t R@5', 'i2t R@1', 'wall time']
     """
-    found: dict[str, tuple[str, Column]] = {}
-    left = list(keys)
+    columns: dict[str, tuple[str, Column]] = {}
+    remaining = list(metrics)
     for column in COLUMNS:
-        matches = [match for key in left if (match := re.fullmatch(column.pattern, key))]
-        found |= {match.expand(column.heading): (match.string, column) for match in matches}
-        left = [key for key in left if key not in {match.string for match in matches}]
-    return found
+        matches = [match for key in remaining if (match := re.fullmatch(column.pattern, key))]
+        columns |= {match.expand(column.heading): (match.string, column) for match in matches}
+        remaining = [key for key in remaining if key not in {match.string for match in matches}]
+    return columns

@@ -1,6 +1,6 @@
-"""Plots of a table's rows, for the page and for notebooks: each draws into given axes."""
+"""Plots of a table's rows, for the page and for notebooks; each draws into given axes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -9,15 +9,25 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from itmbench.report.columns import find
 from itmbench.report.tables import Table
+from itmbench.report.words import without_mark
 
-# Told apart by colour-blind readers, legible on white and on black (after Okabe and Ito, Color Universal Design).
+Looks = Mapping[str, tuple[str, str]]
+"""Method -> colour and marker."""
+
+# Distinguishable to colour-blind readers, legible on white and on black (Okabe and Ito, Color Universal Design).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def seeds_plot(axes: Axes, table: Table) -> None:
-    """The objective of every method: a small point a seed, and a line at their mean; best method on top."""
-    for place, (_, colour, marker, rows) in enumerate(_methods(table)):
+def looks(tables: Iterable[Table]) -> Looks:
+    """A colour and a marker for every method of some tables, the same in each."""
+    names = sorted({without_mark(name) for table in tables for name in table.cells.index})
+    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+
+
+def seeds_plot(axes: Axes, table: Table, looks: Looks) -> None:
+    """The objective of every method, best on top: a point for each seed and a line at their mean."""
+    for place, (_, colour, marker, rows) in enumerate(_methods(table, looks)):
         values = rows[table.objective]
         axes.plot(values, [place] * len(values), marker, color=colour, alpha=0.9, markersize=7, clip_on=False)
         axes.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
@@ -30,19 +40,20 @@ def seeds_plot(axes: Axes, table: Table) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def cost_plot(axes: Axes, table: Table, cost: str = "seconds") -> None:
-    """The objective against a cost: a point a seed, and a line through the methods that none beats in both.
+def cost_plot(axes: Axes, table: Table, looks: Looks, cost: str = "seconds") -> None:
+    """The objective against a cost: a point for each seed, and a dotted line along the Pareto front of the means.
 
     Args:
-        axes: where to.
-        table: whose rows.
-        cost: name, in the results, of the cost, or of a rate, of which more is better; on a logarithmic axis where it
-            spans more than a factor of ten.
+        axes: where to draw.
+        table: the methods.
+        looks: from ``looks``.
+        cost: name of the cost in the results, or of a rate ("..._per_second"), of which more is better. The axis is
+            logarithmic if it spans more than a factor of ten.
     """
-    for name, colour, marker, rows in _methods(table):
+    for name, colour, marker, rows in _methods(table, looks):
         axes.plot(rows[cost], rows[table.objective], marker, color=colour, alpha=0.9, markersize=7, label=name)
-    efficient = frontier(table, cost)
-    axes.plot(efficient[cost], efficient[table.objective], ":", color="grey", linewidth=1, zorder=0)
+    front = pareto_front(table, cost)
+    axes.plot(front[cost], front[table.objective], ":", color="grey", linewidth=1, zorder=0)
     costs = table.rows[cost]
     if costs.min() > 0 and costs.max() / costs.min() > 10:
         axes.set_xscale("log")
@@ -58,17 +69,15 @@ def cost_plot(axes: Axes, table: Table, cost: str = "seconds") -> None:
     axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def frontier(table: Table, cost: str) -> pd.DataFrame:
-    """Means of objective and cost of the methods than which none is both better and cheaper, cheapest first."""
-    cheap = 1 if cost.endswith("_per_second") else -1
+def pareto_front(table: Table, cost: str) -> pd.DataFrame:
+    """Mean cost and objective of the methods on the Pareto front of both, cheapest first."""
+    more_is_better = cost.endswith("_per_second")
     means = table.rows.groupby("label")[[cost, table.objective]].mean()
-    means = means.sort_values([cost, table.objective], ascending=[cheap < 0, False])
+    means = means.sort_values([cost, table.objective], ascending=[not more_is_better, False])
     return means[means[table.objective] > means[table.objective].cummax().shift(fill_value=-np.inf)]
 
 
-def _methods(table: Table) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """Name, colour, marker and rows of each method, best first; tables of the same methods give them the same looks."""
+def _methods(table: Table, looks: Looks) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """Name, colour, marker and rows of each method, best first."""
     for name in table.cells.index:
-        place = sorted(table.cells.index).index(name)
-        rows = table.rows[table.rows["label"] == name]
-        yield name, COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], rows
+        yield name, *looks[without_mark(name)], table.rows[table.rows["label"] == name]

@@ -1,4 +1,4 @@
-"""Figures that others have published on a dataset, to stand apart from what this suite has measured."""
+"""Published figures on a dataset, shown apart from what this suite measured."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-# Name of the data of a result -> dataset of the figures. Variants with another test set are left out.
+# Name of a result's data -> dataset of the figures. Variants with another test set are left out.
 DATASETS = {
     "flickr30k": "flickr30k",
     "flickr30k-regions": "flickr30k",
@@ -16,7 +16,7 @@ DATASETS = {
     "nuswide-tc21": "nuswide",
     "nuswide-tc21-tagged": "nuswide",
 }
-# Heading -> columns of the file, which stand together as papers print them.
+# Heading -> columns of the file, joined as papers print them.
 METRICS = {
     "i2t R@1/5/10": ("i2t/R@1", "i2t/R@5", "i2t/R@10"),
     "t2i R@1/5/10": ("t2i/R@1", "t2i/R@5", "t2i/R@10"),
@@ -28,11 +28,11 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Published:
-    """Methods that one source, or several on the same footing, compare.
+    """Published figures measured in one way.
 
     Args:
-        title: of what, and how it was measured.
-        cells: what to print, a row a method, in the order of the file.
+        title: dataset and setting.
+        cells: texts to print, one row a method, in the order of the file.
     """
 
     title: str
@@ -40,11 +40,11 @@ class Published:
 
 
 def published(data: Iterable[str], protocol: str) -> list[Published]:
-    """The figures for some data, a table a setting: the same method differs by .08 between two papers' tables.
+    """The figures for some data, one table a setting, because one method's mAP differs by 8 points between two papers.
 
     Args:
-        data: names of the data of some results.
-        protocol: name of the protocol that measured them.
+        data: names of the results' data.
+        protocol: name of the results' protocol.
     """
     known = figures()
     datasets = {DATASETS[name] for name in data if name in DATASETS}
@@ -57,7 +57,7 @@ def published(data: Iterable[str], protocol: str) -> list[Published]:
 
 @cache
 def figures() -> pd.DataFrame:
-    """The file, a row a method, everything as text; empty where a paper has no such metric."""
+    """The file, one row a method, all values as text in percent; empty where a paper lacks the metric."""
     with files("itmbench.report").joinpath("published.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 

@@ -11,18 +11,18 @@ from itmbench.evaluation.paired import LEVEL
 from itmbench.report.tables import Table
 
 ENOUGH = 10
-"""The chi-squared distribution fits Friedman's statistic, as a rule of thumb, from more than ten datasets on."""
+"""Friedman's statistic is about chi-squared distributed, as a rule of thumb, with more than this many datasets."""
 
 
 class AverageRanks(NamedTuple):
-    """What the ranks on several datasets say.
+    """Average ranks of methods over several datasets.
 
     Args:
-        datasets: on which all the methods were measured.
-        ranks: method -> mean of its ranks by the objective, 1 the best; best first.
-        p: of Friedman's test that all methods are equally good.
-        critical: mean ranks that differ by less are not told apart (Nemenyi's test, 5 %).
-        apart: the pairs, better one first, that differ by at least that much.
+        datasets: those on which all methods were measured.
+        ranks: method -> mean rank by the objective (1 is best), best first.
+        p: Friedman's test of the hypothesis that all methods are equally good.
+        critical: Nemenyi's critical difference of mean ranks at 5 %.
+        apart: pairs of methods, better first, whose mean ranks differ by at least that much.
     """
 
     datasets: list[str]
@@ -33,30 +33,27 @@ class AverageRanks(NamedTuple):
 
 
 def average_ranks(tables: Sequence[Table]) -> list[AverageRanks]:
-    """A summary for every set of at least two datasets on which at least three methods were measured.
+    """Rank methods over every set of at least two datasets that at least three methods share.
 
-    Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006). Only tables of one
-    pre-training class are put together. Left out are transductive tables, methods that failed the leak audit, and
-    datasets with several tables of that class: which of their protocols should count is not for a program to say.
-
-    Args:
-        tables: of results.
+    Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006). Tables of different
+    pre-training classes are ranked apart. Left out: transductive tables, methods that failed the leak audit, and
+    datasets with several tables of one class, because the choice among their protocols would be arbitrary.
     """
-    found = []
+    summaries = []
     for pretraining in dict.fromkeys(table.pretraining for table in tables):
-        of = [table for table in tables if table.pretraining == pretraining and table.ranked]
-        datasets = [table.dataset for table in of]
+        selected = [table for table in tables if table.pretraining == pretraining and table.ranked]
+        datasets = [table.dataset for table in selected]
         means = {
             table.dataset: table.rows.groupby("label")[table.objective].mean()[table.ranked]
-            for table in of
+            for table in selected
             if datasets.count(table.dataset) == 1
         }
-        found += _summaries(pd.DataFrame(means))
-    return found
+        summaries += _summaries(pd.DataFrame(means))
+    return summaries
 
 
 def critical_difference(methods: int, datasets: int) -> float:
-    """Of mean ranks, by Nemenyi's test at 5 % (Demšar's equation 6 of section 3.2.2).
+    """Nemenyi's critical difference of mean ranks at 5 % (Demšar, section 3.2.2, equation 6).
 
     >>> round(critical_difference(4, 14), 2)
     1.25
@@ -66,7 +63,7 @@ def critical_difference(methods: int, datasets: int) -> float:
 
 
 def in_words(summary: AverageRanks) -> str:
-    """A few lines for the screen and for Markdown."""
+    """A summary in a few lines."""
     n, k = len(summary.datasets), len(summary.ranks)
     lines = [
         f"Average rank over {n} datasets ({', '.join(summary.datasets)}):",
@@ -75,30 +72,28 @@ def in_words(summary: AverageRanks) -> str:
         f"at 5 %: {summary.critical:.2f}; " + _apart(summary),
     ]
     if n <= ENOUGH:
-        lines.append(
-            f"{n} datasets are too few for this to mean much: more than {ENOUGH} are asked for (Demšar, 2006)."
-        )
+        lines.append(f"{n} datasets are too few for this test; it needs more than {ENOUGH} (Demšar, 2006).")
     return "\n".join(lines)
 
 
 def _apart(summary: AverageRanks) -> str:
     if not summary.apart:
-        return "no two methods are that far apart."
-    return "apart by it: " + "; ".join(f"{better} before {worse}" for better, worse in summary.apart) + "."
+        return "no two methods differ by that much."
+    return "pairs that differ by that much: " + "; ".join(f"{a} before {b}" for a, b in summary.apart) + "."
 
 
 def _summaries(means: pd.DataFrame) -> list[AverageRanks]:
-    """The largest sets of methods and datasets in the means `[methods, datasets]`, NaN where one was not measured."""
-    measured = [frozenset(of.index[of.notna()]) for _, of in means.iterrows()]
-    found: dict[frozenset[str], frozenset[str]] = {}  # methods -> the most datasets that they share
+    """Summaries of the largest sets of methods and datasets in the means `[methods, datasets]`, NaN if not measured."""
+    measured = [frozenset(row.index[row.notna()]) for _, row in means.iterrows()]
+    largest: dict[frozenset[str], frozenset[str]] = {}  # methods -> the most datasets that they share
     shared = set(measured)
     while (more := shared | {one & other for one in shared for other in measured}) != shared:
         shared = more
     for datasets in sorted(shared, key=len):
-        methods = frozenset(name for name, of in zip(means.index, measured, strict=True) if of >= datasets)
+        methods = frozenset(name for name, own in zip(means.index, measured, strict=True) if own >= datasets)
         if len(datasets) >= 2 and len(methods) >= 3:
-            found[methods] = datasets
-    return [_summary(means.loc[sorted(methods), [d for d in means if d in of]]) for methods, of in found.items()]
+            largest[methods] = datasets
+    return [_summary(means.loc[sorted(names), [d for d in means if d in shared]]) for names, shared in largest.items()]
 
 
 def _summary(means: pd.DataFrame) -> AverageRanks:

@@ -1,24 +1,24 @@
 """Results -> tables, one for each set of rows that may be ranked together."""
 
+import html
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as RichTable
+from pandas.io.formats.style import Styler
 
 from itmbench.errors import InputError
 from itmbench.evaluation.paired import PairedResults, parts
 from itmbench.report.columns import Column, find
 from itmbench.report.published import Published, published
 from itmbench.report.queries import read_queries
-from itmbench.report.words import MARK, audit_in_words, mixed_in_words
+from itmbench.report.words import MARK, audit_in_words, mixed_in_words, notes
+from itmbench.store import load_results
 
 GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive")
 """Rows that differ in one of these are never ranked together."""
@@ -27,15 +27,12 @@ PRETRAINING = {
     "unimodal": "encoders pre-trained on images or on text",
     "image-text": "pre-trained on image-text pairs",
 }
-SCREEN = 120
-GAP = 2
-"""Blanks between columns."""
 LEGEND = (
-    "mean ± standard deviation over the seeds; {mark}: not significantly worse than the best of its column, by the "
-    "luck of the images and of several seeds (paired permutation test with Holm's correction, and paired bootstrap; "
-    "5 %); no mark where values per query are not kept"
+    "Values are means ± standard deviations over seeds. {mark}: not distinguishable from the best of the column at 5 % "
+    "(paired permutation test over images with Holm's correction, and paired bootstrap over images and seeds). Not "
+    "marked: columns whose outcomes per query are not stored, and those in which no method beats random chance."
 )
-"""What stands below tables; ``mark`` is how a format shows the mark."""
+"""``mark`` is how a format shows the mark."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +41,19 @@ class Table:
 
     Args:
         dataset: its name in the benchmark.
-        pretraining: class of what the encoders had seen before.
+        pretraining: pre-training class of the encoders.
         inductive: every test item was encoded alone; if not, the rows are a diagnostic and are not ranked.
         ranked: methods that may be ranked: none if not inductive, and none that failed the audit or mixes recipes.
-        title: dataset, protocol, what the encoders had seen before, and what a random order scores.
-        reason: why these rows are not in another table of the same dataset; empty if it has only this one.
-        warning: which methods failed the leak audit, whose seeds differ in more than the seed, and why none could be
-            marked, to stand below the table; empty if all is well.
+        title: dataset, protocol, pre-training and the score of random chance.
+        reason: why these rows are apart from the other tables of the dataset; empty if it has only this one.
+        warning: below the table: failed audits, seeds that differ in more than the seed, missing outcomes of queries.
         protocol: what measured them.
-        objective: name, in the results, of the metric that orders them.
-        cells: what to print, a row a method.
-        best: which cells are not significantly worse than the best of their column; shaped as ``cells``.
-        columns: heading -> what the column shows.
-        rows: the results behind it, a row a cell of the benchmark, with the method's name here as ``label``.
-        published: what others published on the same data, to stand below the last table of a dataset.
+        objective: name of the metric that orders them.
+        cells: formatted values `[methods, columns]`.
+        best: cells that are not significantly worse than the best of their column; shaped as ``cells``.
+        columns: heading -> its column.
+        rows: the results, one a cell of the benchmark, with the method's name in this table as ``label``.
+        published: published figures on the same data, shown below the last table of a dataset.
     """
 
     dataset: str
@@ -77,7 +73,7 @@ class Table:
 
     @property
     def main_columns(self) -> list[str]:
-        """Headings of the columns that every format shows."""
+        """Headings that every format shows."""
         return ["seeds", *(heading for heading, column in self.columns.items() if not column.detail)]
 
     @property
@@ -92,69 +88,67 @@ class Table:
 
     @property
     def cost_columns(self) -> list[str]:
-        """Headings of what a run costs."""
+        """Headings of costs."""
         return [heading for heading, column in self.columns.items() if not column.better]
 
+    def styled(self, escape: Callable[[Any], str]) -> Styler:
+        """The main columns with marked cells in bold; ``escape`` is applied to every text."""
+        best = self.best[self.main_columns]
+        style = escaped(self.cells[self.main_columns], escape)
+        return style.apply(lambda _: np.where(best, "font-weight: bold", ""), axis=None)
+
     def _repr_html_(self) -> str:
-        """What a notebook shows: the main columns, those not significantly worse than the best in bold."""
-        legend = LEGEND.format(mark="bold")
-        caption = ". ".join(filter(None, (f"<b>{self.title}</b>", self.reason, self.warning, legend)))
-        cells, best = self.cells[self.main_columns], self.best[self.main_columns]
-        styled = cells.style.apply(lambda _: np.where(best, "font-weight: bold", ""), axis=None)
-        return styled.set_caption(caption).to_html()
+        """The main columns for a notebook."""
+        texts = map(html.escape, (self.reason, self.warning, legend([self], "Bold")))
+        caption = " ".join(filter(None, (f"<b>{html.escape(self.title)}</b>", *texts)))
+        return self.styled(html.escape).set_caption(caption).to_html()
+
+
+def escaped(cells: pd.DataFrame, escape: Callable[[Any], str]) -> Styler:
+    """A table of texts, with "method" above the row names, whose every text goes through ``escape``."""
+    style = cells.rename_axis(index=None, columns="method").style.format(escape)
+    return style.format_index(escape, axis="index").format_index(escape, axis="columns")
+
+
+def legend(tables: Iterable[Table], mark: str) -> str:
+    """What the values, the marks and the main columns of some tables mean, each said once."""
+    sentences = [note for table in tables for note in notes(table.protocol, table.main_columns)]
+    return " ".join(dict.fromkeys([LEGEND.format(mark=mark), *sentences]))
+
+
+def load(results: str | Path) -> pd.DataFrame:
+    """All results below a folder, one row a cell, as ``itmbench.load_results``.
+
+    Raises:
+        InputError: there is no such folder, it has no results, or a file in it is not a result.
+    """
+    frame = load_results(results)
+    if frame.empty:
+        raise InputError(f"{results}: no results yet; run a benchmark first, or name another folder with --results")
+    return frame
 
 
 def tables(frame: pd.DataFrame, mark: bool = True) -> list[Table]:
     """Tables of the results, dataset by dataset.
 
     Args:
-        frame: what ``load_results`` gives, or a part of it.
-        mark: test which methods are not significantly worse than the best, which reads the results of all queries.
+        frame: from ``load_results``, or some of its rows.
+        mark: test which methods are not significantly worse than the best; this reads the outcome of every query.
     """
     if frame.empty:
         return []
-    found = []
+    result = []
     for _, dataset in frame.groupby("dataset", sort=False):
         groups = [(dict(zip(GROUP, key, strict=True)), rows) for key, rows in dataset.groupby(list(GROUP), sort=False)]
-        *others, last = [_table(own, rows, [of for of, _ in groups], mark) for own, rows in groups]
+        *others, last = [_table(group, rows, [other for other, _ in groups], mark) for group, rows in groups]
         figures = published(dataset["data"].unique(), last.protocol["name"])
-        found += [*others, replace(last, published=tuple(figures))]
-    return found
+        result += [*others, replace(last, published=tuple(figures))]
+    return result
 
 
-def print_tables(frame: pd.DataFrame, file: TextIO | None = None) -> None:
-    """Print the tables, wrapped by columns to the width of the screen; plain text where the output is not a screen.
-
-    Args:
-        frame: what ``load_results`` gives, or a part of it.
-        file: where to; the standard output by default.
-    """
-    console = Console(file=file, highlight=False, markup=False, emoji=False)
-    width = console.width if console.is_terminal else SCREEN
-    for table in tables(frame):
-        console.print(table.title, style="bold", soft_wrap=True)
-        if table.reason:
-            console.print(table.reason, soft_wrap=True)
-        for part, needed in _parts(table, width):
-            # Rich shortens what does not fit, and a number must never be shortened.
-            console.width = max(width, needed)
-            console.print(part)
-            console.print()
-        if table.warning:
-            console.print(f"{table.warning}\n", soft_wrap=True)
-        for figures in table.published:
-            columns = [[heading, *figures.cells[heading]] for heading in figures.cells]
-            columns.insert(0, ["method", *figures.cells.index])
-            console.print(figures.title, style="bold", soft_wrap=True)
-            console.width = max(width, _width(columns))
-            console.print(_grid(columns))
-            console.print()
-    console.width = width
-    console.print(LEGEND.format(mark="*"))
-
-
-def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any]], mark: bool) -> Table:
-    protocol = json.loads(own["protocol"])
+def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any]], mark: bool) -> Table:
+    """The table of one group of rows; ``groups`` are all of the dataset."""
+    protocol = json.loads(group["protocol"])
     objective = protocol["objective"]
     rows = rows.assign(label=_labels(rows))
     failed = _failed(rows)
@@ -168,22 +162,27 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
     for heading, (key, column) in columns.items():
         cells[heading] = [_cell(column, mean, std) for mean, std in zip(means[key], deviations[key], strict=True)]
     best, untested = pd.DataFrame(False, index=cells.index, columns=cells.columns), ""
-    # A method that failed the audit is no yardstick.
     mixed = _mixed(rows)
-    ranked = [name for name in cells.index if own["inductive"] and not name.endswith(MARK) and name not in mixed]
+    ranked = [name for name in cells.index if group["inductive"] and not name.endswith(MARK) and name not in mixed]
     try:
-        if mark:
-            _mark(best, columns, rows, ranked)
+        if mark and len(ranked) > 1:
+            for heading, names in _leaders(rows, ranked, {heading: key for heading, (key, _) in columns.items()}):
+                best.loc[names, heading] = True
     except InputError as error:
         untested = f"No marks: {error}."
+    shown = next(column.show for key, column in columns.values() if key == objective)
+    title = (
+        f"{group['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[group['pretraining']]}"
+    )
+    if f"chance/{objective}" in rows:
+        title += f"; random chance: {objective} {shown(_chance(rows, objective))}"
     return Table(
-        dataset=own["dataset"],
-        pretraining=own["pretraining"],
-        inductive=bool(own["inductive"]),
+        dataset=group["dataset"],
+        pretraining=group["pretraining"],
+        inductive=bool(group["inductive"]),
         ranked=ranked,
-        title=f"{own['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[own['pretraining']]}"
-        + _chance(rows, objective, columns),
-        reason=_reason(own, siblings),
+        title=title,
+        reason=_reason(group, groups),
         warning=" ".join(filter(None, (audit_in_words(failed), mixed_in_words(mixed), untested))),
         protocol=protocol,
         objective=objective,
@@ -194,15 +193,15 @@ def _table(own: dict[str, Any], rows: pd.DataFrame, siblings: list[dict[str, Any
     )
 
 
-def _chance(rows: pd.DataFrame, objective: str, columns: dict[str, tuple[str, Column]]) -> str:
-    """What a random order scores, where the results hold it."""
-    key = f"chance/{objective}"
-    shown = [column.show(rows[key].mean()) for name, column in columns.values() if name == objective and key in rows]
-    return f"; a random order has {objective} {shown[0]}" if shown else ""
+def _chance(rows: pd.DataFrame, metric: str) -> float:
+    """Expected score of random chance; NaN where unknown."""
+    if metric == "hard_negative_accuracy":
+        return 0.5
+    return float(rows[f"chance/{metric}"].mean()) if f"chance/{metric}" in rows else np.nan
 
 
 def _labels(rows: pd.DataFrame) -> pd.Series:
-    """The method of each row; with its folder where two benchmarks have one of that name."""
+    """The method of each row, or its folder where two benchmarks use the same name."""
     folders = rows["folder"].map(lambda folder: str(Path(folder).parent))
     clash = folders.groupby(rows["method"]).transform("nunique") > 1
     if not clash.any():
@@ -212,15 +211,15 @@ def _labels(rows: pd.DataFrame) -> pd.Series:
 
 
 def _failed(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """Label of each method that failed checks of the leak audit, with any seed -> their names."""
+    """Label of each method that failed the leak audit with any seed -> names of the failed checks."""
     joined = rows[rows["audit_failed"] != ""].groupby("label")["audit_failed"]
     return {str(label): sorted({name for names in checks for name in names.split(", ")}) for label, checks in joined}
 
 
 def _mixed(rows: pd.DataFrame) -> list[str]:
-    """Labels of methods whose seeds were not all run with the same options, data and code."""
-    kinds = rows[rows["recipe"] != ""].groupby("label")["recipe"].nunique()
-    return [str(label) for label in kinds.index[kinds > 1]]
+    """Labels of methods whose seeds ran with different options, data or code."""
+    recipes = rows[rows["recipe"] != ""].groupby("label")["recipe"].nunique()
+    return [str(label) for label in recipes.index[recipes > 1]]
 
 
 def _cell(column: Column, mean: float, std: float) -> str:
@@ -229,76 +228,37 @@ def _cell(column: Column, mean: float, std: float) -> str:
     return column.show(mean) if np.isnan(std) or not column.better else f"{column.show(mean)} ± {column.show(std)}"
 
 
-def _mark(best: pd.DataFrame, columns: dict[str, tuple[str, Column]], rows: pd.DataFrame, methods: list[str]) -> None:
-    """Set the cells of those methods that are not significantly worse than the best of them.
+def _leaders(rows: pd.DataFrame, methods: list[str], headings: Mapping[str, str]) -> Iterable[tuple[str, list[str]]]:
+    """The methods to mark under each heading (heading -> metric), where any of them beats random chance.
 
     Raises:
-        InputError: the queries of a result cannot be compared with those of the others.
+        InputError: the outcomes of the queries are missing, or differ in their queries.
     """
-    tested = {heading: key for heading, (key, _) in columns.items() if parts(key)}
-    if len(methods) < 2 or not tested:
+    tested = {heading: metric for heading, metric in headings.items() if parts(metric)}
+    if not tested:
         return
     queries = {name: [*map(read_queries, rows.loc[rows["label"] == name, "folder"])] for name in methods}
     results = PairedResults(queries, list(tested.values()))
-    for heading, key in tested.items():
-        best.loc[results.leaders(key, methods), heading] = True
+    for heading, metric in tested.items():
+        if not all(results.interval(name, metric).low <= _chance(rows, metric) for name in methods):
+            yield heading, results.leaders(metric, methods)
 
 
-def _reason(own: dict[str, Any], siblings: list[dict[str, Any]]) -> str:
-    """What sets these rows apart from the other tables of the same dataset, in one line."""
+def _reason(group: dict[str, Any], groups: list[dict[str, Any]]) -> str:
+    """How these rows differ from the other tables of the dataset, in one line."""
 
     def differ(values: list[Any]) -> bool:
         return any(value != values[0] for value in values)
 
-    protocols = [json.loads(of["protocol"]) for of in siblings]
-    mine = json.loads(own["protocol"])
-    fields = sorted({key for of in protocols for key in of})
-    here = [f"protocol {key} = {mine.get(key, 'none')}" for key in fields if differ([of.get(key) for of in protocols])]
-    here += [f"{key} = {own[key]}" for key in ("fingerprint", "pretraining") if differ([of[key] for of in siblings])]
-    apart = f"Not ranked with the other tables of {own['dataset']}: here {', '.join(here)}." if here else ""
-    together = "" if own["inductive"] else "Test items were encoded together (transductive): a diagnostic, not ranked."
+    protocols = [json.loads(other["protocol"]) for other in groups]
+    protocol = json.loads(group["protocol"])
+    fields = sorted({key for other in protocols for key in other})
+    here = [
+        f"protocol {key} = {protocol.get(key, 'none')}" for key in fields if differ([p.get(key) for p in protocols])
+    ]
+    here += [f"{key} = {group[key]}" for key in ("fingerprint", "pretraining") if differ([g[key] for g in groups])]
+    apart = f"Not ranked with the other tables of {group['dataset']}: here {', '.join(here)}." if here else ""
+    together = (
+        "" if group["inductive"] else "Test items were encoded together (transductive): a diagnostic, not ranked."
+    )
     return " ".join(filter(None, (apart, together)))
-
-
-def _parts(table: Table, width: int) -> Iterator[tuple[RichTable, int]]:
-    """The main columns in as many tables as the width asks for, each with the methods' names, and the width of each.
-
-    Costs stay together.
-    """
-    columns = {heading: [heading, *column] for heading, column in _starred(table).items()}
-    costs = [heading for heading in table.main_columns if heading in table.cost_columns]
-    blocks = [*([heading] for heading in table.quality_columns), costs]
-    names = ["method", *map(str, table.cells.index)]
-    lines: list[list[list[str]]] = []
-    for block in blocks:
-        wanted = [columns[heading] for heading in block]
-        if not lines or _width([names, *lines[-1], *wanted]) > width:
-            lines.append([])
-        lines[-1] += wanted
-    for line in lines:
-        yield _grid([names, *line]), _width([names, *line])
-
-
-def _grid(columns: list[list[str]]) -> RichTable:
-    """Columns, each with its heading first, for the screen."""
-    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-    for place, column in enumerate(columns):
-        grid.add_column(column[0], justify="right" if place else "left", no_wrap=True)
-    for row in zip(*(column[1:] for column in columns), strict=True):
-        grid.add_row(*row)
-    return grid
-
-
-def _width(columns: list[list[str]]) -> int:
-    return sum(max(map(len, column)) + GAP for column in columns)
-
-
-def _starred(table: Table) -> dict[str, list[str]]:
-    """The main columns as text, with a star behind what is marked and a blank behind the others."""
-    return {
-        heading: [
-            text + ("*" if best else " " if table.best[heading].any() else "")
-            for text, best in zip(table.cells[heading], table.best[heading], strict=True)
-        ]
-        for heading in table.main_columns
-    }

@@ -1,18 +1,19 @@
-"""A protocol, as a result holds it, in words."""
+"""A protocol, its metrics and the leak audit in words, for legends and notes below tables."""
 
+from collections.abc import Iterable
 from typing import Any
 
 MARK = "†"
-"""Behind the name of a method that failed the leak audit."""
+"""Follows the name of a method that failed the leak audit."""
 TIES = {
-    "pessimistic": "Ties lose: a wrong item that scores the same as a right one ranks before it.",
-    "optimistic": "Ties win: a wrong item that scores the same as a right one ranks after it, an upper bound.",
+    "pessimistic": "Ties lose: a wrong item with the score of a right one ranks before it.",
+    "optimistic": "Ties win: a wrong item with the score of a right one ranks after it, which gives an upper bound.",
 }
 NORMALISERS = {
-    "retrieved": "the relevant items among those K",
-    "min": "K, or all relevant items if they are fewer",
-    "all": "all relevant items",
-    "dcmh": "the first min(K, relevant) relevant items wherever they rank",
+    "retrieved": "the number of relevant items among the first K",
+    "min": "min(K, number of relevant items)",
+    "all": "the number of relevant items",
+    "dcmh": "min(K, number of relevant items), and counts the first that many relevant items wherever they rank",
 }
 INDUCTIVE = {
     True: "Every test item was encoded alone (inductive).",
@@ -23,72 +24,85 @@ AUDIT = {
     "pairs": "a pair's score depends on the others of its tile",
     "frozen": "testing changes the model",
 }
-"""What it means that a check of the leak audit failed; the checks that every run goes through."""
+"""What a failed check of the leak audit means; the checks that every cell goes through."""
 GALLERY = {
-    "all": "The gallery holds the training items too, as in most publications.",
+    "all": "The gallery includes the training items, as in most publications.",
     "unseen": "The gallery holds no training item.",
+}
+CAPTION_NOTES = {
+    "R@": "R@K is the percentage of queries with a match of their own among the first K.",
+    "rSum": "rSum is the sum of R@1, R@5 and R@10 of both directions (0 to 600).",
+    "near-twin": "Near-twin acc. is the percentage of near twins (images that differ in one fact, which the caption "
+    "states) that score below the caption's own image; random chance has 50.",
+    "(complete truth)": "Complete truth counts every caption that is true of an image as a match.",
+    "probe": "A probe is the percentage of images that score higher with their caption than with the same caption "
+    "after its words were shuffled (word order), or two of its nouns or attributes were exchanged; random chance "
+    "has 50.",
+}
+LABEL_NOTES = {
+    "mAP": "mAP is the mean average precision of the whole ranking in percent; without a direction, the mean of both.",
+    "mAP@": "mAP@K takes the first K and divides by {normaliser}.",
+    " P@": "P@K is the percentage of the first K that is relevant, R@K the percentage of the relevant found there.",
+    "NDCG@": "The gain of NDCG@K is the number of shared labels.",
 }
 
 
+def without_mark(label: str) -> str:
+    """The name of a method without the mark of a failed audit."""
+    return label.removesuffix(f" {MARK}")
+
+
 def in_words(protocol: dict[str, Any], inductive: bool) -> str:
-    """What was ranked, what counts as found, and what the numbers mean.
+    """What is ranked, what counts as a match, and what the metrics mean.
 
     Args:
-        protocol: as a result holds it.
+        protocol: as stored in a result.
         inductive: every test item was encoded without the others.
     """
-    describe = _caption if protocol["objective"] == "rSum" else _label
-    sentences = (*describe(protocol), TIES.get(protocol.get("ties", "")), INDUCTIVE[inductive])
+    if protocol["objective"] == "rSum":
+        task = "i2t: an image queries all captions. t2i: a caption queries all images."
+    else:
+        task = (
+            "i2t: an image queries texts. t2i: a text queries images. An item is relevant if it shares a label with "
+            f"the query. {GALLERY.get(protocol.get('gallery', ''), '')} A query without relevant items counts 0."
+        )
+    sentences = (task, *notes(protocol), TIES.get(protocol.get("ties", ""), ""), INDUCTIVE[inductive])
     return " ".join(filter(None, sentences))
 
 
-def audit_in_words(failed: dict[str, list[str]]) -> str:
-    """Which methods failed the leak audit, and what that means; empty if none did.
+def notes(protocol: dict[str, Any], headings: Iterable[str] | None = None) -> list[str]:
+    """A sentence for every kind of column.
 
     Args:
-        failed: method -> names of the checks.
+        protocol: as stored in a result.
+        headings: of the columns to explain; None for all metrics of the protocol.
+    """
+    metrics = CAPTION_NOTES if protocol["objective"] == "rSum" else LABEL_NOTES
+    normaliser = protocol.get("normaliser", "")
+    sentences = {key: note.format(normaliser=NORMALISERS.get(normaliser, normaliser)) for key, note in metrics.items()}
+    if headings is None:
+        return list(sentences.values())
+    shown = list(headings)
+    return [note for key, note in sentences.items() if any(key in heading for heading in shown)]
+
+
+def audit_in_words(failed: dict[str, list[str]]) -> str:
+    """Which methods failed which checks of the leak audit; empty if none did.
+
+    Args:
+        failed: method -> names of the failed checks.
     """
     if not failed:
         return ""
     methods = (f"{method} ({', '.join(AUDIT.get(name, name) for name in names)})" for method, names in failed.items())
-    return f"{MARK} failed the leak audit, so its numbers may hold knowledge of other test items: {'; '.join(methods)}."
+    return f"{MARK} failed the leak audit, so its numbers may use knowledge of other test items: {'; '.join(methods)}."
 
 
 def mixed_in_words(methods: list[str]) -> str:
-    """Which methods have rows that are no mean over seeds; empty if none has.
-
-    Args:
-        methods: whose seeds differ in more than the seed.
-    """
+    """Which methods are not ranked because their seeds differ in more than the seed; empty if none is."""
     if not methods:
         return ""
     return (
-        f"Not ranked, since not all seeds were run with the same options, data and code: {', '.join(methods)}; run the "
+        f"Not ranked, because their seeds ran with different options, data or code: {', '.join(methods)}; run the "
         "benchmark again, or remove the older cells with `itmbench results rm`."
-    )
-
-
-def _caption(protocol: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        "i2t: an image asks for captions among those of all images; its rank is that of its best-ranked own caption.",
-        "t2i: a caption asks for its image among all images.",
-        "R@K is the share of queries, in percent, with a rank of at most K; rSum is the sum over both directions.",
-        "True rSum counts every caption that is true of an image as its own, where the data list them.",
-        "Hard neg. is the share of near twins (other images that differ in one fact, which the caption states) that",
-        "score below the caption's own image.",
-        "The probes are shares of images that score strictly higher with a caption of theirs than with that caption",
-        "after its words were shuffled (order), or two nouns or attributes exchanged; guessing gives a half.",
-    )
-
-
-def _label(protocol: dict[str, Any]) -> tuple[str, ...]:
-    normaliser = NORMALISERS.get(protocol.get("normaliser", ""), protocol.get("normaliser", ""))
-    return (
-        "i2t: an image asks for texts. t2i: a text asks for images. Relevant is what shares a label with the query.",
-        "mAP is the mean over the queries of the average precision of the whole ranking, and over both directions.",
-        f"mAP@K takes the first K and divides by {normaliser}.",
-        "P@K is the share of the first K that is relevant, R@K the percentage of the relevant that is among them,",
-        "and the gain of NDCG@K is the number of shared labels.",
-        GALLERY.get(protocol.get("gallery", ""), ""),
-        "A query without any relevant item counts 0.",
     )

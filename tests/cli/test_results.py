@@ -25,7 +25,7 @@ def test_list_has_a_line_a_cell(results: Path, capsys: pytest.CaptureFixture[str
     cells = list(store.results(results))
     assert len(lines) == len(cells) == 8
     for line, (folder, result) in zip(lines, cells, strict=True):
-        objective = f"{result.metrics['rSum']:.1f}" if "rSum" in result.metrics else f"{result.metrics['mAP']:.3f}"
+        objective = f"{result.metrics['rSum']:.1f}" if "rSum" in result.metrics else f"{100 * result.metrics['mAP']:.1f}"
         wanted = ["mini", result.dataset, result.method, str(result.seed), result.protocol["objective"], objective]
         assert line.split() == [*wanted, f"2026-01-0{result.seed + 1}", "12:00", str(folder.relative_to(results))]
 

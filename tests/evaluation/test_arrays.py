@@ -21,9 +21,7 @@ LABELS = RNG.random((80, 4)) < 0.3
 
 
 def changed(**arguments: Any) -> Evaluation:
-    return itmbench.evaluate(
-        **{"image_emb": IMAGES, "text_emb": TEXTS, "text_to_image": OWNER, **arguments}  # type: ignore[arg-type]
-    )
+    return itmbench.evaluate(**{"image_emb": IMAGES, "text_emb": TEXTS, "text_to_image": OWNER, **arguments})
 
 
 def test_captions_from_arrays_are_those_of_tensors_and_of_caption_retrieval(tmp_path: Path) -> None:

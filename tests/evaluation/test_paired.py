@@ -51,11 +51,12 @@ def by_image(of: QueryTable, direction: str, values: Hits) -> tuple[Hits, Hits]:
 @pytest.mark.parametrize("metric", ["t2i/R@5", "rSum", "mAP"])
 def test_means_differences_and_intervals_are_those_of_scipy(metric: str) -> None:
     """scipy resamples (sum, count) of each image; a metric is a sum of ratios of these."""
-    terms = {
+    all_terms: dict[str, list[tuple[str, int | None, float]]] = {
         "t2i/R@5": [("t2i", 5, 1.0)],
         "rSum": [(side, k, 100.0) for side in ("i2t", "t2i") for k in (1, 5, 10)],
         "mAP": [("i2t", None, 0.5), ("t2i", None, 0.5)],
-    }[metric]
+    }
+    terms = all_terms[metric]
     tables = both_directions(0), both_directions(1)
     columns = [
         column

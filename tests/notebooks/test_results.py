@@ -13,7 +13,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "results.ipynb"
 
 
 def run(results: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Execute the notebook on a store; gives all of its output as text."""
+    """Execute the notebook on a store and return all of its output as text."""
     monkeypatch.setenv("ITMBENCH_RESULTS", str(results))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
@@ -30,12 +30,13 @@ def test_it_shows_tables_plots_and_differences(tmp_path: Path, monkeypatch: pyte
         assert table.title in text
         assert [number for number in table.cells[table.main_columns].to_numpy().ravel() if number not in text] == []
     assert text.count("image/png") == len(shown)
-    assert text.count("better") + text.count("not distinguishable") >= 5  # two metrics of captions, three of labels
+    assert "500 i2t and 2,500 t2i queries" in text and "difference=" in text
+    assert text.count("better") + text.count("not distinguishable") >= 5  # two caption metrics, three label metrics
     assert "rank correlation" in text
 
 
 def test_without_results_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CellExecutionError, match="run `make bench` first"):
+    with pytest.raises(CellExecutionError, match="no results yet; run a benchmark first"):
         run(tmp_path, monkeypatch)
 
 

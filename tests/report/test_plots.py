@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from itmbench.report.plots import cost_plot, frontier, seeds_plot
+from itmbench.report.plots import cost_plot, looks, pareto_front, seeds_plot
 from itmbench.report.tables import tables
 
 
@@ -21,7 +21,7 @@ def points(drawn: Axes, marked: bool = True) -> list[tuple[float, float]]:
 
 def test_seeds_plot_has_a_point_a_seed_and_the_means(frame: pd.DataFrame) -> None:
     table, drawn = tables(frame)[0], axes()
-    seeds_plot(drawn, table)
+    seeds_plot(drawn, table, looks([table]))
     assert [x for x, _ in points(drawn)] == sorted(table.rows["rSum"])
     assert [label.get_text() for label in drawn.get_yticklabels()] == list(table.cells.index)
     means = [np.asarray(line.get_xdata())[0] for line in drawn.lines if line.get_marker() == "None"]
@@ -34,14 +34,14 @@ def test_cost_plot_shows_the_cost_that_is_asked_for(frame: pd.DataFrame) -> None
     for cost, scale in (("seconds", "linear"), ("epochs", "log")):
         table.rows["epochs"] = [1, 2, 30, 40]
         drawn = axes()
-        cost_plot(drawn, table, cost)
+        cost_plot(drawn, table, looks([table]), cost)
         assert points(drawn) == sorted(zip(table.rows[cost], table.rows["rSum"], strict=True))
         assert drawn.get_xscale() == scale
-        assert drawn.get_xlabel() == {"seconds": "time", "epochs": "epochs"}[cost]
+        assert drawn.get_xlabel() == {"seconds": "wall time", "epochs": "epochs"}[cost]
         assert drawn.xaxis.get_major_formatter()(75) == {"seconds": "75 s", "epochs": "75"}[cost]
 
 
-def test_a_line_joins_the_methods_that_none_beats_in_both(frame: pd.DataFrame) -> None:
+def test_a_line_joins_the_pareto_front(frame: pd.DataFrame) -> None:
     table = tables(frame)[0]
     made = {  # seconds, pairs a second, rSum
         "cheap": (1, 90, 100), "beaten": (2, 80, 90), "as cheap": (1, 90, 80), "fair": (3, 70, 150),
@@ -51,23 +51,24 @@ def test_a_line_joins_the_methods_that_none_beats_in_both(frame: pd.DataFrame) -
         {"label": name, "seconds": cost + seed, "scored_pairs_per_second": rate + seed, "rSum": quality + seed}
         for name, (cost, rate, quality) in made.items() for seed in (-0.5, 0.5)
     ]  # fmt: skip
-    table = replace(table, rows=pd.DataFrame(rows))
+    table = replace(table, rows=pd.DataFrame(rows), cells=pd.DataFrame(index=list(made)))
     for cost in ("seconds", "scored_pairs_per_second"):
-        assert list(frontier(table, cost).index) == ["cheap", "fair", "best"]
+        assert list(pareto_front(table, cost).index) == ["cheap", "fair", "best"]
         drawn = axes()
-        cost_plot(drawn, table, cost)
+        cost_plot(drawn, table, looks([table]), cost)
         assert points(drawn, marked=False) == sorted(
             (made[name][cost != "seconds"], made[name][2]) for name in ("cheap", "fair", "best")
         )
 
 
-def test_a_method_looks_the_same_in_tables_that_rank_it_differently(frame: pd.DataFrame) -> None:
-    def colours(shown: pd.DataFrame) -> dict[str, str]:
+def test_a_method_looks_the_same_in_every_table(frame: pd.DataFrame) -> None:
+    other = frame[frame["dataset"] == "mirflickr-mini"].replace({"method": {"dual_infonce": "another"}})
+    shown = tables(pd.concat([frame[frame["dataset"] == "flickr30k-mini"], other]), mark=False)
+    same = looks(shown)
+    assert set(same) == {"dual_infonce", "dual_triplet", "another"} and len(set(same.values())) == 3
+    for table in shown:
         drawn = axes()
-        cost_plot(drawn, tables(shown)[0])
-        return {str(line.get_label()): str(line.get_color()) for line in drawn.lines if line.get_marker() != "None"}
-
-    ranked, turned = colours(frame), colours(frame.assign(rSum=-frame["rSum"]))
-    assert list(ranked) == list(reversed(turned))
-    assert ranked == turned
-    assert len(set(ranked.values())) == 2
+        cost_plot(drawn, table, same)
+        for line in drawn.lines:
+            if line.get_marker() != "None":
+                assert (line.get_color(), line.get_marker()) == same[str(line.get_label())]

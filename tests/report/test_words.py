@@ -1,27 +1,21 @@
 from results_store import CAPTION, LABEL
 
-from itmbench.report.words import in_words
+from itmbench.report.words import in_words, notes
 
 
-def test_each_protocol_says_what_it_does() -> None:
-    assert "best-ranked own caption" in in_words(CAPTION, True)
-    assert "shares a label" in in_words(LABEL, True)
-    assert "label" not in in_words(CAPTION, True)
-
-
-def test_words_follow_the_fields() -> None:
-    assert "Ties lose" in in_words(CAPTION, True)
+def test_words_follow_the_protocol() -> None:
+    caption, label = in_words(CAPTION, True), in_words(LABEL, True)
+    assert "a caption queries all images" in caption and "label" not in caption and "Ties lose" in caption
+    assert "shares a label" in label and "probe" not in label
+    assert "divides by the number of relevant items among the first K" in label
+    assert "divides by the number of relevant items." in in_words({**LABEL, "normaliser": "all"}, True)
     assert "Ties win" in in_words({**CAPTION, "ties": "optimistic"}, True)
-    assert "divides by the relevant items among those K" in in_words(LABEL, True)
-    assert "divides by all relevant items" in in_words({**LABEL, "normaliser": "all"}, True)
     assert "no training item" in in_words({**LABEL, "gallery": "unseen"}, True)
+    assert "encoded alone (inductive)" in caption and "together (transductive)" in in_words(CAPTION, False)
 
 
-def test_words_say_how_test_items_were_encoded() -> None:
-    assert "encoded alone (inductive)" in in_words(CAPTION, True)
-    assert "encoded together (transductive)" in in_words(CAPTION, False)
-
-
-def test_words_say_what_probes_are() -> None:
-    assert "two nouns or attributes exchanged; guessing gives a half" in in_words(CAPTION, True)
-    assert "probe" not in in_words(LABEL, True)
+def test_notes_explain_the_columns_that_are_shown() -> None:
+    assert notes(CAPTION, ["i2t R@1", "wall time"]) == notes(CAPTION)[:1]
+    assert len(notes(CAPTION, ["near-twin acc.", "rSum (complete truth)"])) == 3
+    assert not [note for note in notes(LABEL, ["mAP@50"]) if note.startswith("P@K")]
+    assert [note for note in notes(LABEL, ["i2t P@50"]) if note.startswith("P@K")]
