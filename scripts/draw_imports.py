@@ -1,0 +1,55 @@
+"""Print the import graph of the package's folders as mermaid: ``python scripts/draw_imports.py``.
+
+An arrow points from a folder to one it imports. Imports that follow from others are left out.
+"""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "itmbench"
+
+
+def folder_imports(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """Map each top-level folder or module of the package to those it imports."""
+    graph: dict[str, set[str]] = {}
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).with_suffix("").parts[0]
+        if name in ("__init__", "__main__"):  # entry points: they import lazily from everywhere
+            continue
+        imports = graph.setdefault(name, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            parts = [module.split(".") for module in modules]
+            imports |= {part[1] for part in parts if part[0] == package.name and len(part) > 1}
+        imports.discard(name)
+    return graph
+
+
+def direct(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Edges of the transitive reduction, highest folder first.
+
+    Raises:
+        graphlib.CycleError: the imports form a circle.
+    """
+    order = list(TopologicalSorter(graph).static_order())  # imported folders first
+    reached: dict[str, set[str]] = {}
+    for name in order:
+        reached[name] = graph[name].union(*(reached[other] for other in graph[name]))
+    edges = [
+        (name, other)
+        for name in reversed(order)
+        for other in sorted(graph[name], key=order.index, reverse=True)
+        if not any(other in reached[between] for between in graph[name])
+    ]
+    return edges
+
+
+def mermaid(graph: dict[str, set[str]]) -> str:
+    """The reduced graph as a mermaid flowchart."""
+    return "\n".join(["graph TD", *(f"  {name} --> {other}" for name, other in direct(graph))])
+
+
+if __name__ == "__main__":
+    print(mermaid(folder_imports()))
