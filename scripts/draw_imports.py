@@ -33,7 +33,8 @@ def direct(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
     Raises:
         graphlib.CycleError: the imports form a circle.
     """
-    order = list(TopologicalSorter(graph).static_order())  # imported folders first
+    by_name = {name: sorted(imports) for name, imports in graph.items()}
+    order = list(TopologicalSorter(by_name).static_order())  # imported folders first
     reached: dict[str, set[str]] = {}
     for name in order:
         reached[name] = graph[name].union(*(reached[other] for other in graph[name]))
