@@ -25,8 +25,8 @@ def test_list_has_a_line_a_cell(results: Path, capsys: pytest.CaptureFixture[str
     cells = list(store.results(results))
     assert len(lines) == len(cells) == 8
     for line, (folder, result) in zip(lines, cells, strict=True):
-        objective = f"{result.metrics['rSum']:.1f}" if "rSum" in result.metrics else f"{100 * result.metrics['mAP']:.1f}"
-        wanted = ["mini", result.dataset, result.method, str(result.seed), result.protocol["objective"], objective]
+        value = result.metrics.get("rSum") or 100 * result.metrics["mAP"]
+        wanted = ["mini", result.dataset, result.method, str(result.seed), result.protocol["objective"], f"{value:.1f}"]
         assert line.split() == [*wanted, f"2026-01-0{result.seed + 1}", "12:00", str(folder.relative_to(results))]
 
 
