@@ -1,4 +1,4 @@
-"""What is measured, by name and version: the object that is written into every result and decides who is compared."""
+"""Protocols: named, versioned definitions of what is measured, stored in every result. Only equal ones are compared."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -118,24 +118,26 @@ class Evaluation:
 class CaptionProtocol:
     """Caption retrieval among the images of a stage and all their texts, in both directions.
 
-    Beside the keys of `itmbench.evaluation.caption_retrieval`:
+    Metrics in addition to those of `itmbench.evaluation.caption_retrieval`:
 
-    - "chance/i2t/R@1" ... "chance/rSum": what a random order scores on average.
-    - "truth/i2t/R@1" ... "truth/t2i/R@10" and "truth/rSum", where the corpus knows which texts are true of which
-      images: the rank of the first true match within the stage. Queries are the texts whose truth is listed and the
-      images that own one; any other text counts as true of its own image only. After ECCV Caption (Chun et al., ECCV
-      2022).
-    - "shortlist/i2t/lost R@1" ..., with a shortlist: how much higher each recall is when every pair is scored, over 200
+    - "chance/i2t/R@1" ... "chance/rSum": expected values of a random ranking.
+    - "truth/i2t/R@1" ... "truth/t2i/R@10" and "truth/rSum", if the corpus lists which texts are true of which images:
+      recalls of the first true match within the stage. Queries are the texts whose truth is listed and the images that
+      own one; any other text counts as true of its own image only. The idea of complete truth is that of ECCV Caption
+      (Chun et al., ECCV 2022), which reports mAP@R instead.
+    - "shortlist/i2t/lost R@1" ..., with a shortlist: recall of exact scoring minus that of the shortlist, over 200
       random queries of each direction.
-    - "hard_negative_accuracy", where the corpus names near twins: over all triples of an image, a twin of it and a
-      text of the image that is not true of the twin, the share in which the text scores strictly higher with its image.
+    - "hard_negative_accuracy", if the corpus lists near twins: the share of triples (image, twin, text of the image
+      that is false of the twin) in which the text scores strictly higher with its image.
 
     Args:
         ks: the K of R@K.
         ties: "pessimistic" or "optimistic".
-        shortlist: K: a method with a score of its own scores only the K candidates of every query that are nearest by
-            the cosine of the pooled vectors; None scores every pair. A method that scores by this cosine is not
-            affected.
+        shortlist: number of candidates, nearest by the cosine of the pooled vectors, that a method with a score of its
+            own scores for each query; None scores every pair. Methods that score by this cosine are not affected.
+
+    Raises:
+        InputError: an option is unknown or out of range.
     """
 
     name: ClassVar[str] = "caption-retrieval"
@@ -149,26 +151,26 @@ class CaptionProtocol:
     def __post_init__(self) -> None:
         check_options(self.ties, cutoffs=self.ks)
         if self.shortlist is not None and self.shortlist < max(self.ks):
-            raise InputError(f"shortlist: {self.shortlist} is shorter than R@{max(self.ks)} looks; make it longer")
+            raise InputError(f"shortlist: {self.shortlist} candidates are too few for R@{max(self.ks)}; give more")
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that a number depends on, ready for JSON."""
+        """Name, version, objective and options, ready for JSON."""
         return _as_dict(self)
 
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
     ) -> Evaluation:
-        """Measure a stage.
+        """Evaluate a stage.
 
         Args:
-            corpus: what is retrieved.
+            corpus: the images and texts.
             stage: "val" or "test".
-            images: of ``corpus.stages[stage].images``, in this order.
-            texts: of ``corpus.texts_of(corpus.stages[stage].images)``, in this order.
+            images: embeddings of ``corpus.stages[stage].images`` `[Ni]`, in this order.
+            texts: embeddings of ``corpus.texts_of(corpus.stages[stage].images)`` `[Nt]`, in this order.
             scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
 
         Raises:
-            InputError: a table has the wrong length, or an item NaN or infinite numbers (names its id).
+            InputError: a table has the wrong length, or an embedding or score is NaN or infinite (with the item's id).
         """
         here = EvaluatedStage.of(corpus, stage, images, texts)
         device = here.images.pooled.device
@@ -202,14 +204,14 @@ class CaptionProtocol:
             matched, twin = grid.scores(triples[:, [0, 2]]), grid.scores(triples[:, [1, 2]])
             metrics["hard_negative_accuracy"] = float((matched > twin).double().mean())
             image, other, text = triples.T.cpu().numpy()
-            asked = np.asarray(
+            twin_ids = np.asarray(
                 [f"{here.text_ids[t]} {here.image_ids[o]}" for t, o in zip(text, other, strict=True)], dtype=object
             )
-            parts.append(("hard", asked, here.image_ids[image], 2 - (matched > twin).long()))
+            parts.append(("hard", twin_ids, here.image_ids[image], 2 - (matched > twin).long()))
         return Evaluation(metrics, _per_query("rank", parts))
 
     def _chance(self, here: EvaluatedStage) -> dict[str, float]:
-        """Recalls of a random order."""
+        """Expected recalls of a random ranking."""
         texts_of_image = np.bincount(here.owner, minlength=len(here.image_ids))
         recalls = {}
         for k in self.ks:
@@ -222,14 +224,17 @@ class CaptionProtocol:
 class LabelProtocol:
     """Label retrieval: query images against the texts of the gallery, query texts against its images.
 
-    Keys are those of `itmbench.evaluation.label_retrieval` after "i2t/" and "t2i/", "mAP", the mean of both, and
-    "chance/i2t/mAP", "chance/t2i/mAP" and "chance/mAP": what a random order scores on average.
+    Metrics are those of `itmbench.evaluation.label_retrieval` with the prefixes "i2t/" and "t2i/"; "mAP", the mean of
+    both directions; and "chance/i2t/mAP", "chance/t2i/mAP" and "chance/mAP", expected values of a random ranking.
 
     Args:
         cutoffs: the K of the metrics at K.
-        normaliser: what AP at K is divided by; see `itmbench.evaluation.functional.average_precision`.
+        normaliser: divisor of AP at K; see `itmbench.evaluation.functional.average_precision`.
         ties: "pessimistic" or "optimistic".
-        gallery: "all" as published, training items included, or "unseen", without them.
+        gallery: "all", as published, includes training items; "unseen" excludes them.
+
+    Raises:
+        InputError: an option is unknown or out of range.
     """
 
     name: ClassVar[str] = "label-retrieval"
@@ -247,31 +252,31 @@ class LabelProtocol:
             raise InputError(f"gallery: {self.gallery!r} is unknown; choose one of all, unseen")
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that a number depends on, ready for JSON."""
+        """Name, version, objective and options, ready for JSON."""
         return _as_dict(self)
 
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
     ) -> Evaluation:
-        """Measure a stage.
+        """Evaluate a stage.
 
         Args:
-            corpus: what is retrieved, with labels.
+            corpus: the images and texts, with labels.
             stage: "val" or "test".
-            images: of ``corpus.stages[stage].images``, in this order.
-            texts: of ``corpus.texts_of(corpus.stages[stage].images)``, in this order.
+            images: embeddings of ``corpus.stages[stage].images`` `[Ni]`, in this order.
+            texts: embeddings of ``corpus.texts_of(corpus.stages[stage].images)`` `[Nt]`, in this order.
             scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
 
         Raises:
-            InputError: the corpus has no labels, a table has the wrong length, the gallery is empty, or an item has
-                NaN or infinite numbers (names its id).
+            InputError: the corpus has no labels, a table has the wrong length, the gallery is empty, or an embedding or
+                score is NaN or infinite (with the item's id).
         """
         if corpus.labels is None:
             raise InputError(f"{corpus.name}: has no labels; evaluate it with the caption-retrieval protocol")
         here = EvaluatedStage.of(corpus, stage, images, texts)
         searched = self.searched(corpus, stage)
         if not len(searched) or not len(here.stage.queries):
-            raise InputError(f"{corpus.name}, {stage}: no queries, or nothing in the {self.gallery} gallery")
+            raise InputError(f"{corpus.name}, {stage}: no queries, or an empty gallery ({self.gallery})")
         labels = corpus.labels[here.stage.images]
         text_labels = labels[here.owner]
         query_images, gallery_images = here.positions(here.stage.queries), here.positions(searched)
@@ -295,24 +300,23 @@ class LabelProtocol:
             labels[gallery_images],
             self.cutoffs,
             self.normaliser,
-            None if scorer is None else lambda asked, found: scorer(found, asked).T,
+            None if scorer is None else lambda texts, images: scorer(images, texts).T,
             self.ties,
             lambda row: f"text {here.text_ids[query_texts[row]]}",
         )
         metrics = {f"i2t/{key}": value for key, value in label_summary(i2t).items()}
         metrics |= {f"t2i/{key}": value for key, value in label_summary(t2i).items()}
-        for direction, found, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
-            metrics[f"chance/{direction}/mAP"] = chance.average_precision(found["relevant"].cpu().numpy(), items)
-        for key in ("mAP", "chance/mAP"):
-            of = key.removesuffix("mAP")
-            metrics[key] = (metrics[f"{of}i2t/mAP"] + metrics[f"{of}t2i/mAP"]) / 2
+        for direction, queries, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
+            metrics[f"chance/{direction}/mAP"] = chance.average_precision(queries["relevant"].cpu().numpy(), items)
+        for prefix in ("", "chance/"):
+            metrics[f"{prefix}mAP"] = (metrics[f"{prefix}i2t/mAP"] + metrics[f"{prefix}t2i/mAP"]) / 2
         image_ids, text_ids = here.image_ids[query_images], here.text_ids[query_texts]
         owners = here.image_ids[here.owner[query_texts]]
         parts = [("i2t", image_ids, image_ids, i2t["AP"]), ("t2i", text_ids, owners, t2i["AP"])]
         return Evaluation(metrics, _per_query("ap", parts))
 
     def searched(self, corpus: Corpus, stage: str) -> Rows:
-        """Rows of the images that, with their texts, are the gallery of a stage."""
+        """Rows of the images whose images and texts form the gallery of a stage."""
         gallery = corpus.stages[stage].gallery
         return gallery if self.gallery == "all" else np.setdiff1d(gallery, corpus.train)
 
@@ -321,7 +325,7 @@ Protocol = CaptionProtocol | LabelProtocol
 
 
 def protocol_for(corpus: Corpus) -> Protocol:
-    """The protocol that a corpus is published under: by labels where it has them, by pairs where it has not."""
+    """The default protocol of a corpus: label retrieval if it has labels, else caption retrieval."""
     return CaptionProtocol() if corpus.labels is None else LabelProtocol()
 
 
@@ -329,7 +333,7 @@ Ids = NDArray[Any]
 
 
 def _per_query(column: str, parts: list[tuple[str, Ids, Ids, Tensor]]) -> dict[str, NDArray[Any]]:
-    """Direction, query, image and value of the queries of each direction, one below the other."""
+    """Concatenate the queries of all directions, given as (direction, query ids, image ids, values)."""
     return {
         "direction": np.repeat(np.asarray([part[0] for part in parts], dtype=object), [len(part[1]) for part in parts]),
         "query": np.concatenate([part[1] for part in parts]),

@@ -290,5 +290,5 @@ def test_labels_are_needed_and_the_gallery_may_not_be_empty() -> None:
     with pytest.raises(InputError, match="toy: has no labels"):
         LabelProtocol().evaluate(corpus, "test", *embed(corpus))
     corpus = dataclasses.replace(labelled(), train=np.arange(60))
-    with pytest.raises(InputError, match="nothing in the unseen gallery"):
+    with pytest.raises(InputError, match="no queries, or an empty gallery"):
         LabelProtocol(gallery="unseen").evaluate(corpus, "test", *embed(corpus))
