@@ -1,4 +1,4 @@
-"""Photographs as users of a photo site upload them: subjects that come back, and tags only partly about them."""
+"""Photographs as users of a photo site upload them: recurring topics, and tags that describe them only in part."""
 
 import random
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itmbench.data.mini.language import synonym
 from itmbench.data.mini.scene import Scene, Topic, sample_scene
 
-# The most popular first: the second has half as many photographs as the first, the third a third, and so on.
+# By popularity: the second topic has half as many photographs as the first, the third a third, and so on.
 TOPICS = (
     Topic(
         "fair",
@@ -67,7 +67,7 @@ TOPICS = (
     ),
 )
 
-# Tags that say nothing about the picture, the most popular first.
+# Tags unrelated to the picture, the most popular first.
 _IRRELEVANT = """
 nikon canon explore interestingness 2007 2008 2006 photo photography digital macro bw flickr sony olympus pentax hdr
 geotagged abigfave art colour color light favourite friends family me portrait travel holiday vacation trip weekend
@@ -82,7 +82,7 @@ IRRELEVANT = tuple(_IRRELEVANT.split())
 
 @dataclass(frozen=True)
 class Upload:
-    """A photograph on the site: its subject, what it shows, the seed of its appearance, and its user's tags."""
+    """A photograph: its topic, its scene, the seed of its appearance, and its user's tags."""
 
     topic: Topic
     scene: Scene
@@ -91,14 +91,14 @@ class Upload:
 
 
 def sample_upload(rng: random.Random, counts: Sequence[int], loyalty: float) -> Upload:
-    """An upload with as many things as one of ``counts`` says; ``loyalty`` is that of its scene to its topic."""
+    """Draw an upload with one of ``counts`` things, whose facts follow its topic with probability ``loyalty``."""
     topic = rng.choices(TOPICS, [1 / rank for rank in range(1, len(TOPICS) + 1)])[0]
     scene = sample_scene(rng, rng.choice(counts), topic, loyalty)
     return Upload(topic, scene, rng.getrandbits(32), sample_tags(scene, topic, rng))
 
 
 def sample_tags(scene: Scene, topic: Topic, rng: random.Random) -> tuple[str, ...]:
-    """Tags of one upload, each once: synonyms, facts left out, wrong and irrelevant ones; one upload in 25 has none."""
+    """Draw tags without repetition: synonyms, missing facts, wrong and irrelevant words; one upload in 25 has none."""
     if rng.random() < 0.04:
         return ()
     tags = []
@@ -117,7 +117,7 @@ def sample_tags(scene: Scene, topic: Topic, rng: random.Random) -> tuple[str, ..
 
 
 def overlook(scene: Scene, rng: random.Random) -> Scene:
-    """What an annotator sees of a scene: a small thing in a scene of several escapes notice once in eight times."""
+    """What an annotator notices: a small thing among several is overlooked with probability 1/8."""
     alone = len(scene.things) == 1
     return Scene(
         tuple(thing for thing in scene.things if alone or thing.size == "large" or rng.random() >= 0.125),

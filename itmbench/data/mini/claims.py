@@ -1,8 +1,8 @@
-"""What a caption says, as a logical form, and of which scenes that is true."""
+"""Logical forms of captions, and the scenes of which they are true."""
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -13,7 +13,7 @@ from itmbench.data.mini.scene import COLOURS, LIGHTS, MOST_THINGS, SHAPES, SIZES
 
 @dataclass(frozen=True)
 class Part:
-    """What is said of one thing; None where nothing is said. ``row`` 0 is the top, ``column`` 0 the left."""
+    """Facts claimed of one thing; None if not mentioned. ``row`` 0 is the top, ``column`` 0 the left."""
 
     shape: str | None = None
     colour: str | None = None
@@ -24,12 +24,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """There are different things that fit the parts, one each, and the rest holds as well.
+    """A claim is true of a scene if distinct things fit the parts, and relation, texture and light hold.
 
     Args:
-        parts: what is said of each thing, one to three.
-        relation: "left" (the first is left of the second), "above", or None.
-        texture: the background that is named, or None.
+        parts: one to three.
+        relation: "left" (the first thing is left of the second), "above", or None.
+        texture: the background, or None.
         light: "day", "night" or None.
     """
 
@@ -40,7 +40,7 @@ class Claim:
 
 
 def sample_claims(scene: Scene, rng: random.Random) -> list[Claim]:
-    """Five claims true of the scene: two relations, a binding of attributes, a place or setting, any."""
+    """Draw five claims that are true of the scene: two relations, a binding, a place or setting, and any other."""
     kinds = [
         _relation,
         _relation,
@@ -54,7 +54,7 @@ def sample_claims(scene: Scene, rng: random.Random) -> list[Claim]:
 
 
 def truth(claims: Sequence[Claim], scenes: Sequence[Scene]) -> NDArray[np.bool_]:
-    """Which claim is true of which scene, each decided from the scene's facts alone `[claims, scenes]`."""
+    """Whether each claim is true of each scene, from the scene's facts alone `[claims, scenes]`."""
     table, texture, light = _table(scenes)
     column, row = table["column"], table["row"]
     related = {"left": column[:, :, None] < column[:, None, :], "above": row[:, :, None] < row[:, None, :]}
@@ -84,27 +84,27 @@ _CODES: dict[str, tuple[str | int, ...]] = {
 
 
 def _table(scenes: Sequence[Scene]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64], NDArray[np.int64]]:
-    """Facts as numbers: of the things `[scenes, 3]` by name, -1 where there is none; texture and light `[scenes]`."""
+    """Facts as numbers: of the things `[scenes, 3]` by name, -1 for no thing; texture and light `[scenes]`."""
     table = {name: np.full((len(scenes), MOST_THINGS), -1) for name in _CODES}
     for name, codes in _CODES.items():
-        for at, scene in enumerate(scenes):
-            table[name][at, : len(scene.things)] = [codes.index(getattr(thing, name)) for thing in scene.things]
+        for index, scene in enumerate(scenes):
+            table[name][index, : len(scene.things)] = [codes.index(getattr(thing, name)) for thing in scene.things]
     texture = np.array([TEXTURES.index(scene.texture) for scene in scenes])
     return table, texture, np.array([LIGHTS.index(scene.light) for scene in scenes])
 
 
 def _fits(part: Part, table: dict[str, NDArray[np.int64]]) -> NDArray[np.bool_]:
-    """Which thing of which scene is as the part says `[scenes, 3]`; a missing thing never is."""
+    """Whether each thing of each scene fits the part `[scenes, 3]`; a missing thing never does."""
     held = table["shape"] >= 0
     for name, codes in _CODES.items():
-        said = getattr(part, name)
-        if said is not None:
-            held = held & (table[name] == codes.index(said))
+        value = getattr(part, name)
+        if value is not None:
+            held = held & (table[name] == codes.index(value))
     return held
 
 
 def _relation(scene: Scene, rng: random.Random) -> Claim:
-    """Two things and how they stand to each other."""
+    """Two things and their relation."""
     one, other = rng.sample(scene.things, 2)
     choices = []
     if one.column != other.column:
@@ -117,18 +117,17 @@ def _relation(scene: Scene, rng: random.Random) -> Claim:
 
 
 def _binding(scene: Scene, rng: random.Random) -> Claim:
-    """Two or more things side by side in the sentence: which colour belongs to which shape."""
+    """Two or more things in a list, which binds colours to shapes."""
     things = rng.sample(scene.things, rng.randint(2, len(scene.things)))
     return Claim(tuple(_describe(thing, rng) for thing in things), None, *_surroundings(scene, rng))
 
 
 def _place(scene: Scene, rng: random.Random) -> Claim:
-    """One thing, perhaps a second, and where in the picture the first one is."""
+    """One or two things, and the place of the first in the picture."""
     first, second = rng.sample(scene.things, 2)
     keep = rng.choice((("row",), ("column",), ("row", "column")))
     placed = {name: getattr(first, name) for name in keep}
-    said = _describe(first, rng)
-    parts = [Part(said.shape, said.colour, said.size, **placed)]
+    parts = [replace(_describe(first, rng), **placed)]
     if rng.random() < 0.5:
         parts.append(_describe(second, rng))
     return Claim(tuple(parts), None, *_surroundings(scene, rng))
@@ -142,13 +141,13 @@ def _setting(scene: Scene, rng: random.Random) -> Claim:
 
 
 def _describe(thing: Thing, rng: random.Random) -> Part:
-    """Mostly colour and shape, sometimes one of them alone, sometimes the size as well."""
+    """Mention colour and shape, or one time in four only one of them; half the time also the size."""
     shape, colour = rng.choice(((True, True),) * 6 + ((True, False), (False, True)))
     size = rng.random() < 0.5
     return Part(thing.shape if shape else None, thing.colour if colour else None, thing.size if size else None)
 
 
 def _surroundings(scene: Scene, rng: random.Random) -> tuple[str | None, str | None]:
-    """Texture and light, each mentioned once in three times."""
+    """Mention texture and light, each with probability 1/3."""
     texture = scene.texture if rng.random() < 1 / 3 else None
     return texture, scene.light if rng.random() < 1 / 3 else None

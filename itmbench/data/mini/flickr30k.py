@@ -1,4 +1,4 @@
-"""flickr30k-mini: captioned scenes in the layout of Flickr30K with Karpathy's JSON, near twins and complete truth."""
+"""flickr30k-mini: captioned scenes with near twins and complete truth, in the layout of Karpathy's Flickr30K."""
 
 import json
 import random
@@ -21,7 +21,7 @@ class Photo:
     Args:
         split: "train", "val" or "test".
         scene: what it shows.
-        seed: of everything about the picture that no caption tells; near twins share it.
+        seed: decides everything that no caption mentions; near twins share it.
         claims: the logical forms of its captions.
         captions: the captions.
     """
@@ -39,11 +39,11 @@ def render_flickr30k(
     """Write the corpus below ``root``.
 
     Args:
-        root: a folder; made if it is not there.
-        seed: same seed, same bytes.
+        root: the folder; created if missing.
+        seed: the same seed gives the same bytes.
         train: number of training images.
-        val: scenes to validate on, each with three near twins: four images a scene.
-        test: scenes to test on, likewise.
+        val: number of validation scenes; each with its three near twins makes four images.
+        test: number of test scenes, likewise.
         pixels: side of the images.
     """
     photos, twins = plan_flickr30k(seed, train=train, val=val, test=test)
@@ -57,10 +57,10 @@ def render_flickr30k(
 
 
 def plan_flickr30k(seed: int = 0, *, train: int, val: int, test: int) -> tuple[list[Photo], list[tuple[int, int]]]:
-    """Everything about the corpus but its pixels: images in the order of their ids, and (scene, twin) pairs of ids.
+    """Plan the corpus without its pixels: images in the order of their ids, and (scene, twin) pairs of ids.
 
-    Every scene has a caption that is false of each of its twins, and every twin one that is false of its scene, so
-    that each pair can be told apart by reading.
+    For each twin, its scene has a caption that is false of the twin, and the twin has a caption that is false of the
+    scene, so that captions tell every pair apart.
     """
     rng = random.Random(f"flickr30k-mini {seed}")
     photos: list[Photo] = []
@@ -82,7 +82,7 @@ def _scene(rng: random.Random) -> Scene:
 
 
 def _photo(split: str, scene: Scene, seed: int, rivals: Sequence[Scene], rng: random.Random) -> Photo:
-    """A photo whose captions, all together, are true of none of the rivals."""
+    """Return a photo; for each of the rivals, at least one of its captions is false."""
     while True:
         claims = sample_claims(scene, rng)
         if not rivals or not truth(claims, rivals).all(axis=0).any():
@@ -117,7 +117,7 @@ def _entries(photos: Sequence[Photo]) -> list[dict[str, object]]:
 
 
 def _truth(photos: Sequence[Photo], split: str) -> dict[str, list[int]]:
-    """For every caption of the split, the ids of all the split's images that it is true of."""
+    """Ids of all images of a split that each of its captions is true of, by caption id."""
     ids = np.array([imgid for imgid, photo in enumerate(photos) if photo.split == split], dtype=np.int64)
     first = np.cumsum([0] + [len(photo.captions) for photo in photos])
     sentids = [sentid for imgid in ids for sentid in range(first[imgid], first[imgid + 1])]

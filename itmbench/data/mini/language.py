@@ -1,4 +1,4 @@
-"""Words for facts: captions in varied English over a small closed vocabulary."""
+"""Captions in varied English over a small closed vocabulary."""
 
 import random
 
@@ -44,7 +44,7 @@ COLUMNS = ("left", "right")
 
 
 def caption(claim: Claim, rng: random.Random) -> str:
-    """The claim as an English sentence, without capital or full stop; the wording is drawn by lot."""
+    """Word the claim as an English sentence without capital or full stop, at random."""
     sentence = _relation(claim, rng) if claim.relation is not None else _list(claim, rng)
     if claim.texture is not None:
         sentence += f" {rng.choice(('on', 'against'))} a {synonym(claim.texture, rng)} {_usual(BACKGROUND, rng)}"
@@ -54,12 +54,12 @@ def caption(claim: Claim, rng: random.Random) -> str:
 
 
 def synonym(concept: str, rng: random.Random) -> str:
-    """A word for the concept: mostly the usual one."""
+    """Draw a word for the concept, mostly the usual one."""
     return _usual(WORDS[concept], rng)
 
 
 def _relation(claim: Claim, rng: random.Random) -> str:
-    """The first thing's place told from the second, or the second's from the first."""
+    """Place the first thing relative to the second, or the second relative to the first."""
     assert claim.relation is not None
     nouns = [_noun(part, rng) for part in claim.parts]
     direct, inverse = RELATION[claim.relation]
@@ -79,7 +79,7 @@ def _relation(claim: Claim, rng: random.Random) -> str:
 
 
 def _list(claim: Claim, rng: random.Random) -> str:
-    """The things one after the other."""
+    """List the things."""
     nouns = [_noun(part, rng) for part in claim.parts]
     if len(nouns) == 1:
         listed = nouns[0]
@@ -89,8 +89,8 @@ def _list(claim: Claim, rng: random.Random) -> str:
 
 
 def _noun(part: Part, rng: random.Random) -> str:
-    """An article, what is said of the thing, and where it is."""
-    words = [synonym(said, rng) for said in (part.size, part.colour) if said is not None]
+    """An article, the thing's mentioned facts, and its place."""
+    words = [synonym(fact, rng) for fact in (part.size, part.colour) if fact is not None]
     words.append(_usual(ANYTHING, rng) if part.shape is None else synonym(part.shape, rng))
     article = "an" if words[0][0] in "aeiou" else "a"
     return " ".join((article, *words)) + _place(part)
@@ -105,5 +105,5 @@ def _place(part: Part) -> str:
 
 
 def _usual(words: tuple[str, ...], rng: random.Random) -> str:
-    """The first word in three cases of four, else one of the others."""
+    """Draw the first word with probability 3/4, else one of the others."""
     return words[0] if len(words) == 1 or rng.random() < 0.75 else rng.choice(words[1:])

@@ -9,9 +9,8 @@ from itmbench.data.mini.albums import Upload, overlook, sample_upload
 from itmbench.data.mini.paint import save_all
 from itmbench.data.mini.scene import COLOURS, SHAPES, TEXTURES, Scene
 
-# As in the genuine archive, the vocabulary is the tags used at least 20 times, and 24 potential labels come with 14
-# stricter ones.
 COMMON = 20
+"""Tags used at least this often make the vocabulary, as in the genuine archive."""
 ARRANGEMENTS = ("crowd", "giants", "night", "side_by_side", "stacked")
 
 README = """Labels of mirflickr-mini. <label>.txt holds the numbers of the images that a label may apply to, one a line;
@@ -23,8 +22,8 @@ def render_mirflickr(root: Path, seed: int = 0, *, images: int = 2400, pixels: i
     """Write the corpus below ``root``.
 
     Args:
-        root: a folder; made if it is not there.
-        seed: same seed, same bytes.
+        root: the folder; created if missing.
+        seed: the same seed gives the same bytes.
         images: number of images.
         pixels: side of the images.
     """
@@ -42,14 +41,14 @@ def render_mirflickr(root: Path, seed: int = 0, *, images: int = 2400, pixels: i
 
 
 def labels(scene: Scene) -> dict[str, bool]:
-    """The labels of a scene: those that may apply, and true for those that clearly apply.
+    """Potential labels of a scene, each with whether the stricter label applies as well.
 
-    A shape applies wherever it is seen, clearly if large. A colour applies if something large has it, clearly if
-    nothing else is large. Textures, night and arrangements have no stricter form.
+    A shape applies if any thing has it, and strictly if a large thing does. A colour applies if a large thing has it,
+    and strictly if no other thing is large. Textures, night and arrangements have no stricter form.
     """
     large = [thing for thing in scene.things if thing.size == "large"]
-    found = {thing.shape: thing.size == "large" for thing in scene.things}
-    found |= {thing.colour: len(large) == 1 for thing in large}
+    facts = {thing.shape: thing.size == "large" for thing in scene.things}
+    facts |= {thing.colour: len(large) == 1 for thing in large}
     rows, columns = {thing.row for thing in scene.things}, {thing.column for thing in scene.things}
     two = len(scene.things) == 2
     others = {
@@ -60,29 +59,28 @@ def labels(scene: Scene) -> dict[str, bool]:
         "side_by_side": two and len(rows) == 1,
         "stacked": two and len(columns) == 1,
     }
-    return found | {label: False for label, applies in others.items() if applies}
+    return facts | {label: False for label, applies in others.items() if applies}
 
 
 def _write_common_tags(path: Path, uploads: Sequence[Upload]) -> None:
-    """Tags used often enough, the most frequent first, each with its count."""
+    """Write the vocabulary with its counts, most frequent tags first."""
     counts = Counter(tag for upload in uploads for tag in upload.tags)
     common = sorted((-count, tag) for tag, count in counts.items() if count >= COMMON)
     path.write_bytes("".join(f"{tag} {-count}\n" for count, tag in common).encode())
 
 
 def _write_annotations(folder: Path, scenes: Sequence[Scene]) -> None:
-    """One file of image numbers a label, and one a stricter label."""
+    """Write the image numbers of every label and stricter label, as in the genuine archive with 24 and 14 of them."""
     folder.mkdir()
     (folder / "README.txt").write_bytes(README.encode())
     stricter = (*SHAPES, *COLOURS)
     names = (*stricter, *(texture for texture in TEXTURES if texture != "plain"), *ARRANGEMENTS)
-    found = [labels(scene) for scene in scenes]
+    labels_of_image = [labels(scene) for scene in scenes]
     for name in names:
-        may = [number for number, each in enumerate(found, 1) if name in each]
-        clearly = [number for number in may if found[number - 1][name]]
-        _write_numbers(folder / f"{name}.txt", may)
+        potential = [number for number, image_labels in enumerate(labels_of_image, 1) if name in image_labels]
+        _write_numbers(folder / f"{name}.txt", potential)
         if name in stricter:
-            _write_numbers(folder / f"{name}_r1.txt", clearly)
+            _write_numbers(folder / f"{name}_r1.txt", [n for n in potential if labels_of_image[n - 1][name]])
 
 
 def _write_numbers(path: Path, numbers: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ from itmbench.data.mini.language import WORDS
 from itmbench.data.mini.paint import save_all
 from itmbench.data.mini.scene import COLOURS, SHAPES, TEXTURES, Scene
 
-# Every pair of colour and shape, every texture, and night; which 21 are the most frequent follows from the scenes.
+# Every pair of colour and shape, every texture, and night. The scenes decide which 21 are the most frequent.
 CONCEPTS = tuple(
     sorted(
         ["night"]
@@ -19,10 +19,10 @@ CONCEPTS = tuple(
         + [f"{colour}_{shape}" for colour in COLOURS for shape in SHAPES]
     )
 )
-# One word in eight goes missing from the tag list: a list made on another day does not have every word users know.
+# One word in eight is missing, because no real tag list has every word that users know.
 TAG_LIST = tuple(
     tag
-    for at, tag in enumerate(
+    for position, tag in enumerate(
         dict.fromkeys(
             (
                 *(word for words in WORDS.values() for word in words),
@@ -32,13 +32,13 @@ TAG_LIST = tuple(
             )
         )
     )
-    if at % 8 != 7
+    if position % 8 != 7
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of every file: where the image is, and what it shows."""
+    """One row of every file: the place of the image and what it shows."""
 
     folder: str
     number: int
@@ -51,10 +51,10 @@ def render_nuswide(root: Path, seed: int = 0, *, images: int = 2400, repeated: i
     """Write the corpus below ``root``.
 
     Args:
-        root: a folder; made if it is not there.
-        seed: same seed, same bytes.
+        root: the folder; created if missing.
+        seed: the same seed gives the same bytes.
         images: number of rows.
-        repeated: how many of the rows repeat the photograph of another row under the same photo id.
+        repeated: number of rows that repeat the photograph of another row under the same photo id.
         pixels: side of the images.
     """
     rows = _rows(random.Random(f"nuswide-mini {seed}"), images, repeated)
@@ -71,30 +71,32 @@ def render_nuswide(root: Path, seed: int = 0, *, images: int = 2400, repeated: i
 
 
 def concepts(scene: Scene) -> frozenset[str]:
-    """The concepts of a scene: every thing by colour and shape, night, and the background unless it is plain."""
+    """Concepts of a scene: colour and shape of every thing, night, and the texture unless it is plain."""
     return frozenset(f"{thing.colour}_{thing.shape}" for thing in scene.things) | (
         {scene.texture, scene.light} - {"plain", "day"}
     )
 
 
 def _rows(rng: random.Random, images: int, repeated: int) -> list[Row]:
-    """Uploads filed by topic, in folders in order as in the genuine list; a repeated photograph ends its folder."""
+    """Rows sorted by topic folder as in the genuine list; repeated photographs come last in theirs."""
     uploads = [sample_upload(rng, (2, 3, 3), loyalty=0.9) for _ in range(images - repeated)]
     photo_ids = rng.sample(range(10_000_000, 2_900_000_000), len(uploads))
-    shown = [concepts(overlook(upload.scene, rng)) for upload in uploads]
-    again = sorted(rng.sample(range(len(uploads)), repeated))
-    filed = sorted([(uploads[at].topic.name, False, at) for at in range(len(uploads))])
-    elsewhere = [(rng.choice([t.name for t in TOPICS if t != uploads[at].topic]), True, at) for at in again]
+    annotated = [concepts(overlook(upload.scene, rng)) for upload in uploads]
+    twice = sorted(rng.sample(range(len(uploads)), repeated))
+    filed = [(uploads[index].topic.name, False, index) for index in range(len(uploads))]
+    for index in twice:
+        other_topics = [topic.name for topic in TOPICS if topic != uploads[index].topic]
+        filed.append((rng.choice(other_topics), True, index))
     numbers: Counter[str] = Counter()
     rows = []
-    for folder, _, at in sorted(filed + elsewhere):
+    for folder, _, index in sorted(filed):
         numbers[folder] += 1
-        rows.append(Row(folder, numbers[folder], photo_ids[at], uploads[at], shown[at]))
+        rows.append(Row(folder, numbers[folder], photo_ids[index], uploads[index], annotated[index]))
     return rows
 
 
 def _write_tags(folder: Path, rows: Sequence[Row]) -> None:
-    """All tags by photo id, and the 0/1 matrix over the tag list with the trailing tab of the genuine file."""
+    """Write all tags by photo id, and the 0/1 matrix over the tag list with the genuine file's trailing tabs."""
     _write_lines(folder / "All_Tags.txt", (" ".join((str(row.photo_id), *row.upload.tags)) for row in rows))
     _write_lines(folder / "TagList1k.txt", TAG_LIST)
     flags = ("".join(f"{int(tag in row.upload.tags)}\t" for tag in TAG_LIST) for row in rows)

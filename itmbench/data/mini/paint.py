@@ -1,8 +1,8 @@
-"""Pixels of scenes: signed distances on a pixel grid, so edges are smooth without rendering larger and shrinking.
+"""Pixels of scenes, from signed distances on a pixel grid, which give smooth edges without supersampling.
 
-Many scenes are painted at once: numpy then spends its time in long loops, outside of Python's lock, and two threads
-keep two cores busy. Geometry is computed in float64 and blended in float32: sines differ in their last bit from one
-processor to the next, and those bits must not reach a pixel, or one seed would give different bytes on two machines.
+Scenes are painted in batches, so that numpy spends its time in long loops without Python's global lock and threads run
+in parallel. Geometry is computed in float64 and blended in float32: the last bits of sines differ between processors
+and must not reach a pixel, because the same seed has to give the same bytes on every machine.
 """
 
 import math
@@ -30,25 +30,25 @@ RGB = {
     "pink": (250, 156, 196),
     "white": (246, 246, 246),
 }
-EDGE = 22  # the grey of the thin line round every thing
-# Shares of the picture's side: radius of a thing, and where rows and columns have their middle.
+EDGE = 22  # grey level of the thin outline of every thing
+# As shares of the picture's side: radius of a thing, and centres of the rows and columns.
 RADIUS = {"small": 0.13, "large": 0.205}
 MIDDLES = (0.265, 0.735)
-# A background's mean grey level, from and to, and the contrast of its texture.
+# Lowest and highest mean grey level of a background, and the contrast of its texture.
 GROUND = {"day": (132, 160, 26), "night": (40, 56, 17)}
 JPEG_QUALITY = 92
 BATCH = 64
 
 
 def save_all(scenes: Sequence[Scene], seeds: Sequence[int], paths: Sequence[Path], pixels: int) -> None:
-    """Paint every scene with its seed and write it as a JPEG into folders that are already there.
+    """Paint every scene with its seed and write it as a JPEG into existing folders.
 
-    Full colour resolution (no chroma subsampling), because things are few pixels wide.
+    Without chroma subsampling, because things are only a few pixels wide.
     """
 
     def save(start: int) -> None:
-        some = slice(start, start + BATCH)
-        for picture, path in zip(paint(scenes[some], seeds[some], pixels), paths[some], strict=True):
+        batch = slice(start, start + BATCH)
+        for picture, path in zip(paint(scenes[batch], seeds[batch], pixels), paths[batch], strict=True):
             Image.fromarray(picture).save(path, "JPEG", quality=JPEG_QUALITY, subsampling=0)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -56,15 +56,15 @@ def save_all(scenes: Sequence[Scene], seeds: Sequence[int], paths: Sequence[Path
 
 
 def paint(scenes: Sequence[Scene], seeds: Sequence[int], pixels: int) -> NDArray[np.uint8]:
-    """The scenes as RGB `[B, pixels, pixels, 3]`.
+    """Paint scenes as RGB `[B, pixels, pixels, 3]`.
 
-    A seed draws everything that no caption speaks of: exact places, rotations, shades and noise. Scenes of equally
-    many things painted with one seed differ only where their facts do.
+    A scene's seed decides everything that no caption mentions: exact places, rotations, shades and noise. Scenes with
+    the same number of things and the same seed differ only where their facts differ.
     """
-    lots = [np.random.default_rng(seed) for seed in seeds]
-    draws = np.stack([rng.random((1 + MOST_THINGS, 8)) for rng in lots])
-    noise = np.stack([rng.standard_normal((pixels, pixels), dtype=np.float32) for rng in lots])
-    grains = np.stack([rng.random((pixels // 2 + 1, pixels // 2 + 1)) for rng in lots])
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    draws = np.stack([generator.random((1 + MOST_THINGS, 8)) for generator in generators])
+    noise = np.stack([generator.standard_normal((pixels, pixels), dtype=np.float32) for generator in generators])
+    grains = np.stack([generator.random((pixels // 2 + 1, pixels // 2 + 1)) for generator in generators])
 
     canvas = _background(scenes, draws[:, 0], grains, pixels)
     for slot in range(MOST_THINGS):
@@ -83,9 +83,9 @@ def _between(low: float, high: float, draw: Floats) -> Floats:
 
 
 def _background(scenes: Sequence[Scene], draws: Floats, grains: Floats, pixels: int) -> Planes:
-    """Muted tones, lighter by day than by night, with the scenes' textures `[3, B, pixels, pixels]`.
+    """Paint muted backgrounds with the scenes' textures, lighter by day than by night `[3, B, pixels, pixels]`.
 
-    Colour planes come first while painting, because numpy is several times slower along a last axis of three.
+    Colour comes first while painting, because numpy is several times slower along a last axis of three.
     """
     low, high, contrast = np.array([GROUND[scene.light] for scene in scenes]).T
     tone = (low + (high - low) * draws[:, 0]) * _between(0.88, 1.12, draws[:, 1:4].T)
@@ -100,7 +100,7 @@ def _background(scenes: Sequence[Scene], draws: Floats, grains: Floats, pixels: 
 
 
 def _pattern(texture: str, draws: Floats, grains: Floats, pixels: int) -> Floats:
-    """Patterns about zero `[n, pixels, pixels]`; their angle, period and phases are drawn by lot."""
+    """Zero-centred patterns `[n, pixels, pixels]` with random angle, period and phases."""
     if texture == "speckled":
         return (2.8 * grains - 1.4).repeat(2, 1).repeat(2, 2)[:, :pixels, :pixels]
     angle, phase, other_phase = (2 * math.pi * draws[:, :3].T)[:, :, None, None]
@@ -120,7 +120,7 @@ def _pattern(texture: str, draws: Floats, grains: Floats, pixels: int) -> Floats
 
 
 def _add(canvas: Planes, rows: NDArray[np.int64], things: Sequence[Thing], draws: Floats) -> None:
-    """Blend things of one shape, one a row, each with a thin dark edge, into the pictures `[3, B, ...]` in place."""
+    """Blend things of one shape, one per row, with thin dark outlines, into the pictures `[3, B, ...]` in place."""
     pixels = canvas.shape[-1]
     radius = np.array([RADIUS[thing.size] for thing in things]) * pixels
     radius *= _between(0.94, 1.06, draws[:, 0])
@@ -130,7 +130,7 @@ def _add(canvas: Planes, rows: NDArray[np.int64], things: Sequence[Thing], draws
     fill = np.array([RGB[thing.colour] for thing in things]).T * _between(0.92, 1.05, draws[:, 4])
     fill += _between(-8, 8, draws[:, 5:8].T)
 
-    # A window round each thing; beyond it nothing is painted.
+    # Paint only a window around each thing.
     side = min(pixels, 2 * math.ceil(1.25 * float(radius.max()) + 2))
     corner = np.clip(np.floor(middle - side / 2).astype(np.int64), 0, pixels - side)
     y, x = corner[:, 0, None, None] + np.arange(side)[:, None], corner[:, 1, None, None] + np.arange(side)
@@ -149,7 +149,7 @@ def _add(canvas: Planes, rows: NDArray[np.int64], things: Sequence[Thing], draws
 
 
 def _distance(shape: str, x: Floats, y: Floats) -> Floats:
-    """Distance to the outline in radii, negative inside; y points down."""
+    """Signed distance to the outline in radii, negative inside; y points down."""
     if shape == "circle":
         return np.hypot(x, y) - 1
     if shape == "ring":
@@ -166,7 +166,7 @@ def _distance(shape: str, x: Floats, y: Floats) -> Floats:
 
 
 def _star(x: Floats, y: Floats) -> Floats:
-    """A five-pointed star: folded into one tenth, where its outline is one straight line."""
+    """A five-pointed star, folded into one tenth, in which its outline is a straight line."""
     tenth = math.pi / 5
     angle = np.abs((np.arctan2(x, -y) + tenth) % (2 * tenth) - tenth)
     tip, notch = (1.1, 0.0), (0.5 * math.cos(tenth), 0.5 * math.sin(tenth))

@@ -1,6 +1,5 @@
-"""Mini corpora on demand: rendered once into a cache folder, found there ever after."""
+"""Mini corpora on demand, rendered once into a cache folder."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from itmbench.data.mini.flickr30k import render_flickr30k
 from itmbench.data.mini.mirflickr import render_mirflickr
 from itmbench.data.mini.nuswide import render_nuswide
 from itmbench.errors import InputError
+from itmbench.files import digest
 
 RENDERERS: dict[str, Callable[[Path, int], None]] = {
     "flickr30k-mini": render_flickr30k,
@@ -20,15 +20,15 @@ RENDERERS: dict[str, Callable[[Path, int], None]] = {
 
 
 def render(name: str, cache_root: Path, seed: int = 0) -> Path:
-    """The folder of a mini corpus, rendered at once if it is not there yet.
+    """Return the folder of a mini corpus; render it first if it does not exist.
 
-    The folder's name carries the seed and a hash of the renderer, so that a changed renderer never meets old pictures.
-    It appears complete or not at all; of two processes that render at the same time, one finds its work done.
+    The folder's name contains the seed and a hash of the renderer, so a changed renderer never reuses old pictures. The
+    folder appears complete or not at all. If two processes render the same corpus, the first to finish wins.
 
     Args:
         name: "flickr30k-mini", "mirflickr-mini" or "nuswide-mini".
-        cache_root: the folder of all rendered corpora; made if it is not there.
-        seed: same seed, same bytes.
+        cache_root: the folder of all rendered corpora; created if missing.
+        seed: the same seed gives the same bytes.
 
     Raises:
         InputError: there is no mini corpus of that name.
@@ -46,7 +46,7 @@ def render(name: str, cache_root: Path, seed: int = 0) -> Path:
 
 
 def _move(corpus: Path, folder: Path) -> None:
-    """Put the finished corpus in its place, unless another process was quicker."""
+    """Move the finished corpus into place, unless another process was faster."""
     try:
         os.replace(corpus, folder)
     except OSError:
@@ -55,9 +55,6 @@ def _move(corpus: Path, folder: Path) -> None:
 
 
 def _renderer_hash() -> str:
-    """8 hex digits over this package's code and the libraries whose version can change a picture's bytes."""
-    hasher = hashlib.blake2b(digest_size=4)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        hasher.update(path.read_bytes())
-    hasher.update(f"numpy {version('numpy')} pillow {version('pillow')}".encode())
-    return hasher.hexdigest()
+    """Hash of this package's code and of the versions of the libraries that can change a picture's bytes."""
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return digest(*sources, version("numpy"), version("pillow"), size=4)

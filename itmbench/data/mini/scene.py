@@ -1,4 +1,4 @@
-"""What a rendered photograph shows: the facts of a scene, how scenes are drawn by lot, and their near twins."""
+"""Facts of rendered scenes, random scenes, and their near twins."""
 
 import random
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "checked", "dotted", "speckled", "wavy")
 LIGHTS = ("day", "night")
 
-# Two rows of two places. Things in different columns are far apart, so that "left of" is never a matter of opinion.
+# Two rows and two columns. Columns are far apart, so that "left of" is never ambiguous.
 CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 MOST_THINGS = 3
@@ -31,7 +31,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One to three things, no two of one shape or one colour, before a textured background by day or by night."""
+    """One to three things of different shapes and colours on a textured background, by day or by night."""
 
     things: tuple[Thing, ...]
     texture: str
@@ -40,14 +40,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Topic:
-    """What photographs of one subject usually show, so that labels and tags occur together as they do in albums.
+    """What photographs of one topic usually show, so that labels and tags co-occur as in real albums.
 
     Args:
-        name: the subject.
-        favourites: (colour, shape) of the things usually seen.
+        name: the topic.
+        favourites: (colour, shape) of the usual things.
         texture: the usual background.
         night: share of photographs taken at night.
-        tags: words that users add because of the subject, whatever is seen.
+        tags: words that users add because of the topic, whatever the scene.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Topic:
 
 
 def sample_scene(rng: random.Random, count: int, topic: Topic | None = None, loyalty: float = 0.0) -> Scene:
-    """A scene of ``count`` things; each fact follows the topic with probability ``loyalty``, else anything goes."""
+    """Draw a scene of ``count`` things whose facts each follow the topic with probability ``loyalty``."""
     things: list[Thing] = []
     for row, column in rng.sample(CELLS, count):
         while True:
@@ -75,7 +75,7 @@ def sample_scene(rng: random.Random, count: int, topic: Topic | None = None, loy
 
 
 def sample_twins(scene: Scene, rng: random.Random) -> tuple[Scene, Scene, Scene]:
-    """Three scenes that differ from this one in one fact: colours of two swapped, places swapped, one shape changed."""
+    """Draw three scenes that differ in one fact: two colours swapped, two places swapped, one shape changed."""
     first, second = rng.sample(range(len(scene.things)), 2)
     return (
         swap_colours(scene, first, second),
@@ -85,13 +85,13 @@ def sample_twins(scene: Scene, rng: random.Random) -> tuple[Scene, Scene, Scene]
 
 
 def swap_colours(scene: Scene, first: int, second: int) -> Scene:
-    """The scene with the colours of two things exchanged."""
+    """Swap the colours of two things."""
     one, other = scene.things[first], scene.things[second]
     return _with(scene, {first: replace(one, colour=other.colour), second: replace(other, colour=one.colour)})
 
 
 def swap_places(scene: Scene, first: int, second: int, axis: Axis) -> Scene:
-    """The scene with the columns (left and right) or the rows (above and below) of two things exchanged."""
+    """Swap the columns (left and right) or the rows (top and bottom) of two things."""
     one, other = scene.things[first], scene.things[second]
     if axis == "row":
         return _with(scene, {first: replace(one, row=other.row), second: replace(other, row=one.row)})
@@ -99,12 +99,12 @@ def swap_places(scene: Scene, first: int, second: int, axis: Axis) -> Scene:
 
 
 def change_shape(scene: Scene, index: int, shape: str) -> Scene:
-    """The scene with another shape in place of one thing's own."""
+    """Change the shape of one thing."""
     return _with(scene, {index: replace(scene.things[index], shape=shape)})
 
 
 def place_swaps(scene: Scene) -> list[tuple[int, int, Axis]]:
-    """Pairs of things, and the axis, whose exchange leaves every other place free of collisions."""
+    """Pairs of things, each with an axis along which swapping them puts no two things in one place."""
     swaps: list[tuple[int, int, Axis]] = []
     for second in range(len(scene.things)):
         for first in range(second):
