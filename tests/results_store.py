@@ -11,14 +11,9 @@ METHODS = ("dual_infonce", "dual_triplet")
 SEEDS = (0, 1)
 CAPTION = {"name": "caption", "version": 1, "objective": "rSum", "ks": [1, 5, 10], "ties": "pessimistic"}
 LABEL = {
-    "name": "label",
-    "version": 1,
-    "objective": "mAP",
-    "cutoffs": [50],
-    "normaliser": "retrieved",
-    "ties": "pessimistic",
-    "gallery": "all",
-}
+    "name": "label", "version": 1, "objective": "mAP", "cutoffs": [50], "normaliser": "retrieved",
+    "ties": "pessimistic", "gallery": "all",
+}  # fmt: skip
 
 
 def caption_metrics(ranks: pd.DataFrame) -> dict[str, float]:
@@ -41,14 +36,8 @@ def caption_metrics(ranks: pd.DataFrame) -> dict[str, float]:
 def label_metrics(precisions: pd.DataFrame) -> dict[str, float]:
     means = {f"{direction}/mAP": float(of["ap"].mean()) for direction, of in precisions.groupby("direction")}
     top = {f"{key}@50": value + 0.1 for key, value in means.items()}
-    return {
-        **means,
-        "mAP": float(np.mean(list(means.values()))),
-        **top,
-        "i2t/P@50": 0.5,
-        "t2i/P@50": 0.4,
-        "chance/mAP": 0.456,
-    }
+    mean = float(np.mean(list(means.values())))
+    return {**means, "mAP": mean, **top, "i2t/P@50": 0.5, "t2i/P@50": 0.4, "chance/mAP": 0.456}
 
 
 def make_result(dataset: str, method: str, seed: int, metrics: dict[str, float]) -> store.Result:
@@ -79,14 +68,7 @@ def make_result(dataset: str, method: str, seed: int, metrics: dict[str, float])
         peak_memory=812_000_000,
         seconds=61.5 + 9 * seed + 20 * METHODS.index(method),
         epochs=20,
-        hardware={
-            "platform": "Linux",
-            "cpu": "A processor",
-            "cores": 2,
-            "gpu": None,
-            "devices": 1,
-            "precision": "32-true",
-        },
+        hardware={"cpu": "A processor", "cores": 2, "gpu": None, "devices": 1, "precision": "32-true"},
         versions={"itmbench": "0.1.0", "python": "3.11.9", "torch": "2.10.0"},
         git={"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         finished=f"2026-01-0{seed + 1}T12:00:00+00:00",

@@ -85,15 +85,6 @@ def test_means_differences_and_intervals_are_those_of_scipy(metric: str) -> None
         assert got == pytest.approx(tuple(expected), abs=0.06 * (expected.high - expected.low))
 
 
-def test_queries_of_one_image_are_resampled_together() -> None:
-    """Five equal queries an image carry no more information than one."""
-    rng = np.random.default_rng(0)
-    hits, other = rng.random(400) < 0.6, rng.random(400) < 0.5
-    images = np.repeat(np.arange(400), 5)
-    five = difference([table(np.repeat(hits, 5), images)], [table(np.repeat(other, 5), images)])
-    assert five == pytest.approx(difference([table(hits)], [table(other)]), rel=1e-5)
-
-
 def test_seeds_that_disagree_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     hits = rng.random(1000) < 0.5
