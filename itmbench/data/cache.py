@@ -63,11 +63,6 @@ def cache_folder(kind: str) -> Path:
     return Path(os.environ.get("ITMBENCH_CACHE") or "~/.cache/itmbench").expanduser() / kind
 
 
-def default_cache_dir() -> Path:
-    """The folder of parsed corpora."""
-    return cache_folder("corpora")
-
-
 @contextlib.contextmanager
 def inputs_read() -> Iterator[list[Path]]:
     """Collect the input files and folders of every corpus that ``cached`` returns in this context."""

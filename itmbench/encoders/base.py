@@ -1,6 +1,5 @@
 """What every encoder is: raw items -> tensors in the loader's workers, tensors -> embeddings on the device."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings
+from itmbench.files import digest
 from itmbench.options import Recorded
 
 PRETRAINING = ("scratch", "unimodal", "image-text")
@@ -64,8 +64,8 @@ class Encoder(Recorded, nn.Module):
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         state = [(value.data_ptr(), value._version) for value in tensors.values()]
         if state != self._digested[0]:
-            digests = "".join(f"{name} {tensor_digest(value)};" for name, value in tensors.items())
-            self._digested = state, hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()
+            parts = (part for name, value in tensors.items() for part in (name, tensor_digest(value)))
+            self._digested = state, digest(*parts, size=16)
         return self._digested[1]
 
     def embed(self, inputs: Inputs) -> Embeddings:
@@ -93,9 +93,8 @@ class Encoder(Recorded, nn.Module):
 
 def tensor_digest(value: Tensor) -> str:
     """A hash of a tensor: type, shape and content, on whatever device it is."""
-    hasher = hashlib.blake2b(f"{value.dtype} {tuple(value.shape)};".encode(), digest_size=16)
-    hasher.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
+    content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return digest(str(value.dtype), str(tuple(value.shape)), content, size=16)
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ noisy pairs and other seeds reuse what is there, and an interrupted call resumes
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -28,11 +27,12 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from itmbench.data.batches import ItemCollate, Items, loader_workers
-from itmbench.data.cache import default_cache_dir
+from itmbench.data.cache import cache_folder
 from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs, Processor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
+from itmbench.files import digest
 
 VERSION = 1
 """Part of every entry's name: raise it when the stored form changes."""
@@ -185,9 +185,8 @@ def encode_once(
 def _entry(encoder: Encoder, source: ImageFiles | Strings) -> Path:
     """The folder of what this encoder gives: for the images of a folder, or for texts of any dataset."""
     kind, origin = ("images", source.root.resolve()) if isinstance(source, ImageFiles) else ("texts", "")
-    hasher = hashlib.blake2b(f"{VERSION} {encoder.recipe()} {origin} ".encode(), digest_size=8)
-    hasher.update(encoder.weights_digest().encode())
-    return default_cache_dir().parent / "frozen" / f"{kind}-{hasher.hexdigest()}"
+    identity = digest(str(VERSION), encoder.recipe(), str(origin), encoder.weights_digest())
+    return cache_folder("frozen") / f"{kind}-{identity}"
 
 
 def _names(source: ImageFiles | Strings, rows: Rows) -> list[bytes]:
@@ -195,7 +194,7 @@ def _names(source: ImageFiles | Strings, rows: Rows) -> list[bytes]:
 
     def name(row: int) -> bytes:
         content = f"{source.names[row]}\0{source.sizes[row]}" if isinstance(source, ImageFiles) else source[row]
-        return hashlib.blake2b(content.encode(), digest_size=16).digest()
+        return bytes.fromhex(digest(content, size=16))
 
     return [name(row) for row in rows.tolist()]
 

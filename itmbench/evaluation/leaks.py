@@ -3,7 +3,6 @@
 They work on embeddings, scores and evaluations and know no method; the caller supplies the encoders.
 """
 
-import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from itmbench.encoders.embeddings import Embeddings
 from itmbench.evaluation.canaries import Limit
 from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
 from itmbench.evaluation.scoring import Scorer
+from itmbench.files import digest
 
 Encode = Callable[[Sequence[int]], Embeddings]
 """(rows of some items, as one batch in this order) -> their embeddings."""
@@ -227,4 +227,4 @@ def _results(evaluation: Evaluation) -> NDArray[np.float64]:
 def _digest(value: Any) -> str:
     if isinstance(value, Tensor):
         return tensor_digest(value)
-    return hashlib.blake2b(pickle.dumps(value), digest_size=16).hexdigest()
+    return digest(pickle.dumps(value), size=16)
