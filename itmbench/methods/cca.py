@@ -16,87 +16,21 @@ from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher
 
 
-@dataclass
-class Moments:
-    """Sums over pairs of vectors x `[Dx]` and y `[Dy]`, in float64.
-
-    Args:
-        count: number of pairs, a scalar.
-        x: sum of x `[Dx]`.
-        y: sum of y `[Dy]`.
-        xx: sum of x x' `[Dx, Dx]`.
-        yy: sum of y y' `[Dy, Dy]`.
-        xy: sum of x y' `[Dx, Dy]`.
-    """
-
-    count: Tensor
-    x: Tensor
-    y: Tensor
-    xx: Tensor
-    yy: Tensor
-    xy: Tensor
-
-    def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariance of x, covariance of y, and cross-covariance `[Dx, Dy]`."""
-        x, y = self.x / self.count, self.y / self.count
-        return (
-            self.xx / self.count - torch.outer(x, x),
-            self.yy / self.count - torch.outer(y, y),
-            self.xy / self.count - torch.outer(x, y),
-        )
-
-
-def canonical_correlations(moments: Moments, regularisation: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Directions of either side whose projections correlate most, and their correlations.
-
-    With A and B such that A' Cxx A = 1 and B' Cyy B = 1, where a multiple of the identity has been added to either
-    covariance C, the singular value decomposition A' Cxy B = U diag(r) V' gives the directions A U and B V.
-
-    Args:
-        moments: of the training pairs.
-        regularisation: what is added to all eigenvalues of a covariance, as a share of their mean.
-
-    Returns:
-        Directions `[Dx, K]` and `[Dy, K]`, and their correlations `[K]`, the largest first; K is the smaller of the two
-        ranks, and 0 where one side never varies.
-    """
-    cxx, cyy, cxy = moments.covariances()
-    a, b = whitening(cxx, regularisation), whitening(cyy, regularisation)
-    u, correlations, vt = torch.linalg.svd(a.T @ cxy @ b, full_matrices=False)
-    return a @ u, b @ vt.T, correlations
-
-
-def whitening(covariance: Tensor, regularisation: float) -> Tensor:
-    """A `[D, rank]` that turns C + r mean(eigenvalues of C) into the identity; leaves out the null space if r is 0.
-
-    Args:
-        covariance: C, symmetric `[D, D]`.
-        regularisation: r, at least 0.
-    """
-    values, vectors = torch.linalg.eigh(covariance)
-    values = values.clamp(min=0)
-    # What rounding leaves of an eigenvalue of 0, as numpy.linalg.matrix_rank bounds it.
-    nothing = values.max() * len(values) * torch.finfo(values.dtype).eps
-    values = values + regularisation * values.mean()
-    kept = values > nothing
-    return vectors[:, kept] / values[kept].sqrt()
-
-
 class CCA(Matcher):
     """Regularised canonical correlation analysis of frozen features, solved in closed form as training starts.
 
-    Both sides are projected on the directions whose projections correlate most over the training pairs, and compared by
-    cosine. Of a ``FeatureEncoder`` the features on disk are taken, without its layers; any other encoder is frozen and
-    its pooled vectors are taken. Every training image and text is encoded once, as at test; labels are not looked at.
+    Both sides are projected on the directions that correlate most over the training pairs, and compared by cosine. A
+    ``FeatureEncoder`` contributes the features on disk, without its layers; any other encoder is frozen and contributes
+    its pooled vectors. Every training image and text is encoded once, as at test. Labels are ignored.
 
     Args:
         image: the image encoder; by default ready-made features.
         text: the text encoder; by default ready-made features.
-        dim: most dimensions of the common space; there are never more than either side's features have.
-        regularisation: what is added to all eigenvalues of a covariance, as a share of their mean.
-        power: every dimension is multiplied by its correlation to this power, 4 as in Gong et al., IJCV 2014; 0 is
+        dim: largest size of the common space, which has no more dimensions than the features of either side.
+        regularisation: number added to all eigenvalues of a covariance, as a share of their mean.
+        power: each dimension is multiplied by its correlation to this power, 4 as in Gong et al., IJCV 2014; 0 gives
             classical CCA.
-        **kwargs: those of ``Matcher``; what concerns the optimiser changes nothing.
+        **kwargs: arguments of ``Matcher``; those of the optimiser have no effect.
 
     Raises:
         InputError: ``dim`` is below 1, or ``regularisation`` or ``power`` below 0.
@@ -131,20 +65,20 @@ class CCA(Matcher):
         self.dim, self.regularisation, self.power = dim, regularisation, power
         for name in ("image", "text"):
             self.register_buffer(f"mean_{name}", None)
-            # A parameter, not a buffer: these are the method's weights, and distributed training wants some.
+            # A parameter, not a buffer: these are the method's weights, and distributed training needs parameters.
             self.register_parameter(f"project_{name}", None)
 
     def adapt(self, corpus: Corpus) -> None:
-        """Make room for the projections `[D, K]`, once the width of the features is known."""
+        """Allocate the projections `[D, K]`, once the width of the features is known."""
         super().adapt(corpus)
-        self._make_room(self.image.width, self.text.width, min(self.dim, self.image.width, self.text.width))
+        self._allocate(self.image.width, self.text.width, min(self.dim, self.image.width, self.text.width))
 
     def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
         image, text = state["project_image"].shape, state["project_text"].shape
         self.image.width, self.text.width = image[0], text[0]
-        self._make_room(image[0], text[0], image[1])
+        self._allocate(image[0], text[0], image[1])
 
-    def _make_room(self, image: int, text: int, width: int) -> None:
+    def _allocate(self, image: int, text: int, width: int) -> None:
         if self.project_image is not None:
             return
         for name, size in (("image", image), ("text", text)):
@@ -159,32 +93,32 @@ class CCA(Matcher):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        """Solve for the projections: before the first validation, whatever the length of training."""
+        """Solve for the projections, before the first validation and whatever the length of training."""
         moments = self._moments()
         image, text, correlations = canonical_correlations(moments, self.regularisation)
         if not len(correlations):
             raise InputError(
                 f"{self.data.corpus.name}: the features of all training images, or of all training texts, are the "
-                "same, so nothing correlates with them; check how they were extracted"
+                "same; check how they were extracted"
             )
         scale = correlations[: self.dim] ** self.power
         for name, mean, directions in (("image", moments.x, image), ("text", moments.y, text)):
             getattr(self, f"mean_{name}").copy_(mean / moments.count)
-            # Ranks below the number of features leave the last dimensions 0.
+            # If the rank is below the number of dimensions, the last ones stay 0.
             getattr(self, f"project_{name}").zero_()[:, : len(scale)] = directions[:, : self.dim] * scale
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """A loss of 0: nothing is left to learn, but trainers count steps, and keep checkpoints by their count."""
+        """Return a loss of 0: there is nothing to learn, but trainers count steps and name checkpoints by them."""
         return 0 * (self.project_image.sum() + self.project_text.sum())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """An optimiser that changes nothing."""
+        """Return an optimiser with learning rate 0."""
         return torch.optim.SGD([self.project_image, self.project_text], lr=0)
 
-    def _moments(self) -> Moments:
+    def _moments(self) -> "Moments":
         """Moments of all training pairs, encoded as at test; every device encodes its share of the images.
 
-        The loader of training batches will not do: it drops the last ones and crops images by lot.
+        The training loader is unsuitable: it drops the last batch and crops images at random.
         """
         corpus, device = self.data.corpus, self.device
         mine = corpus.train[self.global_rank :: self.trainer.world_size]
@@ -196,28 +130,94 @@ class CCA(Matcher):
         position[torch.from_numpy(mine)] = torch.arange(len(mine))
         owner = position[torch.from_numpy(part.text_to_image)].to(device)
 
-        def vectors(size: int, *more: int) -> Tensor:
-            return torch.zeros(size, *more, dtype=torch.float64, device=device)
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
 
         dx, dy = self.image.width, self.text.width
-        texts_of, sum_of = vectors(len(mine)), vectors(len(mine), dy)
-        moments = Moments(vectors(1), vectors(dx), vectors(dy), vectors(dx, dx), vectors(dy, dy), vectors(dx, dy))
+        text_counts, text_sums = zeros(len(mine)), zeros(len(mine), dy)
+        moments = Moments(zeros(1), zeros(dx), zeros(dy), zeros(dx, dx), zeros(dy, dy), zeros(dx, dy))
         for batch in texts:
             batch = self.transfer_batch_to_device(batch, device, 0)
             y, image = self.text(batch["text"]).pooled.double(), owner[batch["index"]]
-            texts_of.index_add_(0, image, torch.ones_like(image, dtype=torch.float64))
-            sum_of.index_add_(0, image, y)
+            text_counts.index_add_(0, image, torch.ones_like(image, dtype=torch.float64))
+            text_sums.index_add_(0, image, y)
             moments.y += y.sum(0)
             moments.yy += y.T @ y
         for batch in images:
             batch = self.transfer_batch_to_device(batch, device, 0)
-            x, at = self.image(batch["image"]).pooled.double(), position[batch["index"].cpu()].to(device)
-            weighted = x * texts_of[at, None]
+            x, row = self.image(batch["image"]).pooled.double(), position[batch["index"].cpu()].to(device)
+            weighted = x * text_counts[row, None]
             moments.x += weighted.sum(0)
             moments.xx += weighted.T @ x
-            moments.xy += x.T @ sum_of[at]
-        moments.count += texts_of.sum()
+            moments.xy += x.T @ text_sums[row]
+        moments.count += text_counts.sum()
         for field in fields(moments):
             total = self.trainer.strategy.reduce(getattr(moments, field.name), reduce_op="sum")
             setattr(moments, field.name, total)
         return moments
+
+
+@dataclass
+class Moments:
+    """Sums over pairs of vectors x `[Dx]` and y `[Dy]`, float64.
+
+    Args:
+        count: number of pairs, a scalar.
+        x: sum of x `[Dx]`.
+        y: sum of y `[Dy]`.
+        xx: sum of x x' `[Dx, Dx]`.
+        yy: sum of y y' `[Dy, Dy]`.
+        xy: sum of x y' `[Dx, Dy]`.
+    """
+
+    count: Tensor
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    yy: Tensor
+    xy: Tensor
+
+    def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Covariance of x, covariance of y, and cross-covariance `[Dx, Dy]`."""
+        x, y = self.x / self.count, self.y / self.count
+        return (
+            self.xx / self.count - torch.outer(x, x),
+            self.yy / self.count - torch.outer(y, y),
+            self.xy / self.count - torch.outer(x, y),
+        )
+
+
+def canonical_correlations(moments: Moments, regularisation: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the directions of both sides whose projections correlate most.
+
+    With A and B such that A' Cxx A = 1 and B' Cyy B = 1 for the regularised covariances C, the singular value
+    decomposition A' Cxy B = U diag(r) V' gives the directions A U and B V.
+
+    Args:
+        moments: moments of the training pairs.
+        regularisation: number added to all eigenvalues of a covariance, as a share of their mean.
+
+    Returns:
+        Directions `[Dx, K]` and `[Dy, K]`, and their correlations `[K]` in descending order. K is the smaller of the
+        two ranks, and 0 if one side is constant.
+    """
+    cxx, cyy, cxy = moments.covariances()
+    a, b = whitening(cxx, regularisation), whitening(cyy, regularisation)
+    u, correlations, vt = torch.linalg.svd(a.T @ cxy @ b, full_matrices=False)
+    return a @ u, b @ vt.T, correlations
+
+
+def whitening(covariance: Tensor, regularisation: float) -> Tensor:
+    """Whitening matrix A `[D, rank]` of C + r mean(eigenvalues of C); without the null space if r is 0.
+
+    Args:
+        covariance: C, symmetric `[D, D]`.
+        regularisation: r, at least 0.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0)
+    # Rounding bound of a zero eigenvalue, as in numpy.linalg.matrix_rank.
+    rounding = values.max() * len(values) * torch.finfo(values.dtype).eps
+    values = values + regularisation * values.mean()
+    kept = values > rounding
+    return vectors[:, kept] / values[kept].sqrt()

@@ -36,12 +36,12 @@ class DSCMR(Matcher):
     def adapt(self, corpus: Corpus) -> None:
         labels = self.training_labels(corpus)
         super().adapt(corpus)
-        self._classify(labels.shape[1])
+        self._build_classifier(labels.shape[1])
 
     def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
-        self._classify(len(state["classifier.weight"]))
+        self._build_classifier(len(state["classifier.weight"]))
 
-    def _classify(self, labels: int) -> None:
+    def _build_classifier(self, labels: int) -> None:
         if self.classifier is None:
             self.classifier = nn.Linear(self.dim, labels)
 

@@ -188,7 +188,7 @@ def test_nothing_is_chosen_but_on_validation(tmp_path: Path, monkeypatch: pytest
     fit.test(model, data, verbose=False)
     assert measured == ["test"] and (bool(model.uses_graph), float(model.label_vote)) == before
     trainer(tmp_path, max_epochs=1).fit(model, data)
-    assert measured[1:] == ["val"] * len(model._ways()) and len(measured) > 2
+    assert measured[1:] == ["val"] * len(model._candidates()) and len(measured) > 2
 
 
 def test_training_attaches_to_the_batch_or_to_the_bank(tmp_path: Path) -> None:
@@ -521,7 +521,7 @@ def test_extremes_have_finite_gradients(update: str, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"k": 0}, "k 0 leaves every node"),
-        ({"bank_size": 5}, "bank_size 5 has no room"),
+        ({"bank_size": 5}, "bank_size 5 cannot hold"),
         ({"label_votes": []}, "label_votes .* give one or more"),
         ({"label_votes": [-1.0]}, "each at least 0"),
     ],
