@@ -15,7 +15,7 @@ help:  ## explain the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/itmbench bench benchmarks/mini.yaml --results $(RESULTS)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/itmbench bench mini --results $(RESULTS)
 
 test: $(VENV)/dev.stamp  ## run the tests
 	$(OFFLINE) $(BIN)/python -m pytest

@@ -10,8 +10,8 @@ import itmbench
 
 PACKAGE = Path(itmbench.__file__).parent
 ORDER = [
-    *("errors", "files", "options", "logs", "data", "encoders", "evaluation", "methods", "store", "runner", "report"),
-    *("cli", "__main__"),
+    *("errors", "files", "options", "checkpoint", "logs"),
+    *("data", "encoders", "evaluation", "methods", "store", "runner", "report", "cli", "__main__"),
 ]
 LAZY = {
     "wandb": "slow to import, and only needed by runs that are tracked",

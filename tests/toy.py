@@ -1,5 +1,6 @@
 """A dataset small enough to train on in seconds: a square of one colour on a ground of another, and captions of it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,19 @@ TOY_MODEL: dict[str, Any] = {
     },
 }
 """The smallest method that learns the toy, as a config names it."""
+
+
+def toy_arguments(folder: Path, *more: str, model: str = "DualEncoder") -> list[str]:
+    """Options of ``itmbench fit`` and the like for the toy, written below the folder; later ones win."""
+    trainer = ["accelerator=cpu", "max_epochs=20", "enable_progress_bar=false", "enable_model_summary=false"]
+    arguments = TOY_MODEL["init_args"]
+    return [
+        *("--data=toy.ToyData", f"--data.root={folder / 'toy'}", f"--model={model}"),
+        *(f"--model.{name}={json.dumps(value)}" for name, value in arguments.items()),
+        *(f"--trainer.{option}" for option in trainer),
+        f"--trainer.default_root_dir={folder}",
+        *more,
+    ]
 
 
 class ToyData(CorpusDataModule):

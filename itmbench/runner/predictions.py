@@ -1,5 +1,6 @@
-"""What ``itmbench predict`` leaves: the embeddings of the test stage, as matrices that any program reads."""
+"""What ``itmbench predict`` writes: the embeddings of the test stage, as matrices that any program reads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,27 @@ import lightning as L
 import numpy as np
 from torch import Tensor
 
+from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.base import Matcher
 
 
 class EmbeddingWriter(L.Callback):
-    """Writes ``images.npy`` `[Ni, D]`, ``texts.npy`` `[Nt, D]`, ``text_to_image.npy`` `[Nt]`, and the ids, one a line.
+    """Writes the embeddings of the test images and texts in the layout of a feature folder.
+
+    Files: ``images.npy`` `[Ni, D]`, ``texts.npy`` `[Nt, D]`, ``text_to_image.npy`` `[Nt]`, ``image_ids.txt`` and
+    ``text_ids.txt`` (one a line), and ``labels.npy`` `[Ni, C]` if there are labels. If the gallery holds
+    training images, as in label corpora, ``splits.json`` completes the folder, and ``FeatureFolder`` reads it.
 
     Args:
-        folder: where to; below the trainer's ``default_root_dir`` unless absolute.
+        folder: where to write; below the trainer's ``default_root_dir`` unless absolute.
+        tokens: write tokens `[Ni, N, D]` and `[Nt, L, D]` in place of the pooled vectors, with ``image_mask.npy``
+            `[Ni, N]` and ``text_mask.npy`` `[Nt, L]`.
     """
 
-    def __init__(self, folder: str = "embeddings") -> None:
-        self.folder = folder
+    def __init__(self, folder: str = "embeddings", tokens: bool = False) -> None:
+        self.folder, self.tokens = folder, tokens
         self._parts: dict[str, list[tuple[Tensor, Embeddings]]] = {}
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -40,26 +48,47 @@ class EmbeddingWriter(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         index, embeddings = outputs
-        self._parts["image" if "image" in batch else "text"].append((index, Embeddings(embeddings.pooled)))
+        if self.tokens and embeddings.tokens is None:
+            raise InputError(f"--embeddings.tokens: {type(pl_module).__name__} has pooled vectors only; leave it out")
+        kept = embeddings.compact() if self.tokens else Embeddings(embeddings.pooled)
+        self._parts["image" if "image" in batch else "text"].append((index, kept))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Matcher)
         corpus = pl_module.data.corpus
         images = pl_module.data.stage("test").images
-        texts = corpus.texts_of(images)
-        tables = [
-            pl_module.table(self._parts[modality], rows, "predict").pooled.float().cpu().numpy()
-            for modality, rows in (("image", images), ("text", texts))
-        ]
-        if trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir, self.folder)
-            np.save(folder / "images.npy", tables[0])
-            np.save(folder / "texts.npy", tables[1])
-            np.save(folder / "text_to_image.npy", np.searchsorted(images, corpus.text_to_image[texts]))
-            _write_ids(folder / "image_ids.txt", [corpus.image_ids[row] for row in images])
-            _write_ids(folder / "text_ids.txt", [corpus.text_ids[row] for row in texts])
-            print(f"embeddings of {len(images):,} images and {len(texts):,} texts: {folder}")
+        rows = {"image": images, "text": corpus.texts_of(images)}
+        tables = {name: pl_module.table(self._parts[name], rows[name], "predict") for name in rows}
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir, self.folder)
+        for name, table in tables.items():
+            _save_embeddings(folder, name, table)
+        np.save(folder / "text_to_image.npy", np.searchsorted(images, corpus.text_to_image[rows["text"]]))
+        for name, ids in (("image", corpus.image_ids), ("text", corpus.text_ids)):
+            (folder / f"{name}_ids.txt").write_text("".join(f"{ids[row]}\n" for row in rows[name]), encoding="utf-8")
+        if corpus.labels is not None:
+            np.save(folder / "labels.npy", corpus.labels[images])
+        if len(np.intersect1d(corpus.train, images)):
+            (folder / "splits.json").write_text(json.dumps(_splits(corpus, images)), encoding="utf-8")
+        what = "tokens" if self.tokens else "vectors"
+        print(f"{what} of {len(images):,} images and {len(rows['text']):,} texts: {folder}")
+        if type(pl_module).score is not Matcher.score:
+            print(f"{type(pl_module).__name__} does not score pairs by the cosine of pooled vectors: use itmbench.load")
 
 
-def _write_ids(path: Path, ids: list[str]) -> None:
-    path.write_text("".join(f"{each}\n" for each in ids), encoding="utf-8")
+def _save_embeddings(folder: Path, name: str, table: Embeddings) -> None:
+    """Tokens and their mask, or pooled vectors where no tokens were kept; float32."""
+    if table.tokens is None or table.mask is None:
+        np.save(folder / f"{name}s.npy", table.pooled.float().cpu().numpy())
+    else:
+        np.save(folder / f"{name}s.npy", table.tokens.float().cpu().numpy())
+        np.save(folder / f"{name}_mask.npy", table.mask.cpu().numpy())
+
+
+def _splits(corpus: Corpus, images: Rows) -> dict[str, list[int]]:
+    """The splits of a corpus as places among some of its image rows, which are ascending."""
+    val, test = corpus.stages["val"], corpus.stages["test"]
+    rows = {"train": corpus.train, "val": val.queries, "query": test.queries, "gallery": test.gallery}
+    places = {name: np.flatnonzero(np.isin(images, split)).tolist() for name, split in rows.items()}
+    return {name: split for name, split in places.items() if split}

@@ -5,26 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import ToyData
+from toy import ToyData, toy_arguments
 
 from itmbench.cli.main import main
 from itmbench.methods.mcr_dgn import explain
 
-TRAINER = ["accelerator=cpu", "max_epochs=2", "logger=false", "enable_progress_bar=false", "enable_model_summary=false"]
-TINY_IMAGE = (
-    "{class_path: TimmImageEncoder, init_args: {image_size: 32, train_crop: 1.0, "
-    "model_args: {patch_size: 16, embed_dim: 32, depth: 1, num_heads: 2}}}"
-)
-TINY_TEXT = "{class_path: ScratchTextEncoder, init_args: {width: 32, depth: 1, heads: 2, vocab_size: 100}}"
-
 
 def options(folder: Path, method: str = "MCRDGN", *more: str) -> list[str]:
-    return [
-        *("--data=toy.ToyData", f"--data.root={folder / 'toy'}", "--data.labels=true", "--data.copies=2"),
-        *(f"--model={method}", "--model.dim=16", f"--model.image={TINY_IMAGE}", f"--model.text={TINY_TEXT}"),
-        *(f"--trainer.{option}" for option in [*TRAINER, f"default_root_dir={folder}"]),
-        *more,
-    ]
+    labels = ["--data.labels=true", "--data.copies=2", "--model.dim=16"]
+    return toy_arguments(folder, *labels, "--trainer.max_epochs=2", "--trainer.logger=false", *more, model=method)
 
 
 @pytest.fixture(scope="module")

@@ -11,28 +11,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from toy import toy_arguments
 
 from itmbench.cli.fit import OPTIONS
 from itmbench.cli.main import COMMANDS, main
-
-TINY_IMAGE = (
-    "{class_path: TimmImageEncoder, init_args: {image_size: 32, train_crop: 1.0, "
-    "model_args: {patch_size: 16, embed_dim: 32, depth: 1, num_heads: 2}}}"
-)
-TINY_TEXT = "{class_path: ScratchTextEncoder, init_args: {width: 32, depth: 1, heads: 2, vocab_size: 100}}"
-
-
-def arguments(folder: Path, *more: str) -> list[str]:
-    """Options of a run on the toy dataset that writes below the folder."""
-    trainer = ["accelerator=cpu", "max_epochs=20", "enable_progress_bar=false", "enable_model_summary=false"]
-    return [
-        *("--data=toy.ToyData", f"--data.root={folder / 'toy'}"),
-        *("--model=DualEncoder", "--model.dim=32", "--model.lr=0.003"),
-        *(f"--model.image={TINY_IMAGE}", f"--model.text={TINY_TEXT}"),
-        *(f"--trainer.{option}" for option in trainer),
-        f"--trainer.default_root_dir={folder}",
-        *more,
-    ]
 
 
 def helped(capsys: pytest.CaptureFixture[str], *command: str) -> str:
@@ -71,7 +53,7 @@ def test_the_full_help_and_that_of_a_method_are_a_call_away(capsys: pytest.Captu
 
 
 def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", *arguments(tmp_path)]) == 0
+    assert main(["fit", *toy_arguments(tmp_path)]) == 0
     output = capsys.readouterr().out
     hint = next(line for line in output.splitlines() if "itmbench test --config" in line).split()
     config, checkpoint = Path(hint[3]), Path(hint[5])
@@ -94,7 +76,7 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
 
 def test_an_offline_tracker_takes_the_curves(tmp_path: Path) -> None:
     logger = "{class_path: WandbLogger, init_args: {offline: true, save_dir: " + str(tmp_path) + "}}"
-    options = arguments(tmp_path, "--trainer.max_epochs=1", f"--trainer.logger={logger}")
+    options = toy_arguments(tmp_path, "--trainer.max_epochs=1", f"--trainer.logger={logger}")
     # A process of its own: the tracker writes when its process ends.
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     command = [sys.executable, "-m", "itmbench", "fit", *options]
@@ -107,7 +89,7 @@ def test_fit_resumes_from_the_last_epoch(tmp_path: Path) -> None:
     kept = [f"--{which}.dirpath={tmp_path / 'kept'}" for which in ("best", "last")]
     last = tmp_path / "kept" / "last.ckpt"
     # A rate of 0 never improves, so the best stays the first; the last must still move on.
-    command = ["fit", *arguments(tmp_path, *kept, "--model.lr=0")]
+    command = ["fit", *toy_arguments(tmp_path, *kept, "--model.lr=0")]
     assert main([*command, "--trainer.max_epochs=2"]) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 24
     assert main([*command, "--trainer.max_epochs=3", f"--ckpt_path={last}"]) == 0
@@ -129,7 +111,7 @@ def test_only_commands_that_resume_say_so_when_interrupted(
         "report": "interrupted",
     }
     for command, message in expected.items():
-        options = {"bench": ["mini", "--results", str(tmp_path)], "report": []}.get(command, arguments(tmp_path))
+        options = {"bench": ["mini", "--results", str(tmp_path)], "report": []}.get(command, toy_arguments(tmp_path))
         assert main([command, *options]) == 1
         assert capsys.readouterr().err.splitlines()[-1] == f"itmbench: {message}"
 
@@ -138,7 +120,7 @@ def test_audit_prints_a_line_a_check_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["audit", *arguments(tmp_path)]) == 0
+    assert main(["audit", *toy_arguments(tmp_path)]) == 0
     title, *lines = capsys.readouterr().out.splitlines()[-6:]
     assert title == "toy, audit of DualEncoder: 16 images, 32 texts"
     assert [line.split()[:2] for line in lines] == [
@@ -148,7 +130,7 @@ def test_audit_prints_a_line_a_check_and_writes_nothing(
 
 
 def test_audit_of_a_leaky_checkpoint_ends_with_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    leaky = [option.replace("=DualEncoder", "=toy_leaks.Counting") for option in arguments(tmp_path)]
+    leaky = toy_arguments(tmp_path, model="toy_leaks.Counting")
     best = f"--best.dirpath={tmp_path}"
     assert main(["fit", *leaky, best, "--trainer.max_epochs=1", "--data.copies=1"]) == 0
     capsys.readouterr()
@@ -198,8 +180,8 @@ def test_wrong_input_is_one_short_line_and_exit_code_2(command: str, capsys: pyt
 def test_an_unreadable_image_in_a_loader_process_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", *arguments(tmp_path, "--trainer.max_epochs=1")]) == 0
-    command = ["fit", *arguments(tmp_path, "--trainer.max_epochs=1", "--data.num_workers=1")]
+    assert main(["fit", *toy_arguments(tmp_path, "--trainer.max_epochs=1")]) == 0
+    command = ["fit", *toy_arguments(tmp_path, "--trainer.max_epochs=1", "--data.num_workers=1")]
     command[command.index("--data=toy.ToyData")] = "--data=toy_broken.BrokenToyData"
     assert main(command) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
@@ -226,7 +208,7 @@ def test_what_could_only_fail_at_the_end_is_told_at_the_start(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").touch()
     name, *rest = command.split()
-    assert main([name, *arguments(tmp_path), *rest]) == 2
+    assert main([name, *toy_arguments(tmp_path), *rest]) == 2
     error = capsys.readouterr().err
     assert f"no --ckpt_path: {'test' if name == 'audit' else name} takes the model as it is built, untrained" in error
     assert error.splitlines()[-1].startswith(f"itmbench: {message}")

@@ -24,7 +24,7 @@ from itmbench.runner.lightning import TRAINER_DEFAULTS
 from itmbench.runner.spec import load_yaml
 
 CONFIGS = Path(__file__).parents[2] / "benchmarks" / "configs"
-METHODS = [entry.name for entry in registry.entries("methods") if entry.name != "clip"]
+METHODS = [entry.name for entry in registry.entries("methods") if entry.name not in ("clip", "identity")]
 NEED_LABELS = {"dcmh", "dscmr", "gnn4cmr"}
 METHODS_OF_ONE_VECTOR = {"mcr_dgn", "sedra", "dual_infonce", "cca", *NEED_LABELS}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from cli.test_main import TINY_IMAGE, TINY_TEXT
 from results_store import make_result
+from toy import TOY_MODEL
 
 from itmbench import store
 from itmbench.runner import tracker
@@ -21,13 +21,12 @@ trainer:
   enable_model_summary: false
   log_every_n_steps: 4
   logger: {{class_path: WandbLogger, init_args: {{project: itm, save_dir: {root}}}}}
-model: {{class_path: DualEncoder, init_args: {{dim: 32, image: {image}, text: {text}}}}}
 data: {{class_path: toy.ToyData, init_args: {{root: {root}/toy}}}}
 """
 
 
 def main(root: Path) -> None:
-    config = yaml.safe_load(CONFIG.format(root=root, image=TINY_IMAGE, text=TINY_TEXT))
+    config = yaml.safe_load(CONFIG.format(root=root)) | {"model": TOY_MODEL}
     for seed in range(2):
         cell = Cell("sweep", "toy", "dual", seed, config | {"seed_everything": seed})
         cli, folder = CellCLI(cell.config), root / f"seed{seed}"

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 import torch
-from cli.test_main import arguments
+from toy import toy_arguments
 
 from itmbench.cli.main import main
 
@@ -39,7 +39,7 @@ def test_the_trap_works(trap: Path) -> None:
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_no_command_runs_code_of_a_checkpoint(trap: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = trap.with_name("best.ckpt")
-    assert main([command, *arguments(trap.parent, f"--ckpt_path={path}")]) == 2
+    assert main([command, *toy_arguments(trap.parent, f"--ckpt_path={path}")]) == 2
     assert not trap.exists()
     assert f"itmbench: {path}: damaged, or it would run code" in capsys.readouterr().err
 
@@ -50,7 +50,7 @@ def test_nor_does_one_at_an_address(trap: Path, capsys: pytest.CaptureFixture[st
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/best.ckpt"
         with pytest.raises(pickle.UnpicklingError):
-            main(["test", *arguments(trap.parent, f"--ckpt_path={address}")])
+            main(["test", *toy_arguments(trap.parent, f"--ckpt_path={address}")])
         server.shutdown()
     assert not trap.exists()
 
@@ -58,5 +58,5 @@ def test_nor_does_one_at_an_address(trap: Path, capsys: pytest.CaptureFixture[st
 def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "best.ckpt"
     path.write_bytes(b"PK nothing")
-    assert main(["test", *arguments(tmp_path, f"--ckpt_path={path}")]) == 2
+    assert main(["test", *toy_arguments(tmp_path, f"--ckpt_path={path}")]) == 2
     assert f"itmbench: {path}: not a checkpoint" in capsys.readouterr().err
