@@ -1,7 +1,7 @@
 """Batches: pairs to train on, items to evaluate, how they are collated, and in which order they come.
 
-What is random in training follows from seed, epoch and item alone. It is the same on any number of loader processes,
-and after an interruption: no generator is left running from one batch or epoch to the next.
+Randomness in training depends only on seed, epoch and item. It is therefore independent of the number of loader
+processes, and the same after an interruption: no generator carries state from one batch or epoch to the next.
 """
 
 import hashlib
@@ -24,25 +24,25 @@ Processor = Callable[[Sequence[Any], bool], dict[str, Tensor]]
 
 
 def global_seed() -> int:
-    """The seed of the run, as ``lightning.seed_everything`` leaves it for all its processes; 0 if there is none."""
+    """The seed that ``lightning.seed_everything`` set for this run; 0 if there is none."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed of 63 bits for some whole numbers: others, or another order, give an unrelated one."""
+    """A 63-bit seed derived from whole numbers; other numbers, or another order, give an unrelated seed."""
     packed = struct.pack(f"<{len(numbers)}q", *numbers)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
 
 
 class EpochOrder(DistributedSampler[tuple[int, int]]):
-    """Places of a dataset in an order that seed and epoch decide, each with the epoch: ``(epoch, place)``.
+    """Indices of a dataset in an order given by seed and epoch, each with the epoch: ``(epoch, index)``.
 
-    A device takes every n-th place. It is a ``DistributedSampler``, so that Lightning puts none of its own around it.
+    Each device takes every n-th index. As a ``DistributedSampler`` it is not wrapped by Lightning.
 
     Args:
-        dataset: whose places they are.
-        devices: how many share an epoch.
-        rank: which one this is.
+        dataset: to sample from.
+        devices: number of devices that share an epoch.
+        rank: of this device.
     """
 
     def __init__(self, dataset: Dataset[Any], devices: int = 1, rank: int = 0) -> None:
@@ -51,16 +51,16 @@ class EpochOrder(DistributedSampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
         order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
-        whole = order.repeat(2)[: self.total_size]  # devices take equally many: a few places come twice
+        whole = order.repeat(2)[: self.total_size]  # a few indices occur twice, so that devices get equal shares
         return iter([(self.epoch, place) for place in whole[self.rank :: self.num_replicas].tolist()])
 
 
 class Seeded(list[Any]):
-    """Items that set torch's generator, each to its own seed, as they are iterated: random crops are drawn from it.
+    """Items that, when iterated, seed torch's generator one by one, so that each item draws its own random crop.
 
     Args:
         items: of a training batch.
-        seeds: one for each.
+        seeds: one for each item.
     """
 
     def __init__(self, items: Sequence[Any], seeds: Sequence[int]) -> None:
@@ -74,7 +74,7 @@ class Seeded(list[Any]):
 
 
 class Pairs(Dataset[Any]):
-    """(image row, text row, image, text, seed of what is drawn for them) of every training pair, by epoch and place."""
+    """(image row, text row, image, text, seed) of every training pair, by epoch and index."""
 
     def __init__(self, corpus: Corpus, images: Any, texts: Any, rows: Rows) -> None:
         self.images, self.texts, self.rows = images, texts, rows
@@ -85,7 +85,7 @@ class Pairs(Dataset[Any]):
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[int, int, Any, Any, int]:
-        epoch, at = key if isinstance(key, tuple) else (0, key)  # a sampler that is not ours counts no epochs
+        epoch, at = key if isinstance(key, tuple) else (0, key)  # samplers other than ours give no epoch
         text = int(self.rows[at])
         image = int(self.image_of[text])
         drawn = derived_seed(self.seed, epoch, text)
@@ -116,8 +116,8 @@ class PairCollate:
 
     def __call__(self, pairs: Sequence[tuple[int, int, Any, Any, int]]) -> dict[str, Any]:
         image_rows, text_rows, images, texts, seeds = zip(*pairs, strict=True)
-        with torch.random.fork_rng(devices=[]):  # without loader processes it is the generator that dropout draws from
-            torch.default_generator.manual_seed(seeds[0])  # for what a processor draws once a batch
+        with torch.random.fork_rng(devices=[]):  # without loader processes dropout uses the same generator
+            torch.default_generator.manual_seed(seeds[0])  # for processors that draw once per batch
             image = self.image(Seeded(images, seeds), True)
             text = self.text(Seeded(texts, [derived_seed(seed, 1) for seed in seeds]), True)
         batch = {
@@ -145,7 +145,7 @@ class ItemCollate:
 
 @dataclass(frozen=True)
 class ProbeCollate:
-    """Perturbed captions -> a batch of texts, with the true caption of each and the rule."""
+    """Perturbed captions -> a batch of texts, with the row of each true caption and the rule's number."""
 
     processor: Processor
     probes: Probes

@@ -58,16 +58,16 @@ class CorpusDataModule(L.LightningDataModule):
     image. A test of captions has a third, of captions made wrong by rules: ``text``, the ``index`` of the true caption,
     and the number of the rule as ``probe`` `[B]`.
 
-    The order of training and what its processors draw follow from the run's seed, the epoch and the item
-    (`itmbench.data.batches`), whatever the number of loader processes.
+    Training order and random crops depend only on the run's seed, the epoch and the item (`itmbench.data.batches`), not
+    on the number of loader processes.
 
     Args:
         batch_size: pairs in a training batch, on each device.
         eval_batch_size: items in an evaluation batch, on each device.
-        num_workers: loader processes; by default one less than the cores, at most eight.
-        shuffled_captions: share of the training texts that are trained with a wrong image; always the same ones.
-        corrupted_labels: share of the training images that are trained with the labels of another one, which differ;
-            always the same ones. Evaluation goes by the true labels, also where a gallery holds training images.
+        num_workers: loader processes; by default one fewer than the cores, at most eight.
+        shuffled_captions: fraction of the training texts that are paired with a wrong image; always the same ones.
+        corrupted_labels: fraction of the training images that get the different labels of another one; always the same
+            ones. Evaluation uses the true labels, also of training images in a gallery.
 
     Raises:
         InputError: ``shuffled_captions`` or ``corrupted_labels`` is not a share.
@@ -133,7 +133,7 @@ class CorpusDataModule(L.LightningDataModule):
         return self._corpus
 
     def with_corpus(self, corpus: Corpus) -> "CorpusDataModule":
-        """The same loaders over another corpus."""
+        """A copy of this datamodule over another corpus."""
         other = copy.copy(self)
         other._corpus = corpus
         other.__dict__.pop("probes", None)
@@ -152,14 +152,14 @@ class CorpusDataModule(L.LightningDataModule):
             )
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch that a run begins with when it goes on from here; loader processes start on it before it begins."""
+        """The epoch that a resumed run begins with; loader processes prefetch it before it begins."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
         epochs: Any = loop.epoch_progress.current
         return {"epoch": epochs.ready if loop.epoch_loop.batch_progress.is_last_batch else epochs.processed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin with the epoch that ``state_dict`` names."""
+        """Resume with the epoch in ``state_dict``."""
         self._first_epoch = state_dict["epoch"]
 
     @cached_property
@@ -187,7 +187,7 @@ class CorpusDataModule(L.LightningDataModule):
         return pairs
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Pairs of the training images with each of their texts, in random order; a last partial batch is dropped."""
+        """Training images paired with each of their texts, in random order; the last partial batch is dropped."""
         pairs = self.training_texts(1 if self.trainer is None else self.trainer.world_size)
         sources = self.sources
         collate = PairCollate(sources.image, sources.text, self.corpus.labels_trained_with)
@@ -253,7 +253,7 @@ class CorpusDataModule(L.LightningDataModule):
         return self._loader(Items(items, order), ProbeCollate(sources.text, probes), self.eval_batch_size)
 
     def _with_noise(self, corpus: Corpus) -> Corpus:
-        """The corpus with wrong pairs and wrong labels, if they are asked for."""
+        """The corpus with the requested wrong pairs and wrong labels."""
         if self.shuffled_captions:
             wrong = shuffled_pairs(corpus, self.shuffled_captions)
             counts = [*corpus.counts, Count("shuffled training captions", len(wrong))]
@@ -280,6 +280,6 @@ class CorpusDataModule(L.LightningDataModule):
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else an epoch takes a number from the one that dropout draws from
+            generator=torch.Generator(),  # or every epoch would advance the global generator, which dropout uses
             **options,
         )

@@ -1,4 +1,4 @@
-"""What every encoder is: raw items -> tensors in the loader's workers, tensors -> embeddings on the device."""
+"""The base of all encoders: raw items -> tensors in the loader's workers, tensors -> embeddings on the device."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -12,10 +12,10 @@ from itmbench.files import digest
 from itmbench.options import Recorded
 
 PRETRAINING = ("scratch", "unimodal", "image-text")
-"""What weights have seen before: nothing; images or words alone; images with their texts. Rows rank within a class."""
+"""What weights were pretrained on: nothing, images or text alone, image-text pairs. Rows rank only within a class."""
 
 Inputs = dict[str, Tensor]
-"""One batch of one modality, ready for the device: the keyword tensors that an encoder's ``forward`` takes."""
+"""One batch of one modality: the tensors that an encoder's ``forward`` takes, by name."""
 
 
 class Processor(Protocol):
@@ -28,7 +28,7 @@ class Encoder(Recorded, nn.Module):
     """Base of all encoders.
 
     Args:
-        width: size of the vectors that the encoder returns.
+        width: size of the vectors it returns.
         freeze: keep the weights fixed and dropout off during training. With pretrained weights every item is encoded
             once, without random crops, and read from disk from then on (`itmbench.encoders.stored`).
         lr_multiplier: factor on the learning rate of this encoder's weights.
@@ -69,7 +69,7 @@ class Encoder(Recorded, nn.Module):
         return self._digested[1]
 
     def embed(self, inputs: Inputs) -> Embeddings:
-        """Embeddings of a batch, with gradients as training wants them."""
+        """Embeddings of a batch, with gradients."""
         raise NotImplementedError
 
     def forward(self, inputs: Inputs) -> Embeddings:
@@ -82,17 +82,17 @@ class Encoder(Recorded, nn.Module):
             return self.embed(inputs)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Training mode, which a frozen encoder never enters."""
+        """Set training mode; a frozen encoder stays in evaluation mode."""
         return super().train(mode and not self.freeze)
 
     def freeze_if_asked(self) -> None:
-        """Stop gradients of all weights of a frozen encoder; called once they exist."""
+        """Turn off the gradients of a frozen encoder; call once the weights exist."""
         if self.freeze:
             self.requires_grad_(False).eval()
 
 
 def tensor_digest(value: Tensor) -> str:
-    """A hash of a tensor: type, shape and content, on whatever device it is."""
+    """A hash of a tensor's type, shape and content, on any device."""
     content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     return digest(str(value.dtype), str(tuple(value.shape)), content, size=16)
 

@@ -32,14 +32,14 @@ class CLIPImageEncoder(Encoder):
         projection: from its width to that of the common space.
         mean: of each colour, of values from 0 to 1.
         std: as ``mean``.
-        freeze: keep the weights through training.
+        freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
     """
 
     mean: Tensor
     std: Tensor
     temperature = 0.07
-    """What a loss divides these cosines by, at the start."""
+    """Initial temperature of a loss on these cosines."""
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class CLIPImageEncoder(Encoder):
 
 
 class PretrainedCLIPImageEncoder(CLIPImageEncoder):
-    """The image half of a published CLIP, with its own picture processing: shortest side resized, centre cropped.
+    """The image tower of a published CLIP with its own preprocessing: shortest side resized, centre crop.
 
     Args:
         name: a hub name such as ``openai/clip-vit-base-patch32``, or a local folder with the model, its image
             processor and its tokenizer.
         train_crop: smallest share of the picture that a random training crop keeps; 1 trains on the centre crop.
-        freeze: keep the weights through training.
+        freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
 
     Raises:
@@ -158,11 +158,11 @@ class CLIPTextEncoder(TextEncoder):
 
 
 class PretrainedCLIPTextEncoder(CLIPTextEncoder):
-    """The text half of a published CLIP, with its own tokenizer; longer texts than it was trained on are cut.
+    """The text tower of a published CLIP with its own tokenizer; texts beyond its context length are truncated.
 
     Args:
         name: as for ``PretrainedCLIPImageEncoder``.
-        freeze: keep the weights through training.
+        freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
 
     Raises:
@@ -178,9 +178,9 @@ class PretrainedCLIPTextEncoder(CLIPTextEncoder):
 
         model, tokenizer = _load(name, AutoTokenizer)
         config = model.config.text_config
-        if len(tokenizer) != config.vocab_size:  # without its files, transformers makes up an empty one
+        if len(tokenizer) != config.vocab_size:  # without its files, transformers builds an empty one
             raise InputError(
-                f"CLIP {name}: the model knows {config.vocab_size} pieces of words and the tokenizer {len(tokenizer)}; "
+                f"CLIP {name}: the model has {config.vocab_size} tokens and the tokenizer {len(tokenizer)}; "
                 "put the files of its own tokenizer (tokenizer.json, or vocab.json and merges.txt) beside it"
             )
         super().__init__(model.text_projection.out_features, freeze, lr_multiplier)
@@ -240,7 +240,7 @@ class CheckpointPixels:
             size = [self.pictures.crop_size["height"], self.pictures.crop_size["width"]]
             crop = v2.RandomResizedCrop(size, scale=(self.train_crop, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
             items = [crop(image) for image in items]
-        # Bytes go to the device, where they are normalised.
+        # Pixels stay bytes until they are on the device, where they are normalised.
         made = self.pictures(images=list(items), do_rescale=False, do_normalize=False, return_tensors="pt")
         return {"pixels": made["pixel_values"]}
 

@@ -16,17 +16,17 @@ from itmbench.errors import InputError
 class FeatureEncoder(Encoder):
     """A linear layer, or an MLP, on ready-made features; for images and for texts.
 
-    Pooled is the mean of the real tokens. A feature vector without tokens `[D]` counts as one token.
+    The pooled vector is the mean of the real tokens. A feature vector `[D]` without tokens counts as one token.
 
     Args:
-        input_dim: size of the features on disk; by default whatever ``fit`` finds there, which is when the first layer
-            gets its weights.
+        input_dim: size of the features on disk; by default the size that ``fit`` finds, which then creates the first
+            layer.
         width: size of the vectors returned.
-        hidden: widths of hidden layers (ReLU) in between; none by default.
+        hidden: widths of the hidden layers (ReLU); none by default.
         dropout: probability, in training, of dropping a hidden unit.
         lr_multiplier: factor on the learning rate of these weights.
-        pretraining: what the model that computed the features had been trained on; "scratch" for plain counts
-            such as bags of words.
+        pretraining: what the model that extracted the features was trained on; "scratch" for plain counts such as bags
+            of words.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FeatureEncoder(Encoder):
         self.layers = nn.Sequential(*layers[:-2])
 
     def drop_layers(self) -> None:
-        """Return the features as they are; ``width`` is then theirs, once ``fit`` has seen them."""
+        """Return the features unchanged; ``fit`` then sets ``width`` to their size."""
         self.layers = nn.Sequential()
 
     def processor(self) -> "FeatureProcessor":
@@ -71,7 +71,7 @@ class FeatureEncoder(Encoder):
         if len(self.layers) == 0:
             self.width = found
         elif isinstance(first := self.layers[0], nn.LazyLinear):
-            first(torch.zeros(1, found, device=first.weight.device, dtype=first.weight.dtype))  # makes its weights
+            first(torch.zeros(1, found, device=first.weight.device, dtype=first.weight.dtype))  # creates its weights
 
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of ``features`` float32 `[B, T, D]` with ``mask`` bool `[B, T]`."""

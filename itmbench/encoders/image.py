@@ -17,25 +17,25 @@ from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 
 TINY = {"patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4}
-"""A vision transformer small enough to train from scratch on a CPU."""
+"""The model named "tiny": a vision transformer small enough to train from scratch on a CPU."""
 
 
 class TimmImageEncoder(Encoder):
-    """Any vision transformer of timm. The defaults are the tiny one, trained from scratch.
+    """Any vision transformer of timm; by default a tiny one, trained from scratch.
 
     Args:
-        name: a timm model, such as ``vit_base_patch16_224``.
+        name: a timm model such as ``vit_base_patch16_224``, or "tiny": 3 layers of width 128, no published weights.
         pretrained: load timm's published weights.
-        checkpoint: load weights from this file instead (``.safetensors``, ``.pth``); implies ``pretrained``.
+        checkpoint: load the weights from this file instead (``.safetensors``, ``.pth``); implies ``pretrained``.
         image_size: side of the square input in pixels; position embeddings are resampled to it.
         train_crop: smallest share of the picture that a random training crop keeps; 1 turns cropping off.
-        train_flip: mirror half of the training pictures. Off by default: captions say left and right.
+        train_flip: mirror half of the training pictures. Off by default, because captions say left and right.
         model_args: further arguments of ``timm.create_model``.
-        freeze: keep the weights through training.
+        freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
 
     Raises:
-        InputError: timm has no such vision transformer, or its weights cannot be had.
+        InputError: timm has no such vision transformer, or its weights cannot be loaded.
     """
 
     mean: Tensor
@@ -43,7 +43,7 @@ class TimmImageEncoder(Encoder):
 
     def __init__(
         self,
-        name: str = "vit_tiny_patch16_224",
+        name: str = "tiny",
         pretrained: bool = False,
         checkpoint: str | None = None,
         image_size: int = 64,
@@ -53,8 +53,7 @@ class TimmImageEncoder(Encoder):
         freeze: bool = False,
         lr_multiplier: float = 1.0,
     ) -> None:
-        if model_args is None:
-            model_args = TINY if name == "vit_tiny_patch16_224" and not (pretrained or checkpoint) else {}
+        model_args = {**(TINY if name == "tiny" else {}), **(model_args or {})}
         model = _create(name, pretrained, checkpoint, img_size=image_size, **model_args)
         super().__init__(model.num_features, freeze, lr_multiplier)
         self.model = model
@@ -91,7 +90,7 @@ class TimmImageEncoder(Encoder):
 
 @dataclass(frozen=True)
 class PixelProcessor:
-    """Pictures -> ``{"pixels": uint8 [B, 3, S, S]}``; the whole picture is squeezed to a square."""
+    """Pictures -> ``{"pixels": uint8 [B, 3, S, S]}``; the whole picture is resized to a square, not cropped."""
 
     image_size: int
     train_crop: float
@@ -113,18 +112,24 @@ def _create(name: str, pretrained: bool, checkpoint: str | None, **args: Any) ->
     """A timm model without a classifier head."""
     import timm
 
+    if name == "tiny" and pretrained and checkpoint is None:
+        raise InputError("image encoder tiny: has no published weights; name a timm model, or give a checkpoint")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise InputError(f"{checkpoint}: no such checkpoint file for the image encoder {name}")
     overlay = {"file": checkpoint} if checkpoint else None
     try:
         model = timm.create_model(
-            name, pretrained=pretrained or checkpoint is not None, pretrained_cfg_overlay=overlay, num_classes=0, **args
+            "vit_tiny_patch16_224" if name == "tiny" else name,
+            pretrained=pretrained or checkpoint is not None,
+            pretrained_cfg_overlay=overlay,
+            num_classes=0,
+            **args,
         )
     except Exception as error:  # timm, the hub client and torch each raise their own
         reason = " ".join(str(error).split())
         raise InputError(
             f"image encoder {name}: cannot be made ({reason[:200]}); choose one of timm.list_models('vit*'), "
-            "and where its weights cannot be downloaded give their file as checkpoint="
+            "and if its weights cannot be downloaded, give their file as checkpoint="
         ) from error
     if not hasattr(model, "num_prefix_tokens"):
         raise InputError(f"image encoder {name}: not a vision transformer; choose one of timm.list_models('vit*')")

@@ -35,13 +35,13 @@ from itmbench.errors import InputError
 from itmbench.files import digest
 
 VERSION = 1
-"""Part of every entry's name: raise it when the stored form changes."""
+"""Part of every entry's name; raise it when the format on disk changes."""
 BATCH = 64
-"""Items that are encoded at once."""
+"""Items encoded at once."""
 SHARD = 1 << 28
-"""Bytes of tokens after which a shard is written."""
-SAID = 30.0
-"""Seconds between two lines about how far it has come."""
+"""Bytes of tokens in a shard."""
+REPORT_EVERY = 30.0
+"""Seconds between two progress messages."""
 
 
 class Stored(NamedTuple):
@@ -52,12 +52,12 @@ class Stored(NamedTuple):
 
 
 class StoredItems(Sequence[Stored]):
-    """Items of a modality by row, memory-mapped; of what was not asked for there is nothing.
+    """Encoded items of one modality by corpus row, memory-mapped; rows that were not requested are absent.
 
     Args:
         shards: folders of an entry.
-        shard: which of them holds the item of each row `[N]`; -1 where none does.
-        place: where in it `[N]`.
+        shard: index of the shard that holds each row `[N]`; -1 if none does.
+        place: position in that shard `[N]`.
     """
 
     def __init__(self, shards: Sequence[Path], shard: Rows, place: Rows) -> None:
@@ -68,13 +68,13 @@ class StoredItems(Sequence[Stored]):
 
     def __getitem__(self, row: Any) -> Any:
         if self.shard[row] < 0:
-            raise IndexError(f"row {row} is not among those that were asked for")
+            raise IndexError(f"row {row} was not encoded")
         pooled, tokens, ends = self._maps[self.shard[row]]
         at = int(self.place[row])
         return Stored(pooled[at], tokens[int(ends[at - 1]) if at else 0 : int(ends[at])])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the maps: another process opens the files itself."""
+        """Everything but the memory maps, which another process opens itself."""
         return {key: value for key, value in self.__dict__.items() if key != "_maps"}
 
     @cached_property
@@ -86,7 +86,7 @@ class StoredItems(Sequence[Stored]):
 
     @cached_property
     def cost(self) -> dict[str, float]:
-        """What an item cost to encode, on the average of the shards: ``seconds`` and ``flops``."""
+        """Mean cost of encoding an item: ``seconds`` and ``flops``."""
         costs = [json.loads((each / "cost.json").read_text()) for each in self.shards]
         items = max(1, sum(each["items"] for each in costs))
         return {
@@ -183,14 +183,14 @@ def encode_once(
 
 
 def _entry(encoder: Encoder, source: ImageFiles | Strings) -> Path:
-    """The folder of what this encoder gives: for the images of a folder, or for texts of any dataset."""
+    """The cache folder of an encoder: one for each folder of images, one for the texts of all datasets."""
     kind, origin = ("images", source.root.resolve()) if isinstance(source, ImageFiles) else ("texts", "")
     identity = digest(str(VERSION), encoder.recipe(), str(origin), encoder.weights_digest())
     return cache_folder("frozen") / f"{kind}-{identity}"
 
 
 def _names(source: ImageFiles | Strings, rows: Rows) -> list[bytes]:
-    """16 bytes for every item, the same for the same picture or words."""
+    """16 bytes that identify each item by its file's name and size, or by its words."""
 
     def name(row: int) -> bytes:
         content = f"{source.names[row]}\0{source.sizes[row]}" if isinstance(source, ImageFiles) else source[row]
@@ -200,7 +200,7 @@ def _names(source: ImageFiles | Strings, rows: Rows) -> list[bytes]:
 
 
 def _index(folder: Path) -> dict[bytes, tuple[Path, int]]:
-    """Name of every item -> its shard and its place there."""
+    """Name of every stored item -> its shard and its position there."""
     found = {}
     for shard in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         for place, name in enumerate(np.load(shard / "names.npy")):
@@ -215,9 +215,9 @@ def _ends(shard: Path) -> NDArray[Any]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time, as far as the file system knows locks; a process that dies lets go."""
+    """Hold a lock on the folder, if the file system supports locks; it ends with the process."""
     with (folder / ".lock").open("w") as file:
-        with contextlib.suppress(ImportError, OSError):  # else two may encode the same, and leave it twice
+        with contextlib.suppress(ImportError, OSError):  # without locks two may encode and store the same items
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -225,9 +225,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes, int], folder: Path) -> None:
-    """Encode items, by name with a row that holds each, and add them to an entry shard by shard."""
+    """Encode items (name -> a row that holds it) and add them to the entry shard by shard."""
     what = "images" if isinstance(source, ImageFiles) else "texts"
-    if isinstance(source, Strings):  # texts of one length together: less padding
+    if isinstance(source, Strings):  # texts of similar length together, which keeps padding small
         missing = dict(sorted(missing.items(), key=lambda item: (len(source[item[1]]), item[1])))
     names, rows = list(missing), np.fromiter(missing.values(), np.int64)
     device = next(encoder.parameters()).device
@@ -252,7 +252,7 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
         done += len(batch["index"])
         if shard.bytes >= SHARD or done == len(rows):
             shard.write(flops)
-        if (now := time.perf_counter()) - said > SAID and done < len(rows):
+        if (now := time.perf_counter()) - said > REPORT_EVERY and done < len(rows):
             said = now
             left = (now - began) / done * (len(rows) - done)
             print(f"    {done:,} of {len(rows):,} {what}, about {max(1, round(left / 60))} min left", flush=True)
@@ -268,13 +268,13 @@ def _check_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"{folder}: what the frozen encoder gives for the {what} takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} "
-            "are free; set ITMBENCH_CACHE to a folder with more room"
+            f"{folder}: the encoded {what} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "set ITMBENCH_CACHE to a folder with more room"
         )
 
 
 class _Shard:
-    """Items that wait to be written to an entry.
+    """Encoded items waiting to be written.
 
     Args:
         folder: of the entry.
@@ -296,12 +296,12 @@ class _Shard:
         """Add encoded items.
 
         Raises:
-            InputError: a number is too large for half precision, or none.
+            InputError: a value does not fit half precision or is not finite.
         """
         assert items.tokens is not None and items.mask is not None
         pooled, tokens = items.pooled.half().cpu(), items.tokens[items.mask].half().cpu()
         if not bool(pooled.isfinite().all() and tokens.isfinite().all()):
-            raise InputError("a frozen encoder gives numbers that are infinite or above 65,504; do not freeze it")
+            raise InputError("a frozen encoder outputs values that are infinite or above 65,504; do not freeze it")
         self.names += names
         self.pooled.append(pooled)
         self.tokens.append(tokens)
@@ -309,7 +309,7 @@ class _Shard:
         self.bytes += 2 * tokens.numel()
 
     def write(self, flops: int) -> None:
-        """Write the shard, whole or not at all, and start another; ``flops`` is what an item takes."""
+        """Write the shard atomically and start the next; ``flops`` is the cost of an item."""
         seconds = time.perf_counter() - self.began
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
             whole = Path(temporary, "shard")

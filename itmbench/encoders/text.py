@@ -26,8 +26,8 @@ SPECIAL = {
 class TextEncoder(Encoder):
     """Base of the text encoders: a transformers model and the tokenizer that goes with it.
 
-    Pooled is the mean of the real tokens' last states, as sentence encoders do
-    (Reimers and Gurevych, "Sentence-BERT", 2019, found it the best pooling).
+    The pooled vector is the mean of the real tokens' last states, the best pooling in Reimers and Gurevych
+    ("Sentence-BERT", EMNLP 2019).
     """
 
     model: Any
@@ -60,7 +60,7 @@ class PretrainedTextEncoder(TextEncoder):
     Args:
         name: a hub name such as ``bert-base-uncased``, or a local folder with the model and its tokenizer.
         max_length: longer texts are cut to this many tokens, special ones included.
-        freeze: keep the weights through training.
+        freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
 
     Raises:
@@ -84,15 +84,15 @@ class PretrainedTextEncoder(TextEncoder):
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
         if getattr(model, "pooler", None) is not None:
-            model.pooler = None  # nobody asks it, and weights that never get a gradient stop training on many devices
-        self.model.train()  # transformers hands it over without dropout
+            model.pooler = None  # unused, and DDP stops at weights that never get a gradient
+        self.model.train()  # transformers returns models in evaluation mode, without dropout
         self.freeze_if_asked()
 
 
 class LearnedTextEncoder(TextEncoder):
-    """Base of the text encoders from scratch: their WordPiece vocabulary is learned from the training texts.
+    """Base of the text encoders trained from scratch: a WordPiece vocabulary is learned from the training texts.
 
-    The vocabulary is part of the checkpoint, so that a trained model reads other datasets with its own words.
+    The vocabulary is part of the checkpoint, so that a trained model reads other datasets with its own vocabulary.
     """
 
     tokenizer: Any = None
@@ -105,7 +105,7 @@ class LearnedTextEncoder(TextEncoder):
             self.tokenizer = _wrap(_learn_wordpiece([str(source[row]) for row in rows], self.vocab_size))
 
     def get_extra_state(self) -> Tensor:
-        """The tokenizer as bytes (uint8), so that checkpoints need no unpickling."""
+        """The tokenizer as a tensor of bytes (uint8), so that checkpoints hold no pickled objects."""
         if self.tokenizer is None:
             return torch.empty(0, dtype=torch.uint8)
         return torch.frombuffer(bytearray(tokenizer_state(self.tokenizer).encode()), dtype=torch.uint8)
@@ -186,16 +186,15 @@ def tokenizer_state(tokenizer: Any) -> str:
 
 
 def transformers_model(model: Any) -> str:
-    """What decides, beside its weights, what a model of transformers gives."""
+    """Everything beside its weights that decides the output of a transformers model."""
     return f"transformers {version('transformers')} {model.config.to_json_string()}"
 
 
 def _learn_wordpiece(texts: Sequence[str], vocab_size: int) -> Any:
-    """A WordPiece tokenizer (BERT's lower-casing and splitting) learned from texts.
+    """A WordPiece tokenizer (BERT's lower-casing and splitting) learned from texts; deterministic.
 
-    The same texts give the same vocabulary. That takes care: the trainer numbers a letter inside a word when it first
-    meets it, in an order that changes from run to run, and breaks ties by number. So it is given these pieces,
-    sorted, to begin with; a fresh tokenizer then takes the vocabulary alone.
+    The trainer numbers the letters inside words in the order in which it meets them, which changes from run to run, and
+    breaks ties by number. It is therefore given all letters first, sorted; a fresh tokenizer then takes the vocabulary.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 

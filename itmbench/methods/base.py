@@ -84,9 +84,9 @@ class Matcher(Recorded, L.LightningModule):
     Args:
         image: the image encoder; by default a tiny vision transformer trained from scratch.
         text: the text encoder; by default a small BERT trained from scratch.
-        lr: highest learning rate; each encoder multiplies it by its own ``lr_multiplier``.
-        weight_decay: AdamW's decay of matrices; vectors (biases, norms) are not decayed.
-        warmup: share of all steps in which the rate rises from 0, before it falls to 0 along a cosine.
+        lr: peak learning rate; each encoder multiplies it by its own ``lr_multiplier``.
+        weight_decay: of AdamW, on matrices; vectors (biases, norms) are not decayed.
+        warmup: fraction of the steps in which the rate rises from 0; it then falls to 0 along a cosine.
         protocol: how to evaluate; by default the protocol of the data (labels or captions).
     """
 
@@ -112,11 +112,11 @@ class Matcher(Recorded, L.LightningModule):
     # --- what a method is -------------------------------------------------------------------------------------------
 
     def encode_image(self, images: Inputs) -> Embeddings:
-        """Embeddings `[B, ...]` of a batch that the image encoder's processor has made."""
+        """Embeddings `[B, ...]` of a batch from the image encoder's processor."""
         raise NotImplementedError
 
     def encode_text(self, tokens: Inputs) -> Embeddings:
-        """Embeddings `[B, ...]` of a batch that the text encoder's processor has made."""
+        """Embeddings `[B, ...]` of a batch from the text encoder's processor."""
         raise NotImplementedError
 
     def score(self, image: Embeddings, text: Embeddings) -> Tensor:
@@ -146,7 +146,7 @@ class Matcher(Recorded, L.LightningModule):
     def encode_pairs(self, batch: Batch) -> tuple[Embeddings, Embeddings, Tensor]:
         """Image embeddings, text embeddings and positives, bool `[B, B]`, of a training batch.
 
-        On several devices B is the batch of all of them, so that a loss sees the same negatives on one or on many.
+        B spans all devices, so that a loss sees the same negatives on one device or on many.
         """
         image = gather_embeddings(self, self.encode_image(batch["image"]))
         text = gather_embeddings(self, self.encode_text(batch["text"]))
@@ -155,22 +155,22 @@ class Matcher(Recorded, L.LightningModule):
 
     @property
     def pretraining(self) -> str:
-        """What its encoders had seen before training: the most that one of them had."""
+        """Pretraining class of the method: the highest of its two encoders."""
         return max((self.image.pretraining, self.text.pretraining), key=PRETRAINING.index)
 
     @property
     def inductive(self) -> bool:
-        """Whether every test item is encoded without the others; rows of which that is not true are not ranked."""
+        """Whether every test item is encoded without the others; other methods are shown but not ranked."""
         return True
 
     @property
     def evaluated_by(self) -> CaptionProtocol | LabelProtocol:
-        """The protocol given, or that of the data."""
+        """The protocol option, or the protocol of the data."""
         return self.protocol or protocol_for(self.data.corpus)
 
     @property
     def data(self) -> CorpusDataModule:
-        """The datamodule that the trainer runs with."""
+        """The trainer's datamodule."""
         return cast(CorpusDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def training_labels(self, corpus: Corpus) -> Tensor:
@@ -337,10 +337,10 @@ class Matcher(Recorded, L.LightningModule):
         self._evaluate("test")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As of any module.
+        """Load weights.
 
         Raises:
-            InputError: the weights are of other options, or of data with other labels or features.
+            InputError: the shapes differ: other options, or data with other labels or features.
         """
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -356,9 +356,9 @@ class Matcher(Recorded, L.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise InputError(
-                "the learning rate falls to 0 at the end of training: set trainer.max_epochs or trainer.max_steps"
+                "the learning rate schedule needs a last step: set trainer.max_epochs or trainer.max_steps"
             )
-        # The fused kernel is several times faster on a CPU; Lightning does not clip it in mixed precision.
+        # The fused kernel is several times faster on a CPU, but Lightning cannot clip its gradients in mixed precision.
         fused = not self.trainer.precision.endswith("-mixed")
         optimizer = torch.optim.AdamW(self._parameter_groups(), lr=self.lr, fused=fused)
         warmup = max(1, round(self.warmup * steps))
@@ -425,10 +425,10 @@ class Matcher(Recorded, L.LightningModule):
         return replace(evaluation, metrics=evaluation.metrics | shares)
 
     def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
-        """One embedding for each of the corpus rows, in their order, from batches in any order and of any device.
+        """The embeddings of some corpus rows, in their order, from batches in any order on any device.
 
         Args:
-            parts: what ``predict_step`` returned for every batch of this process.
+            parts: results of ``predict_step`` for every batch of this process.
             rows: corpus rows of one modality.
             stage: "val", "test" or "predict".
 
@@ -436,7 +436,7 @@ class Matcher(Recorded, L.LightningModule):
             InputError: some rows were not encoded.
         """
         index, embeddings = self._gather(parts)
-        # Samplers of several devices repeat some items: the first counts.
+        # Distributed samplers repeat some items: the first counts.
         position = torch.full((int(max(rows.max(), index.max())) + 1,), len(index), device=index.device)
         position.scatter_reduce_(0, index, torch.arange(len(index), device=index.device), "amin")
         found = position[torch.from_numpy(rows).to(index.device)]
@@ -448,16 +448,16 @@ class Matcher(Recorded, L.LightningModule):
         return embeddings[found]
 
     def _probes(self, parts: list[tuple[Tensor, Embeddings]]) -> tuple[Rows, Rows, Embeddings]:
-        """Rule, true caption and embedding of every probe, once each: samplers of several devices repeat some."""
+        """Rule, true caption and embedding of every probe, once each (distributed samplers repeat some)."""
         keys, embeddings = self._gather(parts)
         found, first = np.unique(keys.cpu().numpy(), return_index=True)
         true, rules = np.divmod(found, len(RULES))
         return rules, true, embeddings[torch.from_numpy(first)]
 
     def _gather(self, parts: list[tuple[Tensor, Embeddings]]) -> tuple[Tensor, Embeddings]:
-        """What all devices have encoded, as two tables of equal length."""
+        """Rows and embeddings that all devices have encoded, as two tables of equal length."""
         index, embeddings = torch.cat([part for part, _ in parts]), Embeddings.cat([part for _, part in parts])
-        # Devices have unequally many in `predict`; a last one again and again makes them equal.
+        # In `predict` the devices hold different numbers of items: repeat the last one until they are equal.
         most = int(gather_rows(self, torch.tensor([len(index)], device=index.device)).max())
         if most > len(index):
             filled = torch.arange(most, device=index.device).clamp(max=len(index) - 1)

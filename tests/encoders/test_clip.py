@@ -192,7 +192,7 @@ def test_missing_weights_pictures_or_words_are_one_line(folder: Path, tmp_path: 
         PretrainedCLIPTextEncoder(str(part))
     with pytest.raises(InputError, match=r"cannot be loaded \(Can't load image processor"):
         PretrainedCLIPImageEncoder(without(folder, tmp_path / "no-pictures", "preprocessor_config.json"))
-    with pytest.raises(InputError, match="519 pieces of words and the tokenizer 2"):
+    with pytest.raises(InputError, match="519 tokens and the tokenizer 2"):
         PretrainedCLIPTextEncoder(without(folder, tmp_path / "no-words", "tokenizer.json", "tokenizer_config.json"))
 
 

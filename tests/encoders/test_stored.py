@@ -183,7 +183,7 @@ def test_says_how_far_it_is(
     tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(frozen, "BATCH", 4)
-    monkeypatch.setattr(frozen, "SAID", 0.0)
+    monkeypatch.setattr(frozen, "REPORT_EVERY", 0.0)
     encode(vision(tmp_path), images, range(8))
     printed = capsys.readouterr().out
     assert "encoding 8 images once with the frozen TimmImageEncoder" in printed and "4 of 8 images, about" in printed
