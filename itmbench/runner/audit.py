@@ -1,4 +1,4 @@
-"""The leak audit of a model: `itmbench.evaluation.leaks` on what its datamodule loads and its test hooks compute."""
+"""The leak audit of a model: the checks of `itmbench.evaluation.leaks` on its test loaders and test hooks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ class StateWatch(L.Callback):
         self.after = digests(pl_module)
 
     def finding(self, *evaluations: Evaluation) -> Finding:
-        """Whether state, and answers if there are several passes, stayed what they were."""
+        """Whether testing changed the state, or the answers between several passes."""
         assert self.before is not None and self.after is not None
         return frozen(self.before, self.after, evaluations)
 
@@ -60,12 +60,12 @@ def audit(
     ckpt_path: str | None = None,
     weights_only: bool | None = None,
 ) -> list[Finding]:
-    """All checks, in four passes through the trainer's test loop, or five where there are labels.
+    """Run all checks: four passes through the trainer's test loop, five if there are labels.
 
     Args:
         trainer: runs the passes.
         model: trained or not.
-        data: whose test stage is used.
+        data: provides the test stage.
         ckpt_path: as for ``trainer.test``.
         weights_only: as for ``trainer.test``.
 
@@ -73,7 +73,7 @@ def audit(
         InputError: the test passes do not evaluate the whole stage.
     """
     watch = StateWatch()
-    corpus = replace(data.corpus, true_images=None, hard_negatives=None)  # they only add metrics
+    corpus = replace(data.corpus, true_images=None, hard_negatives=None)  # these only add metrics
     data = data.with_corpus(corpus)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     passes = [_test(trainer, model, data, ckpt_path, weights_only), _test(trainer, model, data)]
@@ -84,7 +84,7 @@ def audit(
     random, same = (data.with_corpus(change(corpus)) for change in (canaries.reassigned, canaries.constant))
     found = []
     try:
-        # Pairs are asked for where a method is measured by labels, too: who joins a pair need not gain by its labels.
+        # Pair recalls are checked for label protocols too: a leak between partners need not show in label metrics.
         asked: list[Protocol] = [protocol, CaptionProtocol()] if isinstance(protocol, LabelProtocol) else [protocol]
         for model.protocol in asked:
             found += limits(_test(trainer, model, random), random.corpus, model.protocol)
@@ -96,7 +96,7 @@ def audit(
 
 
 def audit_few(model: Matcher, data: CorpusDataModule) -> list[Finding]:
-    """The checks that need a few items only, after a test pass with this datamodule."""
+    """The checks that need only a few items, after a test pass with this datamodule."""
     loaders = dict(zip(("image", "text"), data.test_dataloader(), strict=False))
     counts = {name: min(FEW, len(loader.dataset)) for name, loader in loaders.items()}  # type: ignore[arg-type]
     with _in_full_precision(model):
@@ -106,7 +106,7 @@ def audit_few(model: Matcher, data: CorpusDataModule) -> list[Finding]:
 
 
 def _encoder(model: Matcher, loader: DataLoader[Any], count: int) -> Encode:
-    """How the model encodes a few items of a loader, spread over all of it, as its test pass does."""
+    """A function that encodes a few evenly spaced items of a loader as a test pass does."""
     places = np.linspace(0, len(loader.dataset) - 1, count).astype(int)  # type: ignore[arg-type]
 
     def encode(which: Sequence[int]) -> Embeddings:
@@ -118,7 +118,7 @@ def _encoder(model: Matcher, loader: DataLoader[Any], count: int) -> Encode:
 
 @contextmanager
 def _in_full_precision(model: Matcher) -> Iterator[None]:
-    """The model as in a test pass, but in float32, whose rounding cannot be taken for a leak."""
+    """The model in evaluation mode and float32, so that rounding is not mistaken for a leak."""
     training, dtype = model.training, model.dtype
     model.eval().float()
     try:

@@ -1,4 +1,4 @@
-"""One cell: fit, test on the best checkpoint, store; after an interruption, on from the last epoch that it ended."""
+"""One cell: fit, test the best checkpoint, store; an interrupted cell resumes from its last finished epoch."""
 
 import contextlib
 import copy
@@ -31,23 +31,23 @@ KEY, LAST, LOG, PARTIAL = "key", "last.ckpt", "log.txt", "partial"
 
 
 def run_cell(cell: Cell, cli: CellCLI, root: Path, key: str, lease: Lease) -> None:
-    """Train and test a cell, unless that has been done, and commit its folder to the store.
+    """Train and test a cell, unless that is done already, and commit its folder to the store.
 
     Args:
-        cell: which one.
-        cli: its config and data.
+        cell: to run.
+        cli: config and data of the cell.
         root: the results folder.
         key: of the cell.
-        lease: held for as long as this takes.
+        lease: held by this process.
 
     Raises:
         Diverged: the training loss became NaN or infinite.
         Lost: another process has taken the cell over.
-        Recorded: it failed on several devices.
+        Recorded: the cell failed on several devices.
     """
     folder = root / store.RUNNING / cell.folder
     start_folder(folder, key)
-    if finished(folder, key) is None:  # else it was killed before its folder was moved
+    if finished(folder, key) is None:  # otherwise the process was killed before the folder was moved
         (folder / store.CONFIG).write_text(cli.dump(), encoding="utf-8")
         with logged(folder / LOG), quiet():
             if cli.devices > 1:
@@ -61,10 +61,10 @@ def run_cell(cell: Cell, cli: CellCLI, root: Path, key: str, lease: Lease) -> No
 
 
 def finished(folder: Path, key: str) -> str | None:
-    """When exactly this cell was finished, if the folder holds its result.
+    """Time at which the cell of this key was finished; None if the folder holds no result of it.
 
     Raises:
-        InputError: there is a result that cannot be read.
+        InputError: the result cannot be read.
     """
     if not (folder / store.RESULT).exists():
         return None
@@ -73,7 +73,7 @@ def finished(folder: Path, key: str) -> str | None:
 
 
 def start_folder(folder: Path, key: str) -> None:
-    """An empty folder for a cell, or the one that an interrupted run of the same cell has left."""
+    """Make an empty folder for a cell, or keep the one of an interrupted run with the same key."""
     mark = folder / KEY
     result_of_it = False
     with contextlib.suppress(InputError):
@@ -88,7 +88,7 @@ def start_folder(folder: Path, key: str) -> None:
 
 
 def epochs_done(folder: Path, key: str) -> int:
-    """Training epochs that an interrupted run of exactly this cell goes on from."""
+    """Number of epochs that an interrupted run of the cell of this key has finished."""
     mark, last = folder / KEY, folder / LAST
     if not (last.exists() and mark.exists() and mark.read_text() == key):
         return 0
@@ -96,18 +96,18 @@ def epochs_done(folder: Path, key: str) -> int:
 
 
 def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback] = ()) -> None:
-    """Train and test a cell in its folder, and write its result there; on every device that it runs on.
+    """Train and test a cell and write the result into its folder; called on every device.
 
     Args:
-        cell: which one.
-        cli: its config and data.
-        folder: that it runs in.
+        cell: to run.
+        cli: config and data of the cell.
+        folder: to run in.
         key: of the cell.
-        callbacks: beside those of every cell.
+        callbacks: in addition to those of every cell.
     """
     trainer, result = _train_and_test(cell, cli, folder, key, callbacks)
     if result is not None:
-        # Written aside and moved into place: where there is a result, there is all of it, and of everything else.
+        # Write atomically and last: if result.json exists, every other file of the cell is complete.
         (folder / PARTIAL).mkdir(exist_ok=True)
         result.save(folder / PARTIAL)
         os.replace(folder / PARTIAL / store.RESULT, folder / store.RESULT)
@@ -118,12 +118,12 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
 def _train_and_test(
     cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback]
 ) -> tuple[L.Trainer, store.Result | None]:
-    """The trainer, and on the first device the result."""
+    """The trainer and, on rank 0, the result."""
     cost.reset_peak_memory()
     meter, watch, kept = cost.Meter(), audit.StateWatch(), KeepEvaluation()
     tracker.prepare(cli.config, cell)
     trainer, model = cli.make(folder, [meter, EpochLines(), watch, kept, StopWhenDiverged(), *callbacks])
-    data = copy.copy(cli.data)  # Lightning keeps the trainer in it, and with that the model
+    data = copy.copy(cli.data)  # Lightning attaches the trainer, and with it the model, to the datamodule
     config = cli.resolved()
     del config["seed_everything"]
     recipe = cell_key(config, data.corpus)
@@ -132,7 +132,7 @@ def _train_and_test(
     chosen = trainer.checkpoint_callback
     assert isinstance(chosen, ModelCheckpoint)
     best, validation = chosen.best_model_path, chosen.best_model_score
-    if not best:  # no epoch was trained (max_epochs 0): the model is measured as it comes
+    if not best:  # no epoch was trained (max_epochs 0): evaluate the model as it is
         trainer.validate(model, data, verbose=False)
         validation = trainer.callback_metrics["val/objective"]
     trainer.test(model, data, ckpt_path=best or None, verbose=False, weights_only=True)
@@ -177,7 +177,7 @@ def _train_and_test(
 
 
 class CheckLease(L.Callback):
-    """Ends a run whose cell another process has taken over."""
+    """Ends a run if another process has taken its cell over."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease

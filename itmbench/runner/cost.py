@@ -15,16 +15,16 @@ from itmbench.methods.base import EvaluationCallback, Matcher
 
 SCORED = {"cpu": (128, 256)}
 SCORED_ELSEWHERE = (1024, 4096)
-"""Images and texts whose pairs are scored to see how long it takes."""
+"""Images and texts whose pairs are scored to measure the rate."""
 COUNTED = 8
-"""Images and texts whose pairs' floating-point operations are counted."""
+"""Images and texts for which the floating-point operations of a pair are counted."""
 
 
 class Meter(EvaluationCallback):
-    """Counts and times training pairs, encoded images, encoded texts and scored pairs; probes do not count.
+    """Counts and times training pairs, encoded images, encoded texts and scored pairs; probes are left out.
 
-    Loading is included. What is read from the disk because its encoder is frozen counts as if it had been encoded:
-    with the time and the operations that it once took. What was counted before an interruption is in the checkpoint.
+    Loading is included. Items of a frozen encoder that are read from disk count with the time and operations that
+    encoding them took. Counts from before an interruption are restored from the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class Meter(EvaluationCallback):
         return {"items": self.items, "seconds": self.seconds, "elapsed": self.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.items["train"]:  # the test after this training reads the best checkpoint
+        if self.items["train"]:  # the test after this training loads the best checkpoint
             return
         self.items, self.seconds = dict(state_dict["items"]), dict(state_dict["seconds"])
         self._before = state_dict["elapsed"]
 
     def elapsed(self) -> float:
-        """Seconds since this was made, and before the interruption up to the checkpoint that the run goes on from."""
+        """Seconds since construction, plus those up to the checkpoint that the run resumed from."""
         return self._before + time.perf_counter() - self._started
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -58,7 +58,7 @@ class Meter(EvaluationCallback):
         self._count("train", len(batch["image_index"]) * trainer.world_size)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._mark = time.perf_counter()  # validation inside a training epoch is not training
+        self._mark = time.perf_counter()  # validation within an epoch is not training time
 
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -66,7 +66,7 @@ class Meter(EvaluationCallback):
         modality = "image" if "image" in batch else "text"
         if modality not in self.flops:
             self.flops[modality] = _flops(pl_module, batch, modality) + round(_stored(trainer, dataloader_idx, "flops"))
-            self._mark = time.perf_counter()  # the first batch of a loader waits for its processes to start
+            self._mark = time.perf_counter()  # leave out the start of the loader processes
 
     def on_test_batch_end(
         self,
@@ -92,7 +92,7 @@ class Meter(EvaluationCallback):
         with FlopCounterMode(display=False) as counter:
             counted = model.score(image[some], text[some]).numel()
         self.flops["pair"] = round(counter.get_total_flops() / counted)
-        model.score(image, text)  # what is done but once, such as choosing a kernel
+        model.score(image, text)  # warm-up
         _wait()
         start = time.perf_counter()
         scored = model.score(image, text).numel()
@@ -100,7 +100,7 @@ class Meter(EvaluationCallback):
         self.pairs_per_second = scored / (time.perf_counter() - start)
 
     def throughput(self) -> dict[str, float]:
-        """Training pairs, images and texts a second, over all devices, and scored pairs on one; 0: did not run."""
+        """Training pairs, images and texts per second over all devices, scored pairs per second on one; 0: none."""
         names = {"train": "train_pairs_per_second", "image": "images_per_second", "text": "texts_per_second"}
         rates = {key: self.items[key] / self.seconds[key] if self.seconds[key] else 0.0 for key in names}
         return {name: rates[key] for key, name in names.items()} | {"scored_pairs_per_second": self.pairs_per_second}
@@ -114,13 +114,13 @@ class Meter(EvaluationCallback):
 
 
 def _wait() -> None:
-    """Until the GPU, if there is one, has done what it was told."""
+    """Wait until the GPU, if there is one, is idle."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def _stored(trainer: L.Trainer, loader: int, what: str) -> float:
-    """What an item of a test loader once cost, if it comes from the disk; see `itmbench.encoders.stored`."""
+    """Mean cost of encoding an item of a test loader if it is read from disk (`itmbench.encoders.stored`), else 0."""
     items = trainer.test_dataloaders[loader].dataset.source  # type: ignore[index]
     return items.cost[what] if isinstance(items, StoredItems) else 0.0
 
@@ -131,18 +131,18 @@ def _spread(items: Embeddings, most: int) -> Embeddings:
 
 
 def _flops(model: Any, batch: Any, modality: str) -> int:
-    """Floating-point operations to encode the first item of a batch, as long as that item is in it."""
+    """Floating-point operations to encode the first item of a batch, padded as in the batch."""
     one = {key: value[:1] for key, value in batch[modality].items()}
     encode = model.encode_image if modality == "image" else model.encode_text
     with torch.no_grad():
-        encode(one)  # what is done but once, such as the neighbours within a bank
+        encode(one)  # warm-up: one-time work, such as the neighbours within a bank, does not count
         with FlopCounterMode(display=False) as counter:
             encode(one)
     return int(counter.get_total_flops())
 
 
 def reset_peak_memory() -> None:
-    """Start a new measurement of peak memory; without a GPU or Linux the peak stays that of the whole process."""
+    """Start a new measurement of peak memory; without a GPU or Linux the peak is that of the whole process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     if Path("/proc/self/clear_refs").exists():
@@ -150,7 +150,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak since the reset: of a GPU that it ran on, else of this process."""
+    """Peak memory in bytes since the reset: of the GPU used, else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
@@ -163,6 +163,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 def parameters(model: Matcher) -> dict[str, int]:
-    """Numbers of weights: all, and those that are trained."""
+    """Number of weights: all, and trained ones."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return {"all": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}
