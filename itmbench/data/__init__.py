@@ -1,1 +1,1 @@
-"""Photographs, captions, tags and labels on disk -> corpora -> batches."""
+"""Datasets on disk -> corpora -> batches."""

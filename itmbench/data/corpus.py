@@ -1,4 +1,4 @@
-"""What every dataset is once it has been read: images, texts, the map between them, labels and splits."""
+"""A corpus: images, texts, the map between them, labels and splits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Photographs on disk, one file an image.
+    """Image files on disk.
 
     Args:
         root: the folder that ``names`` are relative to.
         names: path of every image below ``root``.
-        sizes: bytes of every file `[Ni]`, part of the corpus fingerprint.
+        sizes: size of every file in bytes `[Ni]`, part of the corpus fingerprint.
     """
 
     root: Path
@@ -36,7 +36,7 @@ class ImageFiles:
         return len(self.names)
 
     def __getitem__(self, row: int) -> Image.Image:
-        """The image of a row, decoded to RGB.
+        """Decode the image of a row to RGB.
 
         Raises:
             InputError: the file is missing or is not an image.
@@ -46,28 +46,28 @@ class ImageFiles:
             with Image.open(path) as image:
                 return image.convert("RGB")
         except FileNotFoundError:
-            raise InputError(f"{path}: no such image; restore the file or point the image folder elsewhere") from None
+            raise InputError(f"{path}: no such image; restore the file or name another image folder") from None
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path}: not a readable image ({error}); replace the file with a good copy") from None
 
     def digest(self) -> str:
-        """A hash of file names and sizes; pixels are not read."""
+        """Hash of file names and sizes; pixels are not read."""
         return digest("\n".join(self.names), self.sizes)
 
 
 class NpyRows:
-    """Rows of several ``.npy`` files, one file after the other, memory-mapped; pickles as file names, not as data.
+    """Rows of one or more memory-mapped ``.npy`` files as one array; pickles file names, not data.
 
     Args:
-        paths: the files; beyond their first dimension they have one shape and type.
+        paths: the files; all rows have the same shape and type.
 
     Attributes:
-        lengths: rows of each file.
-        shape: as if the files were one array.
+        lengths: number of rows of each file.
+        shape: shape of the concatenated array.
         dtype: type of the numbers.
 
     Raises:
-        InputError: a file is missing, damaged, or shaped unlike the first.
+        InputError: a file is missing or damaged, or its rows differ from those of the first file.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -79,7 +79,7 @@ class NpyRows:
         for path, array in zip(self.paths, self._arrays, strict=True):
             if array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
                 raise InputError(
-                    f"{path}: rows are {array.dtype} {array.shape[1:]} where those of {self.paths[0]} are "
+                    f"{path}: rows are {array.dtype} {array.shape[1:]}, but those of {self.paths[0]} are "
                     f"{first.dtype} {first.shape[1:]}; use files of one extraction"
                 )
         self.dtype = first.dtype
@@ -91,19 +91,19 @@ class NpyRows:
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """One row, or the rows of a slice, as an array."""
-        picked = range(len(self))[rows]
-        if isinstance(picked, range):
-            return np.stack([self[row] for row in picked])
-        part = int(np.searchsorted(self._ends, picked, side="right"))
-        row: NDArray[Any] = self._arrays[part][picked - self._ends[part]]  # counted from the end of its file
+        index = range(len(self))[rows]
+        if isinstance(index, range):
+            return np.stack([self[row] for row in index])
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        row: NDArray[Any] = self._arrays[part][index - self._ends[part]]  # a negative index, from the end of the file
         return row
 
     def digest(self) -> str:
-        """A hash of the files' contents."""
+        """Hash of the files' contents."""
         return "\n".join(self._digests.get(str(path)) or file_digest(path) for path in self.paths)
 
     def know(self, digests: Mapping[str, str]) -> None:
-        """Take over what files, by their path, are known to hash to."""
+        """Use known hashes of files, by path, instead of reading them again."""
         self._digests.update(digests)
 
     def __reduce__(self) -> tuple[type["NpyRows"], tuple[list[Path]]]:
@@ -111,14 +111,14 @@ class NpyRows:
 
 
 def map_npy(path: Path) -> NDArray[Any]:
-    """The array of a ``.npy`` file, memory-mapped.
+    """Map the array of a ``.npy`` file into memory.
 
     Raises:
-        InputError: the file cannot be read, or holds something else.
+        InputError: the file cannot be read or does not hold one array of numbers.
     """
     try:
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError, SyntaxError, BadZipFile, TokenError) as error:  # headers are read as Python
+    except (OSError, ValueError, EOFError, SyntaxError, BadZipFile, TokenError) as error:  # headers are Python literals
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable .npy array of numbers ({reason}); save it with numpy.save") from None
     if not isinstance(array, np.ndarray):
@@ -128,12 +128,12 @@ def map_npy(path: Path) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Features:
-    """Ready-made feature vectors instead of pixels or words, usually memory-mapped.
+    """Precomputed features instead of pixels or words, usually memory-mapped.
 
     Args:
-        array: `[N, D]`, or `[N, T, D]` for T tokens (regions, words) an item.
-        mask: bool `[N, T]`, true where a token is real; absent when all are.
-        rows: which row of ``array`` holds item i `[N]`; absent when it is row i.
+        array: `[N, D]`, or `[N, T, D]` for T tokens (regions, words) per item.
+        mask: bool `[N, T]`, true where a token is real; None if all are.
+        rows: row of ``array`` that holds each item `[N]`; None if item i is row i.
     """
 
     array: NDArray[Any] | NpyRows
@@ -144,20 +144,20 @@ class Features:
         return len(self.array if self.rows is None else self.rows)
 
     def __getitem__(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-        """Features `[D]` or `[T, D]` of an item as float32, and its mask `[T]` if there is one."""
-        at = row if self.rows is None else self.rows[row]
-        mask = None if self.mask is None else np.asarray(self.mask[at])
-        return np.asarray(self.array[at], dtype=np.float32), mask
+        """Features `[D]` or `[T, D]` of an item as float32, and its mask `[T]` or None."""
+        row = row if self.rows is None else self.rows[row]
+        mask = None if self.mask is None else np.asarray(self.mask[row])
+        return np.asarray(self.array[row], dtype=np.float32), mask
 
     def digest(self) -> str:
-        """A hash of all numbers, masks and the row map."""
+        """Hash of numbers, masks and row map."""
         array = self.array.digest() if isinstance(self.array, NpyRows) else self.array
         return digest(array, self.mask, self.rows)
 
 
 @dataclass(frozen=True)
 class Strings:
-    """Captions, or the tags of an image joined by spaces; one string a text."""
+    """Texts as strings: captions, or the tags of an image joined by spaces."""
 
     strings: Sequence[str]
 
@@ -173,11 +173,11 @@ class Strings:
 
 @dataclass(frozen=True)
 class Stage:
-    """Who is evaluated against whom: rows of images; a text takes part through its image.
+    """Queries and gallery of an evaluation as image rows; texts follow their images.
 
     Args:
         queries: images that, with their texts, are the queries of both directions.
-        gallery: images that, with their texts, are searched. Equal to ``queries`` for caption retrieval.
+        gallery: images that, with their texts, are searched; equal to ``queries`` for caption retrieval.
     """
 
     queries: Rows
@@ -185,13 +185,13 @@ class Stage:
 
     @cached_property
     def images(self) -> Rows:
-        """Every image that takes part, queries and gallery together, ascending: the order of evaluation tables."""
+        """Union of queries and gallery in ascending order, which is the order of embeddings in an evaluation."""
         return np.union1d(self.queries, self.gallery)
 
 
 @dataclass(frozen=True)
 class Count:
-    """A number found on disk beside the published one (None: nothing is published)."""
+    """A number counted on disk, and the published one or None."""
 
     what: str
     found: int
@@ -200,25 +200,25 @@ class Count:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Images, texts, and everything that says which belong together.
+    """Images and texts, with pairs, labels, splits and known truth.
 
     Args:
-        name: the dataset, with its variant.
+        name: the dataset and its variant.
         image_ids: a stable id of every image `[Ni]`.
-        images: pixels or features of every image `[Ni]`; None where only texts and labels exist.
+        images: pixels or features of every image `[Ni]`; None if the copy on disk has only texts and labels.
         text_ids: a stable id of every text `[Nt]`.
         texts: strings or features of every text `[Nt]`.
         text_to_image: row of the image that each text belongs to `[Nt]`.
-        train: rows of the images to train on.
-        stages: "val" and "test": queries and gallery, as image rows.
-        labels: multi-hot labels `[Ni, C]`, or None for pairs only.
+        train: image rows to train on.
+        stages: "val" and "test".
+        labels: multi-hot labels `[Ni, C]`, or None if only pairs are known.
         label_names: name of every label `[C]`.
-        true_images: per text, rows of all the images it is true of, its own included; None where only the
-            pairing is known. An empty row means that this text's truth is not listed.
-        hard_negatives: pairs (image, near twin that differs in one fact) as rows `[M, 2]`.
-        wrong_pairs: (text, image) rows of training texts that are trained with another image than their own `[M, 2]`.
-        wrong_labels: (image, image) rows of training images that are trained with the labels of the other `[M, 2]`.
-        counts: what was found beside what was published.
+        true_images: for each text, rows of all images that it is true of, including its own; an empty array if its
+            truth is unknown. None if the truth of no text is known.
+        hard_negatives: (image, near twin) rows `[M, 2]`.
+        wrong_pairs: (text, image) rows: training texts, and the wrong image that each is trained with `[M, 2]`.
+        wrong_labels: (image, image) rows: training images, and the image whose labels each is trained with `[M, 2]`.
+        counts: numbers on disk and published ones.
     """
 
     name: str
@@ -246,9 +246,9 @@ class Corpus:
             "labels": (images, None if self.labels is None else len(self.labels)),
             "true_images": (texts, None if self.true_images is None else len(self.true_images)),
         }
-        for what, (expected, found) in lengths.items():
-            if found is not None and found != expected:
-                raise InputError(f"{self.name}: {what} has {found} rows where there are {expected} ids")
+        for what, (expected, length) in lengths.items():
+            if length is not None and length != expected:
+                raise InputError(f"{self.name}: {what} has {length} rows, but there are {expected} ids")
         used = [
             self.text_to_image,
             self.train,
@@ -261,7 +261,7 @@ class Corpus:
 
     @cached_property
     def texts_of_image(self) -> list[Rows]:
-        """Rows of the texts that belong to each image, in order `[Ni]`."""
+        """Rows of each image's texts in ascending order `[Ni]`."""
         order = np.argsort(self.text_to_image, kind="stable")
         ends = np.cumsum(np.bincount(self.text_to_image, minlength=len(self.image_ids)))
         return np.split(order, ends[:-1])
@@ -272,7 +272,7 @@ class Corpus:
 
     @cached_property
     def image_trained_with(self) -> Rows:
-        """Row of the image that each text is trained with: its own, but for the wrong pairs `[Nt]`."""
+        """Row of the image that each text is trained with `[Nt]`: its own, except in wrong pairs."""
         images = self.text_to_image.copy()
         if self.wrong_pairs is not None:
             images[self.wrong_pairs[:, 0]] = self.wrong_pairs[:, 1]
@@ -280,7 +280,7 @@ class Corpus:
 
     @cached_property
     def labels_trained_with(self) -> NDArray[np.uint8] | None:
-        """Labels that every image is trained with: its own, but for the wrong ones `[Ni, C]`; None without labels."""
+        """Labels that each image is trained with `[Ni, C]`: its own, except for wrong labels. None without labels."""
         if self.labels is None or self.wrong_labels is None:
             return self.labels
         labels = self.labels.copy()
@@ -289,10 +289,9 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that can change a result: ids, contents, map, labels, splits, truth, and what is wrong."""
+        """Hash of everything that can change a result: ids, contents, map, labels, splits, truth and noise."""
         stages = [rows for key in sorted(self.stages) for rows in (self.stages[key].queries, self.stages[key].gallery)]
         truth = None if self.true_images is None else np.concatenate([np.append(rows, -1) for rows in self.true_images])
-        # Data without anything wrong keep their fingerprint.
         wrong: list[str | Rows] = [] if self.wrong_pairs is None else [self.wrong_pairs]
         wrong += [] if self.wrong_labels is None else ["wrong labels", self.wrong_labels]
         return digest(

@@ -1,15 +1,15 @@
-"""Noun phrases of English captions, found without a model: by closed lists of words and the endings of the others.
+"""Noun phrases of English captions, found by word lists and endings instead of a model.
 
-A phrase begins at a determiner or an attribute (or after "of") and goes on to the next function word, verb, or
-punctuation mark; its last word is the noun. Captions are written in short main clauses and the present tense, which is
-what makes so few rules suffice; some phrases are missed, and a few are cut wrongly.
+A phrase starts at a determiner or an attribute (or after "of") and extends to the next function word, verb or
+punctuation mark; its last word is the noun. Captions are short main clauses in the present tense, so these rules find
+most phrases; they miss some and cut a few wrongly.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Words of one group mean the same, so that exchanging them changes nothing; only words of one class are exchanged.
+# Only words of the same class are swapped. Words joined by a slash are synonyms, so swapping them changes nothing.
 _CLASSES = {
     "colour": """red/scarlet/crimson orange yellow/golden/gold green blue/azure purple/violet pink white black gray/grey
     silver brown tan/beige/khaki maroon/burgundy teal/turquoise navy cyan magenta blond/blonde
@@ -29,15 +29,15 @@ _CLASSES = {
 ATTRIBUTES = {
     word: (kind, group) for kind, groups in _CLASSES.items() for group in groups.split() for word in group.split("/")
 }
-"""Word -> its class and its group of synonyms."""
+"""Class and synonyms of every attribute."""
 
 
 def word_list(text: str) -> frozenset[str]:
-    """Words that are separated by blanks."""
+    """Split a text at blanks."""
     return frozenset(text.split())
 
 
-# Before a noun only; the other determiners may also stand alone, as pronouns.
+# Articles precede a noun; the other determiners may also stand alone as pronouns.
 _ARTICLES = word_list("a an the his its their my our your every no")
 _PRONOMINAL = word_list(
     "her this these those some any several many few each another other others both all most various one"
@@ -104,17 +104,17 @@ _NO_MODIFIERS = word_list(
     family belly lily jelly assembly butterfly dragonfly fly bully gully ally"""
 )
 _LINKS = word_list("'s covered filled lined shaped sized colored coloured haired themed wheeled patterned")
-"""What joins a noun to the next: "a man 's hat", "a snow covered hill"."""
+"""Words that join a noun to the next one: "a man 's hat", "a snow covered hill"."""
 
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """A noun with what stands before it, as places in the list of words.
+    """A noun phrase as positions in a list of words.
 
     Args:
-        start: of the first word.
-        attributes: of the words in ``ATTRIBUTES``.
-        noun: of the noun, the last word.
+        start: position of the first word.
+        attributes: positions of the words in ``ATTRIBUTES``.
+        noun: position of the noun, which is the last word.
     """
 
     start: int
@@ -123,25 +123,25 @@ class NounPhrase:
 
     @property
     def places(self) -> range:
-        """Of all its words."""
+        """Positions of all its words."""
         return range(self.start, self.noun + 1)
 
 
 def noun_phrases(words: Sequence[str], gaps: Sequence[str]) -> list[NounPhrase]:
-    """The noun phrases of a sentence, in order, none within another.
+    """Find the noun phrases of a sentence, in order and without overlap.
 
     Args:
-        words: in lower case.
-        gaps: what stands before each word: blanks, or punctuation with blanks.
+        words: the words in lower case.
+        gaps: the text before each word: blanks, or punctuation with blanks.
     """
-    found, at = [], 0
+    phrases, at = [], 0
     while at < len(words):
         if words[at] in _DETERMINERS or words[at] in ATTRIBUTES or (at and words[at - 1] == "of" and _joined(gaps, at)):
             phrase, at = _phrase(words, gaps, at)
-            found += [] if phrase is None else [phrase]
+            phrases += [] if phrase is None else [phrase]
         else:
             at += 1
-    return found
+    return phrases
 
 
 def is_plural(noun: str) -> bool:
@@ -152,7 +152,7 @@ def is_plural(noun: str) -> bool:
 
 
 def _phrase(words: Sequence[str], gaps: Sequence[str], start: int) -> tuple[NounPhrase | None, int]:
-    """The phrase that begins at a word, if a noun follows, and where to look for the next one."""
+    """Return the phrase that starts at a word, or None if no noun follows, and the position to continue from."""
     at = start
     while at < len(words) and words[at] in _DETERMINERS and (at == start or _joined(gaps, at)):
         at += 1
@@ -162,15 +162,15 @@ def _phrase(words: Sequence[str], gaps: Sequence[str], start: int) -> tuple[Noun
     noun: int | None = None
     while at < len(words):
         word, after = words[at], words[at + 1] if at + 1 < len(words) and _joined(gaps, at + 1) else ""
-        listing = noun is None and attributes and attributes[-1] == at - 1  # just after an attribute
-        if at > start and not _joined(gaps, at) and not (listing and word in ATTRIBUTES):
+        after_attribute = noun is None and attributes and attributes[-1] == at - 1
+        if at > start and not _joined(gaps, at) and not (after_attribute and word in ATTRIBUTES):
             break
         if word in ATTRIBUTES and noun is None:
             attributes.append(at)
-        elif listing and word in ("and", "or") and after in ATTRIBUTES:
+        elif after_attribute and word in ("and", "or") and after in ATTRIBUTES:
             pass  # "a black and white dog"
         elif (word in _LINKS or word.endswith("'s")) and after and after not in _FUNCTION | _DETERMINERS:
-            noun = None  # it was not the last
+            noun = None  # the noun is still to come
         elif word in _FUNCTION | _DETERMINERS or (noun is None and _stands_alone(determiners, word)):
             break
         elif noun is not None and (
@@ -184,23 +184,23 @@ def _phrase(words: Sequence[str], gaps: Sequence[str], start: int) -> tuple[Noun
 
 
 def _stands_alone(determiners: set[str], word: str) -> bool:
-    """Whether a verb follows determiners without a noun: "another waits", but not "a swing"."""
+    """Whether a word is the verb of a determiner that is a pronoun: "another waits", but not "a swing"."""
     return word in _VERB_FORMS and not determiners & _ARTICLES
 
 
 def _is_finite(word: str, noun: str, determiners: set[str]) -> bool:
-    """Whether a word after a noun is its verb, or tells more of it, rather than the second half of a compound."""
+    """Whether a word after a noun is its verb or a participle, not the second half of a compound."""
     snarls = bool(determiners & _ONE) and is_plural(word)  # "a dog snarls"
     return word in _FINITE or _is_modifier(word) or is_plural(noun) or snarls
 
 
 def _is_modifier(word: str) -> bool:
-    """Whether a word may stand before a noun and is none itself: participles, adverbs, possessives, sides."""
+    """Whether a word modifies a noun and is none itself: participles, adverbs, possessives, sides."""
     if word in _SIDES or word.endswith(("'s", "s'")):
         return True
     return word not in _NO_MODIFIERS and bool(re.search(r"[aeiou].*(ing|ed|ly)$", word))
 
 
 def _joined(gaps: Sequence[str], at: int) -> bool:
-    """Whether no punctuation stands before a word."""
+    """Whether no punctuation precedes a word."""
     return not gaps[at].strip()

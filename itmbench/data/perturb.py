@@ -1,7 +1,7 @@
-"""Captions made wrong by rules, to ask whether a model reads more of a caption than which words are in it.
+"""Captions perturbed by rules, to test whether a model reads a caption as more than a bag of words.
 
 After the probes of Thrush et al. ("Winoground", CVPR 2022) and Yuksekgonul et al. ("When and why vision-language models
-behave like bags-of-words", ICLR 2023); here without a parser or a language model.
+behave like bags-of-words", ICLR 2023), but without a parser or a language model.
 """
 
 import random
@@ -16,14 +16,14 @@ from itmbench.data.corpus import Corpus, Rows, Strings
 from itmbench.data.noun_phrases import ATTRIBUTES, NounPhrase, is_plural, noun_phrases, word_list
 
 _WORD = re.compile(r"[^\W_]+(?:['’&/-][^\W_]+|[.,]\d+)*|['’]s\b")
-# Nouns that say where, when, or how much of something: exchanged with a thing they give no sentence.
+# Nouns of place, time or amount: swapping one with a thing gives no sensible sentence.
 _NO_THINGS = word_list(
     """left right top bottom middle center centre front back rear side sides end edge corner corners background backdrop
     foreground distance air way time day night morning evening afternoon dark daylight direction directions picture
     photo photograph image group groups pair pairs couple bunch number variety row line series lot kind type piece
     pieces part set"""
 )
-# Nouns for the same thing: exchanging them would change nothing.
+# Nouns for the same thing: swapping them would change nothing.
 _SYNONYMS = {
     word: group[0]
     for group in (
@@ -42,12 +42,12 @@ _SYNONYMS = {
     )
     for word in group
 }
-# Between two phrases, these leave both in the same role: "a man and a dog", "a dog next to a man".
-_EVEN = {"and", "or", "with", "beside", "near", "next", "to", "by", "alongside"}
+# Between two phrases, these words give both the same role: "a man and a dog", "a dog next to a man".
+_SYMMETRIC = {"and", "or", "with", "beside", "near", "next", "to", "by", "alongside"}
 
 
 def shuffle_words(text: str, rng: random.Random) -> str | None:
-    """The words of a text in another order, punctuation where it was; None if there is no other order."""
+    """Shuffle the words of a text but not its punctuation; None if there is no other order."""
     words, gaps = _split(text)
     lower = [word.lower() for word in words]
     if len(set(lower)) < 2:
@@ -59,7 +59,7 @@ def shuffle_words(text: str, rng: random.Random) -> str | None:
 
 
 def swap_nouns(text: str, rng: random.Random) -> str | None:
-    """A text with two of its nouns exchanged, both singular or both plural; None if no two can be.
+    """Swap two nouns of a text, both singular or both plural; None if no two can be swapped.
 
     >>> swap_nouns("A man in a red shirt walks.", random.Random(0))
     'A shirt in a red man walks.'
@@ -68,7 +68,7 @@ def swap_nouns(text: str, rng: random.Random) -> str | None:
 
 
 def swap_attributes(text: str, rng: random.Random) -> str | None:
-    """A text with the colours, sizes, numbers or the like of two things exchanged; None if no two can be.
+    """Swap the colours, sizes, numbers or other attributes of two things; None if no two can be swapped.
 
     >>> swap_attributes("An orange cat and two dogs on a red sofa.", random.Random(0))
     'A red cat and two dogs on an orange sofa.'
@@ -88,9 +88,9 @@ class Probes:
     """Perturbed captions, image by image.
 
     Args:
-        rules: the rule of each, by its place in ``RULES`` `[P]`.
-        texts: corpus rows of the true captions that they were made of `[P]`.
-        strings: what they say `[P]`.
+        rules: index of each caption's rule in ``RULES`` `[P]`.
+        texts: corpus row of each caption's original `[P]`.
+        strings: the perturbed captions `[P]`.
     """
 
     rules: Rows
@@ -102,30 +102,30 @@ class Probes:
 
 
 def caption_probes(corpus: Corpus, images: Rows, seed: int = 0) -> Probes:
-    """For each image and each rule, the first of its captions that the rule applies to, perturbed.
+    """Perturb, for each image and rule, the image's first caption that the rule applies to.
 
-    What becomes of a caption follows from the seed, the rule and the caption's id alone. Corpora with labels, whose
-    texts are tags, and corpora of ready-made features have no probes.
+    The result depends only on the seed, the rule and the caption with its id. Corpora with labels, whose texts are
+    tags, and corpora of features have no probes.
 
     Args:
-        corpus: whose captions they are.
+        corpus: the corpus.
         images: rows of the images to probe.
-        seed: of the words' new order, and of the choice among the pairs that can be exchanged.
+        seed: of the new word order, and of the choice among the pairs that can be swapped.
     """
     texts = corpus.texts
-    found: list[tuple[int, int, str]] = []
+    probes: list[tuple[int, int, str]] = []
     if isinstance(texts, Strings) and corpus.labels is None:
         for image in images:
             for number, (name, rule) in enumerate(RULES.items()):
                 for row in corpus.texts_of_image[image]:
-                    made = rule(texts[row], random.Random(f"{seed} {name} {corpus.text_ids[row]}"))
-                    if made is not None:
-                        found.append((number, row, made))
+                    perturbed = rule(texts[row], random.Random(f"{seed} {name} {corpus.text_ids[row]}"))
+                    if perturbed is not None:
+                        probes.append((number, row, perturbed))
                         break
     return Probes(
-        np.array([number for number, _, _ in found], dtype=np.int64),
-        np.array([row for _, row, _ in found], dtype=np.int64),
-        Strings([made for _, _, made in found]),
+        np.array([number for number, _, _ in probes], dtype=np.int64),
+        np.array([row for _, row, _ in probes], dtype=np.int64),
+        Strings([perturbed for _, _, perturbed in probes]),
     )
 
 
@@ -150,7 +150,7 @@ def _swap(
 
 
 def _noun_pairs(words: Sequence[str], phrases: Sequence[NounPhrase]) -> Iterator[tuple[int, int]]:
-    """Places of two different nouns that can stand for each other."""
+    """Positions of two different nouns that can be swapped."""
     things = [
         phrase
         for phrase in phrases
@@ -159,23 +159,23 @@ def _noun_pairs(words: Sequence[str], phrases: Sequence[NounPhrase]) -> Iterator
     for one, other in combinations(things, 2):
         nouns = [_SYNONYMS.get(words[each.noun], words[each.noun]) for each in (one, other)]
         alike = is_plural(nouns[0]) == is_plural(nouns[1])
-        if nouns[0] != nouns[1] and alike and not _even(words, phrases, one, other, one.noun, other.noun):
+        if nouns[0] != nouns[1] and alike and not _is_symmetric(words, phrases, one, other, one.noun, other.noun):
             yield one.noun, other.noun
 
 
 def _attribute_pairs(words: Sequence[str], phrases: Sequence[NounPhrase]) -> Iterator[tuple[int, int]]:
-    """Places of two attributes of one class and different meaning, neither of which the other thing has as well."""
+    """Positions of two attributes of one class and different meaning, of which the other thing has neither."""
     for one, other in combinations(phrases, 2):
         meanings = [{ATTRIBUTES[words[place]] for place in phrase.attributes} for phrase in (one, other)]
         for first in one.attributes:
             for second in other.attributes:
                 a, b = ATTRIBUTES[words[first]], ATTRIBUTES[words[second]]
                 new = a not in meanings[1] and b not in meanings[0]
-                if a[0] == b[0] and new and not _even(words, phrases, one, other, first, second):
+                if a[0] == b[0] and new and not _is_symmetric(words, phrases, one, other, first, second):
                     yield first, second
 
 
-def _even(
+def _is_symmetric(
     words: Sequence[str],
     phrases: Sequence[NounPhrase],
     one: NounPhrase,
@@ -183,17 +183,17 @@ def _even(
     first: int,
     second: int,
 ) -> bool:
-    """Whether exchanging a word of each of two phrases only exchanges the phrases, in a list where that is the same."""
+    """Whether swapping two words amounts to swapping their phrases in a list, which leaves the meaning unchanged."""
     rest = [
         ["a" if words[at] == "an" else _SYNONYMS.get(words[at], words[at]) for at in phrase.places if at != place]
         for phrase, place in ((one, first), (other, second))
     ]
     inner = {at for phrase in phrases for at in phrase.places}
-    return rest[0] == rest[1] and all(words[at] in _EVEN for at in range(one.noun, other.start) if at not in inner)
+    return rest[0] == rest[1] and all(words[at] in _SYMMETRIC for at in range(one.noun, other.start) if at not in inner)
 
 
 def _split(text: str) -> tuple[list[str], list[str]]:
-    """The words, and what stands before each of them and after the last."""
+    """The words, and the text before each of them and after the last."""
     spans = [match.span() for match in _WORD.finditer(text)]
     ends = [0, *(end for _, end in spans)]
     starts = [*(start for start, _ in spans), len(text)]
@@ -205,7 +205,7 @@ def _join(words: Sequence[str], gaps: Sequence[str]) -> str:
 
 
 def _reordered(words: Sequence[str], order: Sequence[int]) -> list[str]:
-    """``words[order]``; the capital of a sentence stays at its beginning."""
+    """``words[order]``, with the sentence's capital letter kept at its beginning."""
     moved = [words[place] for place in order]
     first = words[0]
     if order[0] and first[0].isupper():
@@ -215,5 +215,5 @@ def _reordered(words: Sequence[str], order: Sequence[int]) -> list[str]:
 
 
 def _begins_with_vowel(word: str) -> bool:
-    """By sound, as far as its letters tell."""
+    """Whether a word sounds as if it begins with a vowel, judged by its letters."""
     return bool(re.match(r"(?!uni|use|eu|one|once)[aeiou]|hour|honest|heir", word))

@@ -1,4 +1,4 @@
-"""Files read so that what is wrong is one line: which file, which line, what to do."""
+"""File readers whose errors name the file, the line and what to do."""
 
 import gzip
 import json
@@ -16,14 +16,14 @@ from itmbench.errors import InputError
 
 
 def require(paths: Iterable[Path], layout: str) -> None:
-    """Checks that files and folders exist.
+    """Check that files and folders exist.
 
     Args:
-        paths: what must be there.
-        layout: one phrase that tells the user what the folder should look like.
+        paths: the files and folders.
+        layout: the expected layout, for the message.
 
     Raises:
-        InputError: names everything that is missing.
+        InputError: names all that are missing.
     """
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
@@ -31,7 +31,7 @@ def require(paths: Iterable[Path], layout: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, unpacked if its name ends in ``.gz``; a byte order mark is dropped.
+    """Read a UTF-8 file, decompressed if its name ends in ``.gz``, without a byte order mark.
 
     Raises:
         InputError: the file is missing, unreadable, damaged or not UTF-8.
@@ -54,13 +54,13 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""The lines of a UTF-8 file without their ``\n`` or ``\r\n``.
+    r"""Read the lines of a UTF-8 file without their ``\n`` or ``\r\n``.
 
-    Only these end a line: `str.splitlines` would also split at the form feeds and Unicode separators that
-    user-written captions and tags contain, and shift every line after them.
+    Nothing else ends a line. `str.splitlines` would also split at form feeds and Unicode separators, which occur in
+    captions and tags, and thereby misalign the lines after them.
 
     Raises:
-        InputError: as `read_text`.
+        InputError: as in `read_text`.
     """
     lines = read_text(path).split("\n")
     if not lines[-1]:
@@ -69,14 +69,14 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path, unique: bool = False) -> Any:
-    """The content of a JSON file, packed with gzip or not.
+    """Parse a JSON file, plain or compressed with gzip.
 
     Args:
         path: the file.
-        unique: refuse objects with a key twice, of which the last would count.
+        unique: refuse objects in which a key occurs twice.
 
     Raises:
-        InputError: as `read_text`, or the text is not JSON.
+        InputError: as in `read_text`, or the text is not JSON.
     """
 
     def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -91,44 +91,50 @@ def read_json(path: Path, unique: bool = False) -> Any:
         ) from None
     except InputError:
         raise
-    except (RecursionError, ValueError) as error:  # lists in lists without end, a number of thousands of digits
+    except (RecursionError, ValueError) as error:  # deeply nested lists, numbers with thousands of digits
         raise InputError(f"{path}: cannot be read ({error}); restore the original file") from None
 
 
 def read_integers(path: Path, lowest: int, highest: int, what: str) -> list[int]:
-    """The whole numbers of a file with one a line; blank lines are skipped.
+    """Read a file with one integer per line; blank lines are skipped.
+
+    Args:
+        path: the file.
+        lowest: smallest allowed number.
+        highest: largest allowed number.
+        what: what the numbers stand for, for the message.
 
     Raises:
-        InputError: as `read_text`, or a line is not a number between ``lowest`` and ``highest``.
+        InputError: as in `read_text`, or a line is not a number between ``lowest`` and ``highest``.
     """
-    numbers = []
-    for at, line in enumerate(read_lines(path), start=1):
+    values = []
+    for number, line in enumerate(read_lines(path), start=1):
         word = line.strip()
         if not word:
             continue
         if not word.isdecimal():
-            raise InputError(f"{path}, line {at}: {word!r} is not {what}; restore the original file")
+            raise InputError(f"{path}, line {number}: {word!r} is not {what}; restore the original file")
         if not lowest <= int(word) <= highest:
-            raise InputError(f"{path}, line {at}: {word} is not {what}, which run from {lowest} to {highest}")
-        numbers.append(int(word))
-    return numbers
+            raise InputError(f"{path}, line {number}: {word} is not {what} from {lowest} to {highest}; correct it")
+        values.append(int(word))
+    return values
 
 
 def require_unique(ids: Sequence[str], where: str) -> None:
-    """Checks that no id occurs twice.
+    """Check that no id occurs twice.
 
     Raises:
         InputError: names the first id that does.
     """
     seen: set[str] = set()
-    for each in ids:
-        if each in seen:
-            raise InputError(f"{where}: {each!r} occurs twice; every id must be unique")
-        seen.add(each)
+    for item_id in ids:
+        if item_id in seen:
+            raise InputError(f"{where}: {item_id!r} occurs twice; every id must be unique")
+        seen.add(item_id)
 
 
 def listing(folder: Path) -> dict[str, int]:
-    """Bytes of every file in a folder and its direct subfolders, by its name below the folder (`"sub/a.jpg"`)."""
+    """Sizes in bytes of the files in a folder and its direct subfolders, by relative path such as ``"sub/a.jpg"``."""
     sizes = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -141,12 +147,12 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 def image_files(folder: Path, names: Sequence[str], sizes: dict[str, int] | None = None) -> ImageFiles:
-    """The named images of a folder, each known to be there.
+    """Find named images in a folder.
 
     Args:
-        folder: where they are.
+        folder: the folder.
         names: path of every image below ``folder``.
-        sizes: the folder's `listing`, where the caller has it already.
+        sizes: the folder's `listing`, if the caller has it already.
 
     Raises:
         InputError: images are missing or empty files.
@@ -165,29 +171,30 @@ def image_files(folder: Path, names: Sequence[str], sizes: dict[str, int] | None
 
 
 def first_folder(candidates: Iterable[Path]) -> Path | None:
-    """The first of the folders that exists."""
+    """The first folder that exists, or None."""
     return next((path for path in candidates if path.is_dir()), None)
 
 
 BLOCK_BYTES = 1 << 24
+"""How much of a file of bits is compared at once."""
 
 
 def read_bits(path: Path, columns: int) -> NDArray[np.uint8]:
-    r"""A matrix of 0 and 1 `[rows, columns]`, one row a line, values separated by tabs.
+    r"""Read a matrix of 0 and 1 `[rows, columns]` with one row per line and values separated by tabs.
 
-    Lines may end in a further tab, and in ``\n`` or ``\r\n``. Blank lines are skipped.
+    Lines may have a trailing tab and end in ``\n`` or ``\r\n``. Blank lines are skipped.
 
     Raises:
-        InputError: a line has another number of values, or one that is neither 0 nor 1; names the first such line.
+        InputError: a line has another number of values, or a value other than 0 and 1; names the first such line.
     """
     matrix = _fixed_width(path, columns)
     return _line_by_line(path, columns) if matrix is None else matrix
 
 
 def _fixed_width(path: Path, columns: int) -> NDArray[np.uint8] | None:
-    """The matrix if every line has the shape of the first, byte for byte; otherwise None.
+    """Read the matrix fast if all lines have the layout of the first; otherwise return None.
 
-    Each byte is compared with a line of zeros: it may differ in the lowest bit where a digit belongs, nowhere else.
+    Every line is compared with a line of zeros. Bytes may differ only at digits, and there only in the lowest bit.
     """
     with path.open("rb") as file:
         first = file.readline()
@@ -216,17 +223,17 @@ def _fixed_width(path: Path, columns: int) -> NDArray[np.uint8] | None:
 def _line_by_line(path: Path, columns: int) -> NDArray[np.uint8]:
     rows = []
     with path.open("rb") as file:
-        for at, line in enumerate(file, start=1):
+        for number, line in enumerate(file, start=1):
             values = line.split()
             if not values:
                 continue
             if len(values) != columns:
                 raise InputError(
-                    f"{path}, line {at}: {len(values):,} values where {columns:,} belong; restore the original file"
+                    f"{path}, line {number}: {len(values):,} values instead of {columns:,}; restore the original file"
                 )
             odd = next((value for value in values if value not in (b"0", b"1")), None)
             if odd is not None:
-                found = odd[:20].decode(errors="replace")
-                raise InputError(f"{path}, line {at}: {found!r} where 0 or 1 belongs; restore the original file")
+                text = odd[:20].decode(errors="replace")
+                raise InputError(f"{path}, line {number}: {text!r} instead of 0 or 1; restore the original file")
             rows.append(np.array(values) == b"1")
     return np.array(rows, dtype=np.uint8).reshape(-1, columns)

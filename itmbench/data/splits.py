@@ -1,4 +1,4 @@
-"""Who is a query, who is searched and who trains, for the corpora that come without a published id list."""
+"""Queries, gallery and training items of labelled corpora, for which no id lists were published."""
 
 from typing import Literal
 
@@ -13,25 +13,25 @@ Order = Literal["seeded", "first", "last"]
 def label_split(
     items: int, queries: int, train: int, val: int | None = None, order: Order = "seeded", seed: int = 0
 ) -> tuple[Rows, dict[str, Stage]]:
-    """Splits a labelled corpus as the cross-modal hashing papers do, with validation queries beside.
+    """Split a labelled corpus as the cross-modal hashing papers do, with additional validation queries.
 
-    The items are brought into an order; the first ``queries`` of it are the test queries, the next ``train`` are
-    the training items, and of these the last ``val`` become validation queries. The test gallery is everything
-    but the queries, as published. The validation gallery is the training items that remain, so that an item
-    which only the test gallery holds is never looked at before the test.
+    The first ``queries`` items of an order are the test queries, the next ``train`` are the training items, and the
+    last ``val`` of these become validation queries. The test gallery is everything but the test queries, as published.
+    The validation gallery is the remaining training items, so that nothing that only the test gallery holds is used
+    before the test.
 
     Args:
-        items: how many items the corpus has.
-        queries: test queries.
-        train: training items as published, before validation queries are carved out of them.
-        val: validation queries; a tenth of ``train`` by default.
-        order: "seeded", a permutation (as MITH draws one); "first", as on disk (DCMH: the first rows are the queries);
-            "last", the last rows are the queries and training starts at the first row (UCCH).
-        seed: of the permutation: items sorted by their raw 64-bit draw from PCG64, the part of NumPy's generators
-            whose stream is guaranteed between versions.
+        items: number of items in the corpus.
+        queries: number of test queries.
+        train: published number of training items, from which validation queries are taken.
+        val: number of validation queries; by default a tenth of ``train``.
+        order: "seeded", a random permutation, as in MITH; "first", the order on disk, so that the first rows are the
+            queries, as in DCMH; "last", the last rows are the queries and training starts at row 0, as in UCCH.
+        seed: of the permutation, which sorts items by raw 64-bit draws from PCG64. NumPy guarantees this stream across
+            versions.
 
     Returns:
-        Rows to train on, and the stages "val" and "test"; every list of rows ascending.
+        Rows to train on, and the stages "val" and "test". All rows are in ascending order.
 
     Raises:
         InputError: the sizes do not fit into ``items``.

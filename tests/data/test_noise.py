@@ -1,5 +1,3 @@
-"""Wrong training pairs and wrong labels: how many, which, and that nothing else of the data changes."""
-
 import dataclasses
 
 import numpy as np
@@ -28,44 +26,34 @@ def make_corpus(texts_of_image: list[int], train: list[int] | None = None) -> Co
 
 
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=30), st.floats(0, 1))
-def test_exactly_that_share_moves_and_none_keeps_its_image(counts: list[int], share: float) -> None:
+def test_exactly_that_share_of_texts_gets_a_wrong_image(counts: list[int], share: float) -> None:
     corpus = make_corpus(counts, train=list(range(0, len(counts), 2)))
     texts = corpus.texts_of(corpus.train)
     if 2 * max(counts[::2]) > round(share * len(texts)):
         return  # it may be impossible
-    moved, given_ = shuffled_pairs(corpus, share).T
+    moved, wrong = shuffled_pairs(corpus, share).T
     assert len(moved) == len(set(moved)) == round(share * len(texts))
     assert set(moved) <= set(texts)
     own = corpus.text_to_image[moved]
-    assert not (own == given_).any()
-    assert sorted(own) == sorted(given_)  # every image keeps its number of texts
+    assert not (own == wrong).any()
+    assert sorted(own) == sorted(wrong)  # every image keeps its number of texts
 
 
-def test_the_same_texts_always_and_more_of_them_with_more_noise() -> None:
+def test_more_noise_includes_less_noise_and_spreads_over_images() -> None:
     corpus = make_corpus([5] * 100)
     some, same, more = (shuffled_pairs(corpus, share) for share in (0.2, 0.2, 0.4))
     assert (some == same).all() and len(some) == 100 and len(more) == 200
     assert set(some[:, 0]) < set(more[:, 0])
-    assert len(set(some[:, 0] // 5)) > 50  # spread over the images
+    assert len(set(some[:, 0] // 5)) > 50
     partners = [len(set(more[more[:, 0] // 5 == image, 1])) for image in range(100)]
     assert np.mean(partners) > 1.7  # texts of one image do not move together
+    assert sorted(map(tuple, shuffled_pairs(make_corpus([2, 2]), 1.0).tolist())) == [(0, 1), (1, 1), (2, 0), (3, 0)]
 
 
-def test_everything_may_move() -> None:
-    corpus = make_corpus([2, 2])
-    assert sorted(map(tuple, shuffled_pairs(corpus, 1.0).tolist())) == [(0, 1), (1, 1), (2, 0), (3, 0)]
-
-
-def test_one_text_alone_cannot_be_shuffled() -> None:
-    with pytest.raises(InputError, match=r"^c: 1 of 10 training texts cannot be shuffled .* than 0\.1$"):
-        shuffled_pairs(make_corpus([5, 5]), 0.1)
-
-
-def test_wrong_pairs_are_part_of_the_fingerprint_and_of_training_alone() -> None:
+def test_wrong_pairs_change_the_fingerprint_and_training_only() -> None:
     corpus = make_corpus([5] * 10)
     noisy = dataclasses.replace(corpus, wrong_pairs=shuffled_pairs(corpus, 0.4))
     assert noisy.fingerprint != corpus.fingerprint
-    assert dataclasses.replace(corpus, wrong_pairs=None).fingerprint == corpus.fingerprint
     assert (corpus.image_trained_with == corpus.text_to_image).all()
     assert (noisy.text_to_image == corpus.text_to_image).all()
     changed = np.flatnonzero(noisy.image_trained_with != noisy.text_to_image)
@@ -78,7 +66,7 @@ def labelled(labels: list[list[int]], train: list[int] | None = None) -> Corpus:
 
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=2, max_size=40), st.floats(0, 1))
-def test_exactly_that_share_of_images_has_labels_of_another(labels: list[list[int]], share: float) -> None:
+def test_exactly_that_share_of_images_gets_wrong_labels(labels: list[list[int]], share: float) -> None:
     corpus = labelled(labels, train=list(range(0, len(labels), 2)))
     assert corpus.labels is not None
     if 2 * max(labels[::2].count(row) for row in labels) > round(share * len(labels[::2])):
@@ -90,11 +78,10 @@ def test_exactly_that_share_of_images_has_labels_of_another(labels: list[list[in
     assert noisy is not None
     changed = (noisy != corpus.labels).any(1)
     assert set(np.flatnonzero(changed)) == set(wrong[:, 0])
-    # The same rows, in other places.
-    assert sorted(map(tuple, noisy.tolist())) == sorted(map(tuple, labels))
+    assert sorted(map(tuple, noisy.tolist())) == sorted(map(tuple, labels))  # the same rows in other places
 
 
-def test_the_same_images_always_more_with_more_noise_and_others_than_those_of_wrong_captions() -> None:
+def test_more_label_noise_includes_less_and_does_not_follow_caption_noise() -> None:
     corpus = labelled(np.random.default_rng(0).integers(0, 2, (400, 6)).tolist())
     some, same, more = (shuffled_labels(corpus, share) for share in (0.2, 0.2, 0.5))
     assert (some == same).all() and len(some) == 80 and len(more) == 200
@@ -102,14 +89,18 @@ def test_the_same_images_always_more_with_more_noise_and_others_than_those_of_wr
     assert len(set(some[:, 0]) & set(shuffled_pairs(corpus, 0.2)[:, 0])) < 30  # 16 by chance
 
 
-def test_labels_that_are_not_there_or_all_the_same_cannot_be_shuffled() -> None:
-    with pytest.raises(InputError, match=r"^c: has no labels to corrupt; leave corrupted_labels at 0$"):
+def test_impossible_noise_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^c: 1 of 10 training texts cannot be shuffled .* other than 0\.1$"):
+        shuffled_pairs(make_corpus([5, 5]), 0.1)
+    with pytest.raises(InputError, match=r"^c: no labels to corrupt; leave corrupted_labels at 0$"):
         shuffled_labels(make_corpus([1, 1]), 0.5)
-    with pytest.raises(InputError, match=r"^c: the labels of 4 of 8 training images .* corrupted_labels than 0\.5$"):
+    with pytest.raises(
+        InputError, match=r"^c: 4 of 8 training images cannot .* corrupted_labels to .* other than 0\.5$"
+    ):
         shuffled_labels(labelled([[1, 0]] * 8), 0.5)
 
 
-def test_wrong_labels_are_part_of_the_fingerprint_and_of_training_alone() -> None:
+def test_wrong_labels_change_the_fingerprint_and_training_only() -> None:
     corpus = labelled([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
     wrong = np.array([[0, 1], [1, 0]])
     noisy = dataclasses.replace(corpus, wrong_labels=wrong)

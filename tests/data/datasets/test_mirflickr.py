@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from layouts import MIRFLICKR_LABELS, numbers_of, write_lines, write_mirflickr
 from itmbench.data.corpus import Corpus, Features
 from itmbench.data.datasets import MirFlickr25K
 from itmbench.errors import InputError
+
+LABELS = "mirflickr25k_annotations_v080"
 
 
 def read(root: Path, **options: Any) -> Corpus:
@@ -24,17 +27,18 @@ def test_images_with_a_tag_and_a_label_are_kept(tmp_path: Path) -> None:
     assert corpus.labels is not None
     assert corpus.labels.tolist() == [[0, 0, 1], [0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0]]
     assert corpus.text_to_image.tolist() == [0, 1, 2, 3, 4]
-    assert corpus.name == "mirflickr25k"
-    assert [(count.found, count.published) for count in corpus.counts] == [
-        (8, 25_000),
-        (3, 1_386),
-        (3, 24),
-        (5, 20_015),
-    ]
+    assert (corpus.name, read(tmp_path, name="other").name) == ("mirflickr25k", "other")
+    counts = [(count.found, count.published) for count in corpus.counts]
+    assert counts == [(8, 25_000), (3, 1_386), (3, 24), (5, 20_015)]
+    assert not any(count.published for count in read(tmp_path, name="other").counts)
+    bags = read(tmp_path, text="bow").texts
+    assert isinstance(bags, Features)
+    for row in range(5):
+        assert set(np.array(["sun", "sea", "dog"])[bags.array[row] > 0]) == set(str(corpus.texts[row]).split())
 
 
-def test_stricter_labels_are_added_and_change_no_image(tmp_path: Path) -> None:
-    labels = MIRFLICKR_LABELS | {"water_r1": [8]}  # stricter than nothing: 8 still has no potential label
+def test_stricter_labels_are_added_and_keep_the_same_images(tmp_path: Path) -> None:
+    labels = MIRFLICKR_LABELS | {"water_r1": [8]}  # image 8 still has no potential label
     corpus = read(write_mirflickr(tmp_path, labels=labels), labels="all")
     assert corpus.name == "mirflickr25k-6"
     assert list(corpus.label_names) == ["animals", "animals_r1", "people", "people_r1", "water", "water_r1"]
@@ -44,39 +48,27 @@ def test_stricter_labels_are_added_and_change_no_image(tmp_path: Path) -> None:
     assert {count.what: count.published for count in corpus.counts}["labels"] == 38
 
 
-def test_bags_of_words_say_the_same_as_strings(tmp_path: Path) -> None:
-    root = write_mirflickr(tmp_path)
-    strings, bags = read(root).texts, read(root, text="bow").texts
-    assert isinstance(bags, Features)
-    for row in range(5):
-        assert set(np.array(["sun", "sea", "dog"])[bags.array[row] > 0]) == set(str(strings[row]).split())
-
-
-@pytest.mark.parametrize("annotations", ["mirflickr25k_annotations_v080", "mirflickr/annotations", "elsewhere"])
+@pytest.mark.parametrize("annotations", [LABELS, "mirflickr/annotations", "elsewhere"])
 def test_annotations_in_all_places(tmp_path: Path, annotations: str) -> None:
     root = write_mirflickr(tmp_path, annotations=annotations)
     given = root / annotations if annotations == "elsewhere" else None
-    assert read(root, annotations=given).label_names == ["animals", "people", "water"]
-
-
-def test_the_folder_itself_may_be_the_root(tmp_path: Path) -> None:
-    root = write_mirflickr(tmp_path, annotations="mirflickr/annotations")
-    assert read(root / "mirflickr").fingerprint == read(root).fingerprint
+    corpus = read(root, annotations=given)
+    assert corpus.label_names == ["animals", "people", "water"]
+    if annotations == "mirflickr/annotations":
+        assert read(root / "mirflickr").fingerprint == corpus.fingerprint
 
 
 def test_split_options_reach_the_split(tmp_path: Path) -> None:
     root = write_mirflickr(tmp_path)
     assert read(root, order="first").stages["test"].queries.tolist() == [0]
     assert read(root, order="last").stages["test"].queries.tolist() == [4]
-    drawn = {tuple(read(root, split_seed=seed).stages["test"].queries.tolist()) for seed in range(20)}
-    assert len(drawn) > 1
+    assert len({tuple(read(root, split_seed=seed).stages["test"].queries.tolist()) for seed in range(20)}) > 1
+    with pytest.raises(InputError, match=r"2,000 queries and 10,000 training items, 1,000 .* fit 5 items"):
+        MirFlickr25K(root).read()
 
 
-def test_without_photographs_there_are_texts_only(tmp_path: Path) -> None:
-    assert read(write_mirflickr(tmp_path, images=False)).images is None
-
-
-def test_a_missing_photograph_is_named(tmp_path: Path) -> None:
+def test_photographs_may_all_be_missing_but_not_one_that_is_kept(tmp_path: Path) -> None:
+    assert read(write_mirflickr(tmp_path / "texts", images=False)).images is None
     root = write_mirflickr(tmp_path)
     (root / "mirflickr" / "im2.jpg").unlink()
     assert read(root).images is not None  # image 2 is not kept
@@ -85,57 +77,44 @@ def test_a_missing_photograph_is_named(tmp_path: Path) -> None:
         read(root)
 
 
+def lines(file: str, *content: str) -> Callable[[Path], Any]:
+    return lambda root: write_lines(root / file, content)
+
+
+def remove(file: str) -> Callable[[Path], Any]:
+    return lambda root: (root / file).unlink()
+
+
 @pytest.mark.parametrize(
-    ("file", "lines", "message"),
+    ("spoil", "message"),
     [
-        ("mirflickr25k_annotations_v080/water.txt", ["1", "x3"], r"water\.txt, line 2: 'x3' is not the number"),
-        ("mirflickr25k_annotations_v080/water.txt", ["1", "", "9"], r"water\.txt, line 3: 9 .* from 1 to 8"),
-        ("mirflickr25k_annotations_v080/water.txt", ["0"], r"water\.txt, line 1: 0 .* from 1 to 8"),
-        ("mirflickr/doc/common_tags.txt", ["sun 40", "sea"], r"common_tags\.txt, line 2: expected a tag and its count"),
-        ("mirflickr/doc/common_tags.txt", ["sun x"], r"common_tags\.txt, line 1: expected a tag and its count"),
-        ("mirflickr/doc/common_tags.txt", ["sun 4", "sun 3"], r"common_tags\.txt, line 2: the tag 'sun' occurs twice"),
+        (lines(f"{LABELS}/water.txt", "1", "x3"), r"water\.txt, line 2: 'x3' is not the number"),
+        (lines(f"{LABELS}/water.txt", "1", "", "9"), r"water\.txt, line 3: 9 .* from 1 to 8"),
+        (lines(f"{LABELS}/water.txt", "0"), r"water\.txt, line 1: 0 .* from 1 to 8"),
+        (lines("mirflickr/doc/common_tags.txt", "sun 40", "sea"), r"tags\.txt, line 2: expected a tag and its count"),
+        (lines("mirflickr/doc/common_tags.txt", "sun x"), r"tags\.txt, line 1: expected a tag and its count"),
+        (lines("mirflickr/doc/common_tags.txt", "sun 4", "sun 3"), r"tags\.txt, line 2: the tag 'sun' occurs twice"),
+        (
+            lambda root: (root / "mirflickr/meta/tags/tags5.txt").write_bytes(b"dog\ncaf\xe9\n"),
+            r"tags5\.txt, line 2: byte 0xe9 is not UTF-8",
+        ),
+        (remove("mirflickr/meta/tags/tags4.txt"), r"missing: .*tags4\.txt"),
+        (remove("mirflickr/doc/common_tags.txt"), r"missing: .*common_tags\.txt"),
+        (lambda root: (root / LABELS).rename(root / "elsewhere"), "no folder of label files"),
+        (lambda root: [path.unlink() for path in (root / LABELS).iterdir()], r"no <label>\.txt files"),
     ],
 )
-def test_bad_lines_are_named(tmp_path: Path, file: str, lines: list[str], message: str) -> None:
-    root = write_mirflickr(tmp_path)
-    write_lines(root / file, lines)
+def test_wrong_files_are_named(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+    spoil(write_mirflickr(tmp_path))
     with pytest.raises(InputError, match=message):
-        read(root)
+        read(tmp_path)
 
 
-def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
-    root = write_mirflickr(tmp_path)
-    (root / "mirflickr" / "meta" / "tags" / "tags5.txt").write_bytes(b"dog\ncaf\xe9\n")
-    with pytest.raises(InputError, match=r"tags5\.txt, line 2: byte 0xe9 is not UTF-8"):
-        read(root)
-
-
-def test_missing_parts_are_named(tmp_path: Path) -> None:
-    root = write_mirflickr(tmp_path)
-    with pytest.raises(InputError, match="no folder of label files"):
-        read(root, annotations=root / "nowhere")
-    with pytest.raises(InputError, match=r"no <label>\.txt files"):
-        read(root, annotations=root / "mirflickr")
-    (root / "mirflickr" / "meta" / "tags" / "tags4.txt").unlink()
-    with pytest.raises(InputError, match=r"missing: .*tags4\.txt"):
-        read(root)
-    (root / "mirflickr" / "doc" / "common_tags.txt").unlink()
-    with pytest.raises(InputError, match=r"missing: .*common_tags\.txt"):
-        read(root)
-
-
-def test_line_ends_of_windows_read_the_same(tmp_path: Path) -> None:
-    unix = read(write_mirflickr(tmp_path / "unix"))
-    root = write_mirflickr(tmp_path / "windows")
+def test_windows_line_ends_read_the_same(tmp_path: Path) -> None:
+    unix, root = read(write_mirflickr(tmp_path / "unix")), write_mirflickr(tmp_path / "windows")
     for path in root.rglob("*.txt"):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     vocabulary = root / "mirflickr" / "doc" / "common_tags.txt"
     vocabulary.write_bytes(b"\xef\xbb\xbf" + vocabulary.read_bytes())
-    windows = read(root)
-    assert windows.texts.digest() == unix.texts.digest()
-    np.testing.assert_array_equal(windows.labels, unix.labels)
-
-
-def test_default_sizes_are_the_published_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"2,000 queries and 10,000 training items, 1,000 .* fit 5 items"):
-        MirFlickr25K(write_mirflickr(tmp_path)).read()
+    assert read(root).texts.digest() == unix.texts.digest()
+    np.testing.assert_array_equal(read(root).labels, unix.labels)

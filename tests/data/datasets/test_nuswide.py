@@ -35,34 +35,26 @@ def test_rows_with_a_concept_are_kept(tmp_path: Path, slash: str, ending: str) -
     assert list(corpus.label_names) == ["person", "sky", "animal", "cow"]
     assert corpus.labels is not None
     assert corpus.labels.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0]]
-    assert [(count.found, count.published) for count in corpus.counts] == [
-        (5, 269_648),
-        (3, 1_000),
-        (0, 16),
-        (4, 195_834),
-    ]
-
-
-def test_rows_may_have_to_have_a_tag(tmp_path: Path) -> None:
-    corpus = read(write_nuswide(tmp_path), require_tag=True)
-    assert corpus.name == "nuswide-tc21-tagged"
-    assert strings(corpus) == ["zoo sky", "sky zoo", "tree sky"]
-    assert (corpus.counts[-1].found, corpus.counts[-1].published) == (3, 190_421)
-
-
-def test_vectors_say_the_same_as_strings(tmp_path: Path) -> None:
-    root = write_nuswide(tmp_path)
-    bags = read(root, text="bow").texts
+    counts = [(count.found, count.published) for count in corpus.counts]
+    assert counts == [(5, 269_648), (3, 1_000), (0, 16), (4, 195_834)]
+    bags = read(tmp_path, text="bow").texts
     assert isinstance(bags, Features)
     vocabulary = np.array(["sky", "tree", "zoo"])
-    assert [set(vocabulary[row > 0]) for row in bags.array[:]] == [set(text.split()) for text in strings(read(root))]
+    assert [set(vocabulary[row > 0]) for row in bags.array[:]] == [set(text.split()) for text in strings(corpus)]
 
 
-def test_where_the_tag_files_differ_strings_follow_the_matrix(tmp_path: Path) -> None:
+def test_rows_without_a_tag_may_be_dropped(tmp_path: Path) -> None:
+    corpus = read(write_nuswide(tmp_path), require_tag=True)
+    assert (corpus.name, read(tmp_path, name="other").name) == ("nuswide-tc21-tagged", "other-tc21")
+    assert strings(corpus) == ["zoo sky", "sky zoo", "tree sky"]
+    assert (corpus.counts[-1].found, corpus.counts[-1].published) == (3, 190_421)
+    assert not any(count.published for count in read(tmp_path, name="other").counts)
+
+
+def test_strings_follow_the_matrix_if_the_tag_files_differ(tmp_path: Path) -> None:
     root = write_nuswide(tmp_path)
-    write_lines(
-        root / "NUS_WID_Tags" / "AllTags1k.txt", ["1\t1\t0\t", "1\t0\t0\t", "0\t0\t0\t", "1\t0\t1\t", "1\t1\t0\t"]
-    )
+    bits = ["1\t1\t0\t", "1\t0\t0\t", "0\t0\t0\t", "1\t0\t1\t", "1\t1\t0\t"]
+    write_lines(root / "NUS_WID_Tags" / "AllTags1k.txt", bits)
     corpus = read(root)
     assert strings(corpus)[0] == "sky tree"  # "zoo" is not in the matrix, "tree" only there
     assert corpus.counts[2].found == 1
@@ -75,10 +67,6 @@ def test_most_frequent_concepts_ties_by_name(tmp_path: Path, monkeypatch: pytest
     assert corpus.name == "nuswide-tc10"
     assert list(corpus.label_names) == ["sky", "animal"]  # not "person", as frequent as "animal"
     assert read(root, concepts="all").name == "nuswide-all"
-
-
-def test_variants_are_the_published_ones() -> None:
-    assert nuswide.VARIANTS == {"tc21": (21, 2_100, 10_500), "tc10": (10, 2_000, 5_000), "all": (None, 2_100, 10_500)}
 
 
 @pytest.mark.parametrize("concepts", ["tc21", "tc10"])
@@ -109,15 +97,6 @@ def test_flat_images_are_matched_by_name_then_by_photo_id(tmp_path: Path) -> Non
     assert numbers_of(read(root, images=tmp_path / "pixels").images) == [0, 2, 0, 4]
 
 
-def test_missing_images_are_counted(tmp_path: Path) -> None:
-    root = write_nuswide(tmp_path)
-    (root / "Flickr" / "actor" / "0002_222.jpg").unlink()
-    read(root)  # not a kept row
-    (root / "Flickr" / "zebra" / "0003_444.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 of 4 images are missing, the first is zebra/0003_444\.jpg"):
-        read(root)
-
-
 def test_a_path_on_two_rows_gives_two_ids(tmp_path: Path) -> None:
     paths = [*NUSWIDE_PATHS[:3], NUSWIDE_PATHS[0], NUSWIDE_PATHS[4]]
     assert read(write_nuswide(tmp_path, paths)).image_ids[2] == "actor/0001_111.jpg#4"
@@ -127,31 +106,31 @@ def test_a_path_on_two_rows_gives_two_ids(tmp_path: Path) -> None:
     ("file", "lines", "message"),
     [
         ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 1, 1], r"Labels_sky\.txt has 4 lines, Imagelist\.txt has 5"),
-        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 2, 1, 0], r"Labels_sky\.txt, line 3: '2' where 0 or 1 belongs"),
-        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 1, -1130179, 0], r"line 4: '-1130179' where 0 or 1"),
+        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 1, -1130179, 0], r"line 4: '-1130179' instead of 0 or 1"),
+        (
+            "Groundtruth/AllLabels/Labels_cow.txt",
+            None,
+            r"missing: .*cow\.txt; expected a file of labels for each",
+        ),
+        ("NUS_WID_Tags/All_Tags.txt", None, r"missing: .*All_Tags\.txt; expected ImageList/Imagelist\.txt"),
+        ("Flickr/zebra/0003_444.jpg", None, r"1 of 4 images are missing, the first is zebra/0003_444\.jpg"),
         ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t"] * 6, r"AllTags1k\.txt has 6 lines, Imagelist\.txt has 5"),
-        ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t", "0\t0\t"], r"AllTags1k\.txt, line 2: 2 values where 3 belong"),
+        ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t", "0\t0\t"], r"AllTags1k\.txt, line 2: 2 values instead of 3"),
         ("NUS_WID_Tags/All_Tags.txt", ["111 a"], r"All_Tags\.txt has 1 lines, Imagelist\.txt has 5"),
         ("NUS_WID_Tags/All_Tags.txt", ["111 a", "333", "222", "111", "444"], r"2 rows .* the first in line 2"),
         ("ImageList/Imagelist.txt", ["actor\\0001_111.jpg", "nothing"], r"Imagelist\.txt, line 2: expected folder"),
     ],
 )
-def test_bad_files_are_named(tmp_path: Path, file: str, lines: list[object], message: str) -> None:
+def test_wrong_files_are_named(tmp_path: Path, file: str, lines: list[object] | None, message: str) -> None:
     root = write_nuswide(tmp_path)
-    write_lines(root / file, lines)
+    (root / "Flickr" / "actor" / "0002_222.jpg").unlink()  # of a row that is not kept
+    if lines is None:
+        (root / file).unlink()
+    else:
+        write_lines(root / file, lines)
     with pytest.raises(InputError, match=message) as error:
         read(root)
     assert "\n" not in str(error.value)
-
-
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    root = write_nuswide(tmp_path)
-    (root / "Groundtruth" / "AllLabels" / "Labels_cow.txt").unlink()
-    with pytest.raises(InputError, match=r"missing: .*Labels_cow\.txt; expected a file of labels for each of the 4"):
-        read(root)
-    (root / "NUS_WID_Tags" / "All_Tags.txt").unlink()
-    with pytest.raises(InputError, match=r"missing: .*All_Tags\.txt; expected ImageList/Imagelist\.txt"):
-        read(root)
 
 
 def test_one_odd_photo_id_among_many_is_no_error(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def array(shape: tuple[int, ...]) -> Callable[[Path], Any]:
     ("spoil", "message"),
     [
         (array((3, 3, 4)), r"dev_ims\.npy has 3 rows for 2 images with 10 captions"),
-        (array((2, 3, 5)), r"dev_ims\.npy: rows are float32 \(3, 5\) where"),
+        (array((2, 3, 5)), r"dev_ims\.npy: rows are float32 \(3, 5\), but"),
         (lambda root: (root / "dev_ims.npy").write_bytes(b"\x93NUMPY"), r"dev_ims\.npy: not a readable \.npy array"),
         (lambda root: (root / "dev_ims.npy").unlink(), r"missing: .*dev_ims\.npy"),
         (lines("dev_ids.txt", 1, 1), r"dev_ids\.txt: '1' occurs twice"),
