@@ -109,8 +109,8 @@ class GlobalAttention(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Pool tokens `[B, N, D]` under a mask, bool `[B, N]`, to unit vectors `[B, D]`; 0 for items without tokens."""
         tokens = tokens.to(self.read.weight.dtype)
-        guide = self.mean_branch(masked_mean(tokens, mask)).unsqueeze(1)
-        logits = self.read(self.token_branch(tokens) * guide).squeeze(2)
+        branches = self.token_branch(tokens), self.mean_branch(masked_mean(tokens, mask)).unsqueeze(1)
+        logits = self.read(branches[0] * branches[1]).squeeze(2)
         logits = logits.float().masked_fill(~mask, -torch.inf).masked_fill(~mask.any(1, keepdim=True), 0.0)
         weights = (logits.softmax(1) * mask).unsqueeze(2)
         return normalize((weights * tokens).sum(1), dim=-1, eps=_MIN_NORM)
