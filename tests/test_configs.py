@@ -7,7 +7,7 @@ import yaml
 
 from itmbench.cli.main import main
 from itmbench.runner.lightning import CellCLI
-from itmbench.runner.spec import Config, load_yaml, merge, plan
+from itmbench.runner.spec import Config, load_cells, load_yaml, merge
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CONFIGS = BENCHMARKS / "configs"
@@ -36,7 +36,7 @@ def test_every_config_is_valid(path: Path) -> None:
     "path", sorted(set(BENCHMARKS.rglob("*.yaml")) - set(CONFIGS.rglob("*.yaml"))), ids=lambda path: path.stem
 )
 def test_every_benchmark_is_valid(path: Path) -> None:
-    cells = plan(path)
+    cells = load_cells(path)
     assert cells
     for cell in cells[:: max(1, len(cells) // 6)]:
         assert CellCLI(cell.config).config.seed_everything == cell.seed
@@ -52,7 +52,7 @@ def test_every_benchmark_is_valid(path: Path) -> None:
 def test_a_noise_benchmark_differs_in_noise_alone(name: str, option: str, expected: dict[str, float]) -> None:
     found: dict[str, dict[str, float]] = {}
     rest: dict[str, list[Config]] = {}
-    for cell in plan(BENCHMARKS / "noise" / f"{name}.yaml", "method=dual_infonce,seed=1"):
+    for cell in load_cells(BENCHMARKS / "noise" / f"{name}.yaml", "method=dual_infonce,seed=1"):
         corpus, _, noise = cell.dataset.rpartition("-")
         config = yaml.safe_load(CellCLI(cell.config).dump())
         found.setdefault(corpus, {})[noise] = config["data"]["init_args"].pop(option)

@@ -10,7 +10,7 @@ import itmbench
 
 PACKAGE = Path(itmbench.__file__).parent
 ORDER = [
-    *("errors", "files", "options", "checkpoint", "logs"),
+    *("errors", "files", "options", "checkpoint", "units", "logs"),
     *("data", "encoders", "evaluation", "methods", "store", "runner", "report", "cli", "__main__"),
 ]
 LAZY = {
@@ -26,7 +26,6 @@ LAZY = {
 """Packages that functions outside of cli/ may import."""
 REMAINING = {
     *("itmbench.encoders.base", "itmbench.encoders.stored"),
-    *(f"itmbench.runner.{name}" for name in ("cell", "ranks", "forecast", "run", "workers")),
 }
 """Modules that still lie in a circle or import inside of functions; to be emptied."""
 

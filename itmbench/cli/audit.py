@@ -12,10 +12,10 @@ from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
 from itmbench.evaluation.canaries import part
 from itmbench.evaluation.leaks import Finding
+from itmbench.logs import quiet
 from itmbench.methods.base import Matcher
 from itmbench.runner.audit import audit
 from itmbench.runner.lightning import MatcherCLI
-from itmbench.runner.progress import quiet
 
 SUMMARY = "Check, on a method with or without a checkpoint, that its test numbers use nothing that they must not use."
 EXAMPLE = "itmbench audit --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"

@@ -1,11 +1,14 @@
 """``itmbench bench``: run what is missing of a benchmark, then print the tables and write the page."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from itmbench.cli.arguments import Parser, add_results_folder, import_from_here
 from itmbench.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = """\
 itmbench bench mini                                  # a packaged benchmark; `itmbench list` shows them
@@ -46,22 +49,33 @@ def run(command: str, arguments: Sequence[str]) -> int:
         raise InputError("bench: starts its own processes; call it without torchrun (LOCAL_RANK is set)")
     import_from_here()
 
-    from itmbench.runner.child import forget_launcher
-    from itmbench.runner.run import run as run_benchmark
+    from itmbench.runner.done import is_done
+    from itmbench.runner.processes import forget_launcher
+    from itmbench.runner.spec import load_cells
     from itmbench.store import results
 
     forget_launcher()
+    failed = False
     try:
-        failed = run_benchmark(
-            options.spec,
-            options.results,
-            only=options.only,
-            dry_run=options.dry_run,
-            force=options.force,
-            retry_failed=options.retry_failed,
-            devices=options.devices,
-            launcher=options.launcher,
-        )
+        cells = load_cells(options.spec, options.only)
+        if not (options.dry_run or options.force) and is_done(cells, Path(options.results)):
+            for number, cell in enumerate(cells, 1):
+                logger.info("[%d/%d] %s: done before", number, len(cells), cell)
+        else:
+            from itmbench.runner.run import run as run_benchmark  # imports torch
+
+            failed = bool(
+                run_benchmark(
+                    options.spec,
+                    options.results,
+                    only=options.only,
+                    dry_run=options.dry_run,
+                    force=options.force,
+                    retry_failed=options.retry_failed,
+                    devices=options.devices,
+                    launcher=options.launcher,
+                )
+            )
     except (BrokenPipeError, KeyboardInterrupt) as error:
         raise KeyboardInterrupt("the same command resumes from the last finished epoch") from error
     if not options.dry_run and options.launcher == "local" and any(results(options.results)):

@@ -20,12 +20,12 @@ from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
+from itmbench.logs import quiet
 from itmbench.methods.base import Matcher
 from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.explain import MODALITIES, Deletion, Seen, attached_to, deletion, explain
 from itmbench.methods.mcr_dgn.module import MCRDGN
 from itmbench.runner.lightning import MatcherCLI
-from itmbench.runner.progress import quiet
 
 SUMMARY = "Show which training items test items attend to in MCR-DGN's graph, and whether removing those edges hurts."
 EXAMPLE = "itmbench explain --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --items im1,t3"

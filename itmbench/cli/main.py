@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from itmbench import __version__
+from itmbench import __version__, logs
 from itmbench.cli.terminal import flush, print_error
 from itmbench.errors import InputError
 
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # By default torch's idle threads spin on cores that the loader processes need, which made training on two cores
     # three times slower. OpenMP reads this when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logs.configure(arguments.count("-v") - arguments.count("-q"))
     try:
         return _run([argument for argument in arguments if argument not in ("-v", "-q")])
     except InputError as error:

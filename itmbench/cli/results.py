@@ -8,9 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from itmbench.cli.arguments import Parser, add_results_folder
-from itmbench.errors import InputError
 
-FILTERS = ("benchmark", "dataset", "method", "seed")
 EXAMPLE = """\
 itmbench results list --only method=sedra,seed=0
 itmbench results show mini/flickr30k-mini/sedra/seed0
@@ -55,25 +53,26 @@ def list_cells(options: argparse.Namespace) -> int:
 
     from itmbench import store
     from itmbench.report.columns import find
+    from itmbench.store.selection import KEYS, select
 
-    wanted = [pair.partition("=")[::2] for pair in options.only.split(",") if pair]
-    if wrong := [key for key, _ in wanted if key not in FILTERS]:
-        raise InputError(f"--only {wrong[0]}: not one of {', '.join(FILTERS)}; write such as --only method=scan,seed=0")
+    found = list(store.results(options.results))
+    selected = {id(result) for result in select([result for _, result in found], options.only)}
     rows = []
-    for folder, result in store.results(options.results):
-        if all(str(getattr(result, key)) == value for key, value in wanted):
-            objective = result.protocol["objective"]
-            value = result.metrics[objective]
-            shown = next((column.show(value) for _, column in find([objective]).values()), f"{value:.4f}")
-            rows.append(
-                {
-                    **{key: getattr(result, key) for key in FILTERS},
-                    "objective": f"{objective} {shown}",
-                    "finished": result.finished[:16].replace("T", " "),
-                    "folder": folder.relative_to(options.results).as_posix(),
-                }
-            )
-    print(pd.DataFrame(rows).to_string(index=False) if rows else f"{options.results}: no such cells")
+    for folder, result in found:
+        if id(result) not in selected:
+            continue
+        objective = result.protocol["objective"]
+        value = result.metrics[objective]
+        shown = next((column.show(value) for _, column in find([objective]).values()), f"{value:.4f}")
+        rows.append(
+            {
+                **{key: getattr(result, key) for key in KEYS},
+                "objective": f"{objective} {shown}",
+                "finished": result.finished[:16].replace("T", " "),
+                "folder": folder.relative_to(options.results).as_posix(),
+            }
+        )
+    print(pd.DataFrame(rows).to_string(index=False) if rows else f"{options.results}: no cells")
     return 0
 
 

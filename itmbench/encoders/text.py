@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -102,7 +103,7 @@ class LearnedTextEncoder(TextEncoder):
         """Learn the vocabulary from the training texts, once."""
         super().fit(source, rows)
         if self.tokenizer is None:
-            self.tokenizer = _wrap(_learn_wordpiece([str(source[row]) for row in rows], self.vocab_size))
+            self.tokenizer = _wrap(_learn_wordpiece(tuple(str(source[row]) for row in rows), self.vocab_size))
 
     def get_extra_state(self) -> Tensor:
         """The tokenizer as a tensor of bytes (uint8), so that checkpoints hold no pickled objects."""
@@ -190,7 +191,8 @@ def transformers_model(model: Any) -> str:
     return f"transformers {version('transformers')} {model.config.to_json_string()}"
 
 
-def _learn_wordpiece(texts: Sequence[str], vocab_size: int) -> Any:
+@lru_cache(maxsize=4)  # the methods of a benchmark learn from the same texts
+def _learn_wordpiece(texts: tuple[str, ...], vocab_size: int) -> Any:
     """A WordPiece tokenizer (BERT's lower-casing and splitting) learned from texts; deterministic.
 
     The trainer numbers the letters inside words in the order in which it meets them, which changes from run to run, and

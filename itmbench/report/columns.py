@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from itmbench.units import duration
+
 
 def percent(value: float) -> str:
     """A fraction as percent."""
@@ -35,21 +37,6 @@ def amount(value: float) -> str:
 def gigabytes(value: float) -> str:
     """Bytes as GB of 10^9 bytes."""
     return f"{value / 1e9:.2f} GB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as s, min or h.
-
-    >>> [duration(value) for value in (8.25, 82, 150, 850, 11_900)]
-    ['8.2 s', '82 s', '2.5 min', '14 min', '3.3 h']
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)

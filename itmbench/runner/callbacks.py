@@ -1,8 +1,10 @@
-"""What a run does beside training: seeds its epochs, ends where it has to, writes checkpoints that are whole files."""
+"""Callbacks of every run: seeding, progress lines, early ends, and checkpoints that are always whole files."""
 
+import logging
 import os
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,21 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from itmbench.data.batches import derived_seed, global_seed
+from itmbench.files import write_atomically
+from itmbench.runner.lease import Lease
+from itmbench.runner.running import Diverged
+from itmbench.units import duration
+
+logger = logging.getLogger(__name__)
 
 
 class SeedEpochs(L.Callback):
-    """Sets all generators at the start of a training epoch, from seed, epoch and rank.
+    """Seeds all generators at the start of every training epoch from seed, epoch and rank.
 
-    So a run that goes on from a checkpoint draws what one that was not interrupted draws. Loaders have their own way
+    So a resumed run draws the same numbers as one that was never interrupted. Loaders seed themselves
     (`itmbench.data.batches`).
     """
 
@@ -29,12 +38,35 @@ class SeedEpochs(L.Callback):
         random.seed(seed)
 
 
-class Diverged(RuntimeError):
-    """The training loss is not finite."""
+class EpochLines(L.Callback):
+    """Logs loss and validation objective of every epoch."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            values = {key: float(value) for key, value in trainer.callback_metrics.items()}
+            shown = " ".join(f"{key} {values[key]:.3f}" for key in ("train/loss", "val/objective") if key in values)
+            epoch = trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING)  # 0 where nothing is trained
+            elapsed = duration(time.perf_counter() - self._started)
+            logger.info("    epoch %d/%s  %s  %s", epoch, trainer.max_epochs, shown, elapsed)
+
+
+class CheckLease(L.Callback):
+    """Raises `itmbench.runner.lease.Lost` once another process has taken over the cell."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def _check(self, *arguments: Any) -> None:
+        self._lease.check()
+
+    on_train_batch_end = on_validation_start = on_test_start = _check  # type: ignore[assignment]
 
 
 class StopWhenDiverged(L.Callback):
-    """Ends training at the first loss that is NaN or infinite."""
+    """Raises ``Diverged`` at the first training loss that is NaN or infinite."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,10 +81,10 @@ class StopWhenDiverged(L.Callback):
 
 
 class EndOnSigterm(L.Callback):
-    """Has SIGTERM end a run on several devices at once.
+    """Makes SIGTERM end all processes of a run on several devices at once.
 
-    Lightning's (2.6) handler calls the other processes, which may be calling each other for something else: all of them
-    then wait forever. It is set behind ``setup`` and ``on_fit_start``, before the hooks of this class.
+    The handler of Lightning 2.6 starts a collective call. If another collective is under way, all processes wait for
+    ever. Lightning sets its handler before the hooks of this class, which replace it.
     """
 
     def _set(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -68,9 +100,9 @@ class EndOnSigterm(L.Callback):
 
 
 class Checkpoint(ModelCheckpoint):
-    """Goes on in a folder that has been moved, or that another machine knows by another path.
+    """Resumes in a folder that was moved, or that another machine sees under another path.
 
-    Lightning's (2.6) forgets how good the best checkpoint was where the path differs, and takes the next one for it.
+    Lightning 2.6 forgets the best score when the path differs, and takes the next checkpoint for the best.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -85,14 +117,11 @@ class Checkpoint(ModelCheckpoint):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are there whole or not at all, whenever the process ends.
+    """Writes checkpoints atomically.
 
-    Lightning (2.6) writes to the system's temporary folder first and moves the file, which copies it where that folder
-    is on another disk.
+    Lightning 2.6 writes to the system's temporary folder and moves the file, which copies it if that folder is on
+    another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        partial = f"{path}.partial"
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, partial)
-        os.replace(partial, path)
+        write_atomically(path, lambda file: torch.save(checkpoint, file))

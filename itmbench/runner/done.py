@@ -1,11 +1,10 @@
-"""A benchmark that is done, remembered: asked again, it is known without a look at any model or photograph.
+"""Recognise a finished benchmark without importing torch.
 
-To find the keys of cells, configs are resolved against the classes that they name, which takes the import of torch and
-all that stands on it. So what the keys were found from is kept beside the results: as long as configs, code, the files
-that the datasets were read from and versions are the same, so are the keys.
+A cell's key depends on its resolved config, and resolving needs the classes, which takes seconds to import. So a plan
+is saved with a digest of everything that it was made from: configs, code, versions, and the files of the datasets. As
+long as that digest stays the same, so do the keys.
 """
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
@@ -13,103 +12,74 @@ from pathlib import Path
 from typing import Any
 
 from itmbench import store
-from itmbench.data.cache import inputs_digest, write_whole
+from itmbench.data.cache import inputs_digest
+from itmbench.files import digest, file_digest
 from itmbench.runner import registry
+from itmbench.runner.code import class_paths
 from itmbench.runner.spec import Cell
-from itmbench.store.environment import own_package, versions
+from itmbench.store.versions import versions
 
-FOLDER = ".done"
-"""Below the results; it can be removed, at the price of one plan."""
+FOLDER = ".plans"
+"""Saved plans, below the results folder; removing it costs one planning."""
 
 
-def recall(cells: Sequence[Cell], root: Path) -> bool:
-    """Whether all of these cells are known to be done: never wrongly yes, and no whenever something has changed.
+def plan_path(cells: Sequence[Cell], results: Path) -> Path:
+    """File of the saved plan for a selection of cells, whatever their configs are."""
+    return results / FOLDER / f"{cells[0].benchmark}-{digest(*(str(cell.folder) for cell in cells))}.json"
+
+
+def is_done(cells: Sequence[Cell], results: Path) -> bool:
+    """Whether all cells are known to be finished; False if that cannot be told without planning.
 
     Raises:
         InputError: a result cannot be read.
     """
-    path = _path(cells, root)
+    path = plan_path(cells, results)
     try:
-        known = json.loads(path.read_bytes())
-        inputs = [Path(each) for each in known["inputs"]]
-        if known["asked"] != _asked(cells) or known["read"] != inputs_digest(inputs, path.with_suffix(".index")):
+        plan = json.loads(path.read_bytes())
+        if plan["source"] is None or plan["source"] != source(cells, [Path(name) for name in plan["inputs"]], path):
             return False
-        keys = known["keys"]
+        keys = [planned["key"] for planned in plan["cells"]]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    folders = [root / each.folder for each in cells]
+    folders = [results / cell.folder for cell in cells]
     return len(keys) == len(cells) and all(
         (folder / store.RESULT).exists() and store.Result.load(folder).key == key
         for folder, key in zip(folders, keys, strict=True)
     )
 
 
-def source(cells: Sequence[Cell], inputs: Sequence[Path], root: Path) -> dict[str, Any]:
-    """What the keys of cells come from, taken when they are found: code and data may change while cells run.
+def source(cells: Sequence[Cell], inputs: Sequence[Path], path: Path) -> str | None:
+    """Digest of everything that decides the keys of cells; None if a config names further config files.
 
     Args:
-        cells: which.
-        inputs: files and folders that all their datasets were read from.
-        root: the results folder.
+        cells: with their configs as written in the benchmark.
+        inputs: files and folders that the datasets were read from.
+        path: of the plan; an index of the inputs lies beside it.
+
+    Raises:
+        OSError: an input is gone.
     """
-    read = inputs_digest(inputs, _path(cells, root).with_suffix(".index"))
-    return {"asked": _asked(cells), "inputs": [str(each) for each in inputs], "read": read}
-
-
-def remember(cells: Sequence[Cell], keys: Sequence[str], source: dict[str, Any], root: Path) -> None:
-    """Keep what the keys of cells that are done were found from, unless their configs name files of configs.
-
-    Args:
-        cells: that are done.
-        keys: theirs.
-        source: as ``source`` gave it when they were found.
-        root: the results folder.
-    """
-    if any(value.endswith((".yaml", ".yml", ".json")) for each in cells for value in _texts(each.config)):
-        return
-    path, known = _path(cells, root), {**source, "keys": list(keys)}
-    write_whole(path, lambda file: file.write(json.dumps(known).encode()))
-
-
-def _path(cells: Sequence[Cell], root: Path) -> Path:
-    """The file of a choice of cells, whatever their configs are."""
-    folders = "\n".join(str(each.folder) for each in cells)
-    return root / FOLDER / f"{cells[0].benchmark}-{_hash(folders.encode())}.json"
-
-
-def _asked(cells: Sequence[Cell]) -> str:
-    """A hash of configs as they were written, and of all code and versions that resolving them may reach."""
-    configs = [each.config for each in cells]
-    packages = {__name__.partition(".")[0], *_packages(configs)}
+    configs = [cell.config for cell in cells]
+    if any(text.endswith((".yaml", ".yml", ".json")) for text in _texts(configs)):
+        return None
+    packages = {path.partition(".")[0] for path in (__name__, *class_paths(configs))}
     packages |= {entry.target.partition(".")[0] for group in registry.GROUPS for entry in registry.entries(group)}
-    code = [[str(path), _hash(path.read_bytes())] for package in sorted(packages) for path in _sources(package)]
-    return _hash(json.dumps([configs, code, versions()], sort_keys=True, default=str).encode())
+    code = [[str(file), file_digest(file)] for package in sorted(packages) for file in _sources(package)]
+    parts = [configs, code, versions()]
+    return digest(json.dumps(parts, sort_keys=True, default=str), inputs_digest(inputs, path.with_suffix(".index")))
 
 
 def _texts(config: Any) -> Iterator[str]:
-    """Every text among the values of a config."""
+    """Every string among the values of a config."""
     if isinstance(config, str):
         yield config
     for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
         yield from _texts(value)
 
 
-def _packages(config: Any) -> Iterator[str]:
-    """Packages of the classes that a config names by their modules, but for those whose versions are looked at."""
-    if isinstance(config, dict):
-        path = config.get("class_path")
-        if isinstance(path, str) and "." in path:
-            package = own_package(path)
-            if package is not None:
-                yield package
-        config = list(config.values())
-    if isinstance(config, list):
-        for value in config:
-            yield from _packages(value)
-
-
 def _sources(package: str) -> list[Path]:
-    """Source files of a package, or of a module, without importing it."""
+    """Source files of a package, or of a single module and whatever lies beside it; nothing is imported."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         return []
@@ -117,10 +87,6 @@ def _sources(package: str) -> list[Path]:
         return sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
     if not (spec.origin and Path(spec.origin).is_file()):
         return []
-    folder = Path(spec.origin).parent  # a file where the user is: it may import what lies beside it
-    beside = [path.parent for path in folder.glob("*/__init__.py")]
-    return sorted({*folder.glob("*.py"), *(path for each in beside for path in each.rglob("*.py"))})
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+    folder = Path(spec.origin).parent
+    packages = [path.parent for path in folder.glob("*/__init__.py")]
+    return sorted({*folder.glob("*.py"), *(path for inner in packages for path in inner.rglob("*.py"))})

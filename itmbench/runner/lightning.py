@@ -1,4 +1,4 @@
-"""LightningCLI for matchers: what ``itmbench fit|validate|test|predict`` runs, and what makes a benchmark cell."""
+"""LightningCLI for matchers: ``itmbench fit|validate|test|predict``, and the config of a benchmark cell."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import yaml
@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from itmbench import logs
 from itmbench.checkpoint import read_checkpoint
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
@@ -24,7 +25,6 @@ from itmbench.methods.base import KeepEvaluation, Matcher
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, SeedEpochs, WholeFiles
 from itmbench.runner.predictions import EmbeddingWriter
-from itmbench.runner.progress import ignore_noise
 
 TRAINER_DEFAULTS = {
     # Validation needs the whole gallery: a sanity check of two batches could only fail.
@@ -46,7 +46,7 @@ class MatcherCLI(LightningCLI):
     """LightningCLI in subclass mode: any ``Matcher`` with any ``CorpusDataModule``, registered ones by class name."""
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
-        ignore_noise()
+        logs.ignore_noise()
         registry.load_all()
         try:
             super().__init__(
@@ -58,6 +58,7 @@ class MatcherCLI(LightningCLI):
                 # Some loggers write a config.yaml of their own into the same folder.
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # a Matcher keeps its options itself
                 seed_everything_default=0,
                 trainer_defaults=TRAINER_DEFAULTS,
                 parser_kwargs={"exit_on_error": False},
@@ -68,10 +69,10 @@ class MatcherCLI(LightningCLI):
             raise InputError(_plainer(" ".join(str(error).split()))) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Two checkpoints are always kept: the best on validation, and the last to go on from.
+        """Always keep two checkpoints: the best on validation, and the last to resume from.
 
-        The last has a callback of its own: with ``save_last``, Lightning (2.6) writes it only when the best changes. It
-        is written where an epoch ends, because that is where a run that goes on can repeat what would have happened.
+        The last has a callback of its own, because with ``save_last`` Lightning 2.6 writes it only when the best
+        changes. It is written at the end of an epoch, where a resumed run draws the same numbers as an unbroken one.
         """
         parser.add_lightning_class_args(Checkpoint, "best")
         parser.add_lightning_class_args(Checkpoint, "last")
@@ -94,16 +95,16 @@ class MatcherCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """The trainer; it writes checkpoints whole, unless it is given a way of its own.
+        """Build the trainer; it writes checkpoints atomically unless a strategy brings its own way.
 
         Raises:
-            InputError: it cannot be built here with these options.
+            InputError: Lightning refuses the options on this machine.
         """
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-        # Not by TRAINER_DEFAULTS: a callback of all trainers keeps the model of the last.
+        # Not in TRAINER_DEFAULTS: a callback shared by all trainers would keep the last model alive.
         trainer.callbacks.insert(0, SeedEpochs())  # type: ignore[attr-defined]
         self._kept = KeepEvaluation()
         trainer.callbacks.append(self._kept)  # type: ignore[attr-defined]
@@ -195,14 +196,22 @@ class PrintConfigCLI(MatcherCLI):
 
 
 class CellCLI(MatcherCLI):
-    """The parsed config of a benchmark cell, with its data; ``make`` builds the rest that it names.
+    """The parsed config of a benchmark cell, with its data; ``make`` builds everything else.
 
     Args:
         config: keys as in a config file of ``itmbench fit``.
 
     Raises:
         InputError: the config names a class or an option that does not exist, or a value of the wrong type.
+
+    Attributes:
+        devices: number of devices that the cell trains on.
+        data: the datamodule.
+        best: after ``make``, the callback that keeps the checkpoint to test.
     """
+
+    best: ModelCheckpoint
+    _shared_parser: ClassVar[LightningArgumentParser | None] = None
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(args=config, run=False)  # this seeds everything
@@ -211,64 +220,73 @@ class CellCLI(MatcherCLI):
         with _plainly():
             self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
 
+    def setup_parser(self, *arguments: Any) -> None:
+        """Build the parser once for all cells: that takes longer than to parse a config."""
+        if CellCLI._shared_parser is None:
+            super().setup_parser(*arguments)
+            CellCLI._shared_parser = self.parser
+        self.parser = CellCLI._shared_parser
+
     def instantiate_classes(self) -> None:
-        """Nothing yet: all cells of a benchmark are parsed before the first is made."""
+        """Build nothing yet: all cells of a benchmark are parsed before the first runs."""
 
     def _count_devices(self) -> int:
-        """How many devices it trains on: one, unless the config says how many; the config then says one, too.
+        """Number of devices: one unless the config gives another number; the config then says one as well.
 
-        The batch is that of all devices, so their number is part of what a result is the result of.
+        The effective batch spans all devices, so the device count affects the result.
 
         Raises:
-            InputError: it is not said how many, or a benchmark cannot train on them.
+            InputError: the number depends on the machine, or a benchmark cannot train on these devices.
         """
-        asked = self.config.trainer
-        if asked.num_nodes > 1:
+        options = self.config.trainer
+        if options.num_nodes > 1:
             raise InputError("trainer.num_nodes: a cell trains on one machine; train on several with `itmbench fit`")
-        if asked.devices == "auto":
-            asked.devices = 1
-        named = [each for each in asked.devices.split(",") if each] if "," in str(asked.devices) else asked.devices
+        if options.devices == "auto":
+            options.devices = 1
+        named = options.devices
+        if "," in str(named):
+            named = [number for number in named.split(",") if number]
         if not isinstance(named, list) and not str(named).lstrip("-").isdecimal():
-            raise InputError(f"trainer.devices {named}: no number of devices; give one such as 2")
+            raise InputError(f"trainer.devices {named}: not a number of devices; give one such as 2")
         count = len(named) if isinstance(named, list) else int(named)
         if count < 1:
-            raise InputError(f"trainer.devices {asked.devices}: say how many; it is not the same on every machine")
-        if count > 1 and any(word in str(asked.strategy) for word in ("spawn", "fork", "notebook")):
-            raise InputError(f"trainer.strategy {asked.strategy}: gives no results back; use ddp")
+            raise InputError(f"trainer.devices {options.devices}: differs from machine to machine; give a number")
+        if count > 1 and any(word in str(options.strategy) for word in ("spawn", "fork", "notebook")):
+            raise InputError(f"trainer.strategy {options.strategy}: cannot return results; use ddp")
         return count
 
     def _check_validation(self) -> None:
-        """See whether there will be a best epoch.
+        """Check that there will be a best epoch.
 
         Raises:
             InputError: options of the trainer leave out validation or checkpoints.
         """
-        asked = self.config.trainer
+        options = self.config.trainer
         for option, given in (
-            ("fast_dev_run", bool(asked.fast_dev_run)),
-            ("limit_val_batches", asked.limit_val_batches == 0),
-            ("enable_checkpointing", asked.enable_checkpointing is False),
-            ("barebones", bool(asked.barebones)),
+            ("fast_dev_run", bool(options.fast_dev_run)),
+            ("limit_val_batches", options.limit_val_batches == 0),
+            ("enable_checkpointing", options.enable_checkpointing is False),
+            ("barebones", bool(options.barebones)),
         ):
             if given:
                 raise InputError(
-                    f"trainer.{option} {asked[option]}: leave it out; a benchmark tests the epoch that validates best"
+                    f"trainer.{option} {options[option]}: leave it out; a benchmark tests the epoch that validates best"
                 )
 
     def check_devices(self) -> None:
-        """See whether this machine has the devices.
+        """Check that this machine has the devices.
 
         Raises:
-            InputError: it has not.
+            InputError: it lacks them.
         """
-        asked = self.config.trainer
+        options = self.config.trainer
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                L.Trainer(accelerator=asked.accelerator, devices=asked.devices, logger=False)
+                L.Trainer(accelerator=options.accelerator, devices=options.devices, logger=False)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise InputError(
-                f"trainer.accelerator {asked.accelerator}, devices {asked.devices}: {' '.join(str(error).split())}"
+                f"trainer.accelerator {options.accelerator}, devices {options.devices}: {' '.join(str(error).split())}"
             ) from error
 
     def dump(self) -> str:
@@ -276,12 +294,12 @@ class CellCLI(MatcherCLI):
         return self.parser.dump(self.config, skip_validation=True)
 
     def resolved(self) -> dict[str, Any]:
-        """What ``dump`` gives, as plain values."""
+        """The config with all its defaults, as plain values."""
         config: dict[str, Any] = yaml.safe_load(self.dump())
         return config
 
     def make_model(self) -> Matcher:
-        """The model alone, to be asked before anything runs."""
+        """The untrained model alone, for checks before anything runs."""
         with _plainly():
             return self.parser.instantiate(Namespace(model=self.config.model)).model
 
@@ -292,6 +310,7 @@ class CellCLI(MatcherCLI):
         self.config.best.dirpath = self.config.last.dirpath = str(folder)
         super().instantiate_classes()
         trainer, model = self.trainer, self.model
+        self.best = self.config_init.best  # the user's own callbacks may be checkpoints as well
         del self.trainer, self.model, self.datamodule, self.config_init  # a sweep keeps no models
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
         return trainer, model

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def find(group: str, name: str) -> Entry:
     return known[name]
 
 
+@cache
 def load_all() -> None:
     """Import every registered class, so that configs may use short class names."""
     for group in GROUPS:

@@ -1,298 +1,253 @@
-"""A benchmark's cells, run one after another by as many processes as share its results folder.
+"""The sweep: the cells of a benchmark, run by as many processes as share the results folder.
 
-What is stored is not run again, what fails does not keep the others from running, and what another process runs is
-waited for. docs/benchmarks.md says how.
+Finished cells are skipped, a failed cell does not stop the others, and cells that another process runs are waited for
+(docs/benchmarks.md).
 """
 
 import gc
 import json
+import logging
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from itmbench import store
-from itmbench.errors import InputError, InputErrors
-from itmbench.runner.spec import Cell, plan
+import torch
 
-if TYPE_CHECKING:
-    from itmbench.data.corpus import Corpus
-    from itmbench.runner.failure import Failure
-    from itmbench.runner.lightning import CellCLI
+from itmbench import logs, store
+from itmbench.errors import InputError
+from itmbench.runner import cell, lease, plan, processes, running, tracker
+from itmbench.runner.callbacks import CheckLease
+from itmbench.runner.lease import Lease
+from itmbench.runner.plan import Planned, Planner, Request
+from itmbench.runner.running import Failure
+from itmbench.runner.spec import Cell, load_cells
+
+logger = logging.getLogger(__name__)
 
 POLL = 2.0
 """Seconds between two looks at cells that other processes run."""
 _terminated = threading.Event()
-"""Set once SIGTERM has come."""
-
-Launcher = Literal["local", "slurm"]
-
-
-@dataclass
-class Planned:
-    """A cell with all that is known of it before it runs.
-
-    Args:
-        cell: which one.
-        cli: its config and data.
-        key: hash of all that can change its result.
-        root: the results folder.
-        force: it is to run again, and not to go on from what an earlier run has left unfinished.
-        retry_failed: it is to run again if it has failed.
-        since: when that was asked for; outcomes that are later, whoever had them, count.
-    """
-
-    cell: Cell
-    cli: "CellCLI"
-    key: str
-    root: Path
-    force: bool = False
-    retry_failed: bool = False
-    since: str = ""
-
-    @property
-    def running(self) -> Path:
-        """The folder that it runs in."""
-        return self.root / store.RUNNING / self.cell.folder
-
-    def outcome(self) -> "str | Failure | None":
-        """When it was finished, or how it failed, whoever ran it; None while it is to run."""
-        from itmbench.runner import cell, failure
-
-        finished = cell.finished(self.root / self.cell.folder, self.key)
-        if finished is not None and not (self.force and finished < self.since):
-            return finished
-        failed = failure.recorded(self.running, self.key)
-        if failed is not None and not ((self.force or self.retry_failed) and failed.time < self.since):
-            return failed
-        return None
+"""Set once SIGTERM has arrived."""
 
 
 def run(
     spec: str | Path,
-    root: str | Path,
+    results: str | Path,
     only: str = "",
     dry_run: bool = False,
     force: bool = False,
     retry_failed: bool = False,
     devices: int = 1,
-    launcher: Launcher = "local",
+    launcher: Literal["local", "slurm"] = "local",
 ) -> list[Cell]:
-    """Run every cell of a benchmark that is not in the store; one that fails does not keep the others from running.
+    """Run every cell of a benchmark that has no result yet.
 
     Args:
-        spec: the benchmark file.
-        root: the results folder.
-        only: as for ``plan``.
-        dry_run: say what would run, and stop.
-        force: run what is stored, or has failed, as well.
-        retry_failed: run what has failed as well.
-        devices: how many cells run at a time, a device each.
-        launcher: "local": here; "slurm": as jobs that are submitted.
+        spec: the benchmark file, or the name of a packaged one.
+        results: the results folder.
+        only: keep cells that match all of these comma-separated pairs, such as ``method=scan,seed=0``.
+        dry_run: print what would run, and stop.
+        force: run finished and failed cells as well.
+        retry_failed: run failed cells as well.
+        devices: number of cells to run at a time, one device each.
+        launcher: "local" runs them here, "slurm" submits jobs and returns.
 
     Returns:
-        The cells that failed, now or before; none where nothing was waited for.
+        The cells that failed, now or before; empty if jobs were submitted.
 
     Raises:
-        InputError: the benchmark file, configs, or methods and datasets that do not go together; nothing has run then.
-        KeyboardInterrupt: the user stopped it (or SIGTERM did); the same call goes on from the last epoch.
+        InputError: the benchmark file or a config is wrong, or a method does not suit a dataset; nothing has run.
+        KeyboardInterrupt: the user or SIGTERM interrupted it; the same call resumes after the last finished epoch.
     """
-    from itmbench.runner import done
-
-    cells, root = plan(spec, only), Path(root)
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--results {root}: not a folder; name one")
-    if not (dry_run or force) and done.recall(cells, root):
-        for number, cell in enumerate(cells, 1):
-            print(f"[{number}/{len(cells)}] {cell}: done before")
-        return []
-    since = datetime.now(UTC).isoformat(timespec="microseconds")
-    planned, inputs = _resolve(cells, root, force, retry_failed, since, here=launcher == "local" and not dry_run)
+    cells = load_cells(spec, only)
+    request = Request.now(Path(results), force, retry_failed)
+    if request.results.exists() and not request.results.is_dir():
+        raise InputError(f"--results {results}: not a folder; name one")
+    planner = Planner()
+    planned = planner.plan(cells, request, check_devices=launcher == "local" and not dry_run)
     if dry_run:
-        from itmbench.runner import forecast
-
-        forecast.show(planned, root)
+        plan.print_forecast(planned, request)
         return []
-    source = done.source(cells, inputs, root) if inputs else None
+    path = planner.save(cells, planned, request.results)
     here = planned
-    left = [each for each in planned if each.outcome() is None]
+    left = [row for row in planned if request.outcome(row) is None]
     if left and (launcher == "slurm" or devices > 1):
-        asked: dict[str, Any] = {"spec": str(spec), "root": str(root), "only": only}
-        asked |= {"force": force, "retry_failed": retry_failed, "since": since}
+        options = {"plan": str(path), **asdict(request), "results": str(results), "verbosity": logs.verbosity()}
+        arguments = ["runner", json.dumps(options)]
         if launcher == "slurm":
-            _submit(asked, left, devices)
+            _submit(arguments, left, devices, request)
             return []
-        _run_side_by_side(asked, left, devices)
-        here = [each for each in left if each.outcome() is None]  # what a runner that was killed has left
-    with _terminated_as_interrupted():
-        _run_all(here)
-    failed = [(each, found) for each in planned if not isinstance(found := each.outcome(), str | None)]
-    for each, failure in failed:
-        print(f"FAILED {each.cell}: {failure.error}; see {each.running}", file=sys.stderr)
-        if failure.advice:
-            print(f"  {failure.advice}", file=sys.stderr)
-    if failed:
-        print("  --retry-failed tries them again; so does any change that gives them another key", file=sys.stderr)
-    elif source:
-        done.remember(cells, [each.key for each in planned], source, root)
-    return [each.cell for each, _ in failed]
+        _run_side_by_side(arguments, left, devices)
+        here = [row for row in left if request.outcome(row) is None]  # cells of runners that were killed
+    with sigterm_interrupts():
+        run_cells(here, planner, request)
+    return _report_failures(planned, request)
 
 
-def work(spec: str, root: str, only: str, force: bool, retry_failed: bool, since: str) -> None:
-    """What one of several runners does: the cells that it finds, until nothing is left that no other runs.
-
-    Args:
-        spec: as for ``run``; so are the next four.
-        root: the results folder.
-        only: which cells.
-        force: run what was stored, or had failed, as well.
-        retry_failed: run what had failed as well.
-        since: when that was asked for; ISO 8601, UTC.
-    """
-    planned, _ = _resolve(plan(spec, only), Path(root), force, retry_failed, since)
-    with _terminated_as_interrupted():
-        _run_all(planned, alone=False)
-
-
-def _run_side_by_side(asked: dict[str, Any], left: list[Planned], devices: int) -> None:
-    """Cells by so many runners on this machine; with no outcome is left what a runner has left that was killed.
-
-    Raises:
-        InputError: there are not as many devices, or cells want several each.
-    """
-    import torch
-
-    from itmbench.runner import workers
-
-    for each in left:
-        if str(each.cli.config.trainer.devices) != "1":
-            raise InputError(
-                f"--devices {devices} gives each cell one device, but {each.cell} has trainer.devices "
-                f"{each.cli.config.trainer.devices}; give one of the two"
-            )
-    gpus = torch.cuda.device_count() if any(_wants_gpu(each) for each in left) else 0
-    with _terminated_as_interrupted():
-        workers.run_here(asked, min(devices, len(left)), gpus)
-
-
-def _submit(asked: dict[str, Any], left: list[Planned], devices: int) -> None:
-    """Cells by so many jobs, each with as many devices as a cell wants."""
-    from itmbench.runner import workers
-
-    of_a_cell = max(each.cli.devices for each in left)
-    gpus = of_a_cell if any(_wants_gpu(each) for each in left) else 0
-    count = min(devices, len(left))
-    loaders = max(each.cli.data.num_workers for each in left)
-    job = workers.submit(asked, left[0].cell.benchmark, count, gpus, cpus=of_a_cell * (1 + loaders))
-    print(f"job {job}: {count} runners for {len(left)} cells; the same command with --dry-run says how far they are")
-
-
-def _wants_gpu(each: Planned) -> bool:
-    return bool(each.cli.config.trainer.accelerator != "cpu")
-
-
-def _run_all(planned: list[Planned], alone: bool = True) -> None:
-    """Every cell that has no outcome, and then those that others were running, until all have one.
+def run_cells(planned: Sequence[Planned], planner: Planner, request: Request, wait: bool = True) -> None:
+    """Run all cells without an outcome.
 
     Args:
         planned: the cells.
-        alone: else others show what they do, and whoever has started them waits for them.
+        planner: opens them.
+        request: of the user.
+        wait: for cells that other processes run, until every cell has an outcome.
     """
-    from itmbench.runner import failure, lease
-
     waiting = list(enumerate(planned, 1))
-    said = False
+    announced = False
     while waiting:
         taken = []
-        for number, each in waiting:
-            title = f"[{number}/{len(planned)}] {each.cell}: "
-            held = None if each.outcome() else lease.take(each.running)
-            if held is None and each.outcome() is None:
-                taken.append((number, each))
+        for number, row in waiting:
+            title = f"[{number}/{len(planned)}] {row.cell}"
+            folder = request.running(row.cell)
+            held = None if request.outcome(row) else lease.take(folder)
+            if held is None and request.outcome(row) is None:
+                taken.append((number, row))
                 continue
             try:
-                # Looked at again: it may have been finished between the look and the lease.
-                if held is not None and each.outcome() is None:
-                    print(title, end="", flush=True)
-                    _run_one(each, held)
-                elif not alone:
-                    continue
-                elif isinstance(found := each.outcome(), failure.Failure):
-                    print(f"{title}failed before: {found.error}", flush=True)
-                else:
-                    print(f"{title}done before", flush=True)
+                # Another process may have finished it between the first look and the lease.
+                if held is not None and request.outcome(row) is None:
+                    logger.info("%s: running", title)
+                    _run_cell(row, planner, request, held)
+                elif wait and isinstance(outcome := request.outcome(row), Failure):
+                    logger.info("%s: failed before: %s", title, outcome.error)
+                elif wait:
+                    logger.info("%s: done before", title)
             except lease.Lost as error:
-                print(f"    another process has taken it over ({error})", flush=True)
-                taken.append((number, each))
-                continue
+                logger.warning("    another process has taken it over (%s)", error)
+                taken.append((number, row))
             finally:
                 if held is not None:
                     held.release()
         if len(taken) == len(waiting):
-            if not alone:
+            if not wait:
                 return
-            if not said:
-                for _, each in taken:
-                    print(f"waiting for {each.cell}: run by {lease.holder(each.running) or 'another'}", flush=True)
-            said = True
+            if not announced:
+                for _, row in taken:
+                    holder = lease.holder(request.running(row.cell)) or "another process"
+                    logger.info("waiting for %s: run by %s", row.cell, holder)
+            announced = True
             time.sleep(POLL)
         else:
-            said = False
+            announced = False
         waiting = taken
 
 
-def _run_one(each: Planned, held: Any) -> None:
-    """Run a cell that this process holds, and write down how it fails."""
-    from itmbench.runner import failure, tracker
-    from itmbench.runner.cell import run_cell
-    from itmbench.runner.lease import Lost
-
-    if each.force:
-        shutil.rmtree(each.running, ignore_errors=True)
+def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease) -> None:
+    """Run a cell that this process holds, and record its failure."""
+    folder = request.running(planned.cell)
+    if request.force:
+        shutil.rmtree(folder, ignore_errors=True)
     try:
-        run_cell(each.cell, each.cli, each.root, each.key, held)
-    except SystemExit:  # what Lightning makes of Ctrl-C
+        running.start(folder, planned.key)
+        if running.finished_at(folder, planned.key) is None:  # else it was killed before its folder was moved
+            with logs.to_file(folder / running.LOG), logs.quiet():
+                cli = planner.open(planned)
+                (folder / store.CONFIG).write_text(cli.dump(), encoding="utf-8")
+                if planned.devices > 1:
+                    _run_ranks(planned, folder, held)
+                else:
+                    cell.train_and_test(planned.cell, cli, folder, planned.key, [CheckLease(held)])
+        held.check()
+        running.finish(folder, request.results / planned.cell.folder)
+    except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
-    except Lost:
+    except lease.Lost:
         tracker.abandon()
         raise
     except Exception as error:
         tracker.abandon()
-        # Schedulers send SIGTERM to loader processes, too, and that one has died may be noticed first.
+        # Schedulers send SIGTERM to loader processes as well, and the death of one may be noticed first.
         if _terminated.is_set() or ("killed by signal: Terminated" in str(error) and _terminated.wait(POLL)):
             raise KeyboardInterrupt from error
-        recorded = failure.recorded(each.running, each.key) if isinstance(error, failure.Recorded) else None
-        recorded = recorded or failure.record(each.running, each.key, error)
-        print(f"failed: {recorded.error}", flush=True)
+        failure = running.recorded_failure(folder, planned.key) if isinstance(error, running.FailureRecorded) else None
+        failure = failure or running.record_failure(folder, planned.key, error)
+        logger.error("    failed: %s", failure.error)
     _free_memory()
 
 
-def _free_memory() -> None:
-    """Give back what the model of the last cell held: cycles keep it, on the GPU too, until they are collected."""
-    import torch
+def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:
+    """Train and test a cell on several devices.
 
+    Raises:
+        FailureRecorded: it failed.
+        RuntimeError: its processes ended without a result or a recorded failure.
+    """
+    options = {"folder": str(folder), **asdict(planned), "verbosity": logs.verbosity()}
+    status = processes.run_ranks(["rank", json.dumps(options)], held.check)
+    if running.finished_at(folder, planned.key) is not None:
+        return
+    if running.recorded_failure(folder, planned.key) is not None:
+        raise running.FailureRecorded
+    how = f"was killed by signal: {signal.strsignal(-status)}" if status < 0 else f"ended with exit code {status}"
+    raise RuntimeError(f"a process {how} before there was a result; its output is in {folder / running.LOG}")
+
+
+def _run_side_by_side(arguments: Sequence[str], left: Sequence[Planned], devices: int) -> None:
+    """Run cells by several runners on this machine.
+
+    Raises:
+        InputError: there are too few devices, or a cell wants several.
+    """
+    for row in left:
+        if row.devices > 1:
+            raise InputError(
+                f"--devices {devices} gives each cell one device, but {row.cell} has trainer.devices "
+                f"{row.cell.config['trainer']['devices']}; give one of the two"
+            )
+    gpus = torch.cuda.device_count() if any(row.wants_gpu for row in left) else 0
+    with sigterm_interrupts():
+        processes.run_side_by_side(arguments, min(devices, len(left)), gpus)
+
+
+def _submit(arguments: Sequence[str], left: Sequence[Planned], devices: int, request: Request) -> None:
+    """Submit runners as Slurm jobs, each with the devices that one cell needs."""
+    per_cell = max(row.devices for row in left)
+    gpus = per_cell if any(row.wants_gpu for row in left) else 0
+    cpus = per_cell * (1 + max(row.loaders for row in left))
+    count = min(devices, len(left))
+    job = processes.submit(
+        arguments, left[0].cell.benchmark, count, gpus, cpus, log_folder=request.results / store.RUNNING
+    )
+    logger.info(
+        "job %s: %d runners for %d cells; the same command with --dry-run shows progress", job, count, len(left)
+    )
+
+
+def _report_failures(planned: Sequence[Planned], request: Request) -> list[Cell]:
+    """Log every failure with its advice; return the cells."""
+    failures = [(row.cell, outcome) for row in planned if isinstance(outcome := request.outcome(row), Failure)]
+    for failed, failure in failures:
+        advice = f"\n  {failure.advice}" if failure.advice else ""
+        logger.error("FAILED %s: %s; see %s%s", failed, failure.error, request.running(failed), advice)
+    if failures:
+        logger.error("  --retry-failed runs them again; so does any change that gives them another key")
+    return [failed for failed, _ in failures]
+
+
+def _free_memory() -> None:
+    """Release the model of the last cell: reference cycles keep it, on the GPU too, until they are collected."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, which schedulers send, does what Ctrl-C does; in this process, not in those that it starts."""
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM, which schedulers send, acts as Ctrl-C in this process, but not in its children."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     process = os.getpid()
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, frame: Any) -> None:
         if os.getpid() != process:
             os._exit(128 + number)
         _terminated.set()
@@ -304,51 +259,3 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _resolve(
-    cells: list[Cell], root: Path, force: bool, retry_failed: bool, since: str, here: bool = True
-) -> tuple[list[Planned], list[Path]]:
-    """Every cell with its config, data and key; all that is wrong is told at once, before anything runs.
-
-    Devices are looked for only where they are to run ``here``.
-
-    Also all files and folders that the data were read from; none if there are data of which that is not known.
-    """
-    from itmbench.data.cache import inputs_read
-    from itmbench.runner.checks import require_valid_pair
-    from itmbench.runner.key import cell_key
-    from itmbench.runner.lightning import CellCLI
-    from itmbench.runner.progress import quiet
-
-    resolved: list[Planned] = []
-    wrong: list[str] = []
-    corpora: dict[str, Corpus] = {}  # cells of one dataset share it
-    inputs: dict[str, list[Path]] = {}
-    checked = set()
-    with quiet():
-        for cell in cells:
-            try:
-                cli = CellCLI(cell.config)
-                config = cli.resolved()
-                data = json.dumps(config["data"], sort_keys=True)
-                try:
-                    if data not in corpora:
-                        with inputs_read() as inputs[data]:
-                            corpora[data] = cli.data.corpus
-                except InputError as error:
-                    wrong.append(f"{cell.dataset}: {error}")
-                    continue
-                cli.data = cli.data.with_corpus(corpora[data])
-                each = Planned(cell, cli, cell_key(config, cli.data.corpus), root, force, retry_failed, since)
-                if each.outcome() is None and (cell.dataset, cell.method) not in checked:
-                    checked.add((cell.dataset, cell.method))
-                    if here:
-                        cli.check_devices()
-                    require_valid_pair(cli.make_model(), cli.data, cli.devices)
-                resolved.append(each)
-            except InputError as error:
-                wrong.append(f"{cell.method} on {cell.dataset}: {error}")
-    if wrong:
-        raise InputErrors(list(dict.fromkeys(wrong)))
-    return resolved, [path for read in inputs.values() for path in read] if all(inputs.values()) else []

@@ -4,20 +4,21 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from itmbench.errors import InputError, InputErrors
 from itmbench.runner.registry import find_benchmark
+from itmbench.store.selection import select
 
 Config = dict[str, Any]
-KEYS = {"name", "datasets", "methods", "seeds", "config", "overrides", "leave_out"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: its place in the benchmark and the config that makes it."""
+    """One run: its place in the benchmark, and its config."""
 
     benchmark: str
     dataset: str
@@ -34,55 +35,133 @@ class Cell:
         return f"{self.method} on {self.dataset}, seed {self.seed}"
 
 
-def plan(path: str | Path, only: str = "") -> list[Cell]:
-    """Cells of a benchmark file, dataset by dataset.
+def _names_a_folder(name: str) -> str:
+    if Path(name).name != name or name.startswith(".") or not name.isprintable():
+        raise ValueError("cannot name a folder of results; leave out / and a . at the start")
+    return name
 
-    The file names ``datasets`` and ``methods`` (name: config file or list of them, relative to the benchmark file),
-    ``seeds``, a shared ``config``, and ``overrides``: a list of ``{dataset: …, method: …, config: …}`` that apply to
-    the cells they match. Later configs win: dataset, method, shared, overrides in order, seed. ``leave_out`` lists
-    ``{dataset: …, method: …}`` that are not defined, or not wanted.
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("give each seed once")
+    return seeds
+
+
+def _without_seed(config: Config) -> Config:
+    if "seed_everything" in config:
+        raise ValueError("has seed_everything; give seeds instead")
+    return config
+
+
+def _listed(files: Any) -> Any:
+    return [files] if isinstance(files, str) else files
+
+
+Name = Annotated[str, AfterValidator(_names_a_folder)]
+Files = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Choice(_Strict):
+    """Cells of a dataset, of a method, or of both."""
+
+    dataset: str | None = None
+    method: str | None = None
+
+    def matches(self, dataset: str, method: str) -> bool:
+        """Whether it chooses the cells of this pair."""
+        return self.dataset in (None, dataset) and self.method in (None, method)
+
+
+class Override(Choice):
+    """A config for some cells."""
+
+    config: Config
+
+
+class LeftOut(Choice):
+    """Pairs without cells."""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "LeftOut":
+        if self.dataset is None and self.method is None:
+            raise ValueError("names neither a dataset nor a method")
+        return self
+
+
+class Benchmark(_Strict):
+    """A benchmark file.
+
+    Args:
+        name: of the benchmark, by default the file's own.
+        datasets: name -> config file or list of them, relative to the benchmark file.
+        methods: likewise.
+        seeds: of every pair.
+        config: for all cells, over the configs of dataset and method.
+        overrides: configs for some cells, over everything else; later ones win.
+        leave_out: pairs that are not defined, or not wanted.
+    """
+
+    name: Name
+    datasets: Annotated[dict[Name, Files], Field(min_length=1)]
+    methods: Annotated[dict[Name, Files], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
+    config: Annotated[Config, AfterValidator(_without_seed)] = {}
+    overrides: list[Override] = []
+    leave_out: list[LeftOut] = []
+
+
+def load_cells(path: str | Path, only: str = "") -> list[Cell]:
+    """Cells of a benchmark file, dataset by dataset.
 
     Args:
         path: the benchmark file, or the name of a packaged one.
-        only: keep cells that match all of ``key=value`` pairs, comma-separated; keys are dataset, method and seed.
+        only: keep cells that match all of these comma-separated pairs; see `itmbench.store.selection`.
 
     Raises:
-        InputErrors: files are missing or malformed, keys or names are unknown; a line for each.
-        InputError: nothing is left.
+        InputErrors: files are missing or malformed, keys or names are unknown; one line each.
+        InputError: nothing is left to run.
     """
     path = find_benchmark(path)
-    spec = _mapping(path, load_yaml(path))
-    if wrong := [*_wrong_keys(path, spec)]:
-        raise InputErrors(wrong)
-    for key in ("overrides", "leave_out"):
-        wrong += _wrong_choices(path, spec, key)
-    loaded: dict[str, list[Config]] = {}
-    for name in [*spec["datasets"].values(), *spec["methods"].values()]:
+    content = _mapping(path, load_yaml(path))
+    try:
+        # A key without a value means its default.
+        given = {key: value for key, value in content.items() if value is not None or key not in Benchmark.model_fields}
+        benchmark = Benchmark.model_validate({"name": path.stem} | given)
+    except ValidationError as error:
+        raise InputErrors([f"{path}: {line}" for line in dict.fromkeys(_lines(error))]) from None
+    wrong = [f"{path}: {line}" for line in _unknown_names(benchmark)]
+    loaded: dict[str, Config] = {}
+    for name in [name for files in (*benchmark.datasets.values(), *benchmark.methods.values()) for name in files]:
         try:
-            loaded[str(name)] = list(_load(path, name))
+            loaded[name] = _mapping(path.parent / name, load_yaml(path.parent / name))
         except InputError as error:
             wrong.append(str(error))
     if wrong:
         raise InputErrors(list(dict.fromkeys(wrong)))
     cells = []
-    for dataset, dataset_files in spec["datasets"].items():
-        for method, method_files in spec["methods"].items():
-            if any(_matches(pair, dataset, method) for pair in spec.get("leave_out") or []):
+    for dataset, dataset_files in benchmark.datasets.items():
+        for method, method_files in benchmark.methods.items():
+            if any(choice.matches(dataset, method) for choice in benchmark.leave_out):
                 continue
-            matching = [o["config"] for o in spec.get("overrides") or [] if _matches(o, dataset, method)]
-            parts = [*loaded[str(dataset_files)], *loaded[str(method_files)], spec.get("config") or {}, *matching]
-            for seed in spec.get("seeds", [0]):
-                config: Config = {}
-                for part in [*parts, {"seed_everything": seed}]:
-                    config = merge(config, part)
-                cells.append(Cell(spec.get("name", path.stem), dataset, method, int(seed), config))
+            overrides = [choice.config for choice in benchmark.overrides if choice.matches(dataset, method)]
+            config: Config = {}
+            for part in [*(loaded[name] for name in (*dataset_files, *method_files)), benchmark.config, *overrides]:
+                config = merge(config, part)
+            cells += [
+                Cell(benchmark.name, dataset, method, seed, {**copy.deepcopy(config), "seed_everything": seed})
+                for seed in benchmark.seeds
+            ]
     if not cells:
         raise InputError(f"{path}: leave_out leaves nothing to run")
-    return _filter(cells, only)
+    return select(cells, only)
 
 
 def merge(base: Config, update: Mapping[str, Any]) -> Config:
-    """``base`` with the values of ``update``, mappings merged key by key; a class that changes starts afresh."""
+    """``base`` updated key by key; where ``class_path`` changes, the arguments of the old class are dropped."""
     result = copy.deepcopy(base)
     for key, value in update.items():
         old = result.get(key)
@@ -99,15 +178,15 @@ def load_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        InputError: there is no such file, or it is not YAML; with the line.
+        InputError: the file is missing or not YAML, or a mapping has the same key twice; with the line number.
     """
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if node is None:
             return None
-        if twice := _key_given_twice(node):
-            raise InputError(f"{path}:{twice.start_mark.line + 1}: {twice.value} is given twice; the last would count")
+        if twice := _duplicate_key(node):
+            raise InputError(f"{path}:{twice.start_mark.line + 1}: {twice.value} is given twice; remove one")
         return loader.construct_document(node)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -120,99 +199,49 @@ def load_yaml(path: Path) -> Any:
         raise InputError(f"{where}: not YAML ({problem})") from None
 
 
-def _key_given_twice(node: yaml.Node) -> yaml.ScalarNode | None:
-    """A key that stands in the same mapping before, somewhere in a document."""
-    seen, below = set[tuple[str, str]](), list[yaml.Node]()
+def _duplicate_key(node: yaml.Node) -> yaml.ScalarNode | None:
+    """The first key that a mapping of the document repeats."""
+    seen, children = set[tuple[str, str]](), list[yaml.Node]()
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
                     return key
                 seen.add((key.tag, key.value))
-            below.append(value)
+            children.append(value)
     elif isinstance(node, yaml.SequenceNode):
-        below = node.value
-    return next((found for each in below if (found := _key_given_twice(each))), None)
+        children = node.value
+    return next((duplicate for child in children if (duplicate := _duplicate_key(child))), None)
 
 
-def _mapping(path: Path, value: Any) -> dict[str, Any]:
+def _mapping(path: Path, value: Any) -> Config:
     if not isinstance(value, dict) or not value:
-        raise InputError(f"{path}: a mapping with at least one entry is needed where {value!r} stands")
+        raise InputError(f"{path}: needs a mapping with at least one entry, but holds {value!r}")
     return value
 
 
-def _load(spec: Path, files: str | list[str]) -> Iterator[Config]:
-    for name in [files] if isinstance(files, str) else files:
-        yield _mapping(spec.parent / name, load_yaml(spec.parent / name))
+def _lines(error: ValidationError) -> Iterator[str]:
+    """One line for each thing that is wrong with a benchmark file."""
+    for problem in error.errors():
+        where = [str(part) for part in problem["loc"] if part != "[key]"]
+        models: dict[str, type[BaseModel]] = {"overrides": Override, "leave_out": LeftOut}
+        model = models.get(where[0], Benchmark) if len(where) > 1 else Benchmark
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            yield f"{'.'.join(where)}: unknown key; the keys are {', '.join(model.model_fields)}"
+        elif problem["type"] == "missing":
+            yield f"{'.'.join(where)}: missing"
+        else:
+            yield f"{'.'.join(where)}: {message}, not {problem['input']!r}"
 
 
-def _wrong_keys(path: Path, spec: Config) -> Iterator[str]:
-    """What is wrong with the parts of a benchmark file by themselves, a line each."""
-    for key in sorted({str(key) for key in spec} - KEYS):
-        yield f"{path}: unknown key {key}; a benchmark has the keys {', '.join(sorted(KEYS))}"
-    for key in ("datasets", "methods"):
-        if key not in spec:
-            yield f"{path}: no {key}; a benchmark has the keys {', '.join(sorted(KEYS))}"
-        elif not isinstance(spec[key], dict) or not spec[key]:
-            yield f"{path}: a mapping with at least one entry is needed where {spec[key]!r} stands"
-    named = [each for key in ("datasets", "methods") if isinstance(spec.get(key), dict) for each in spec[key].items()]
-    for name in (spec.get("name", path.stem), *(name for name, _ in named)):
-        if not isinstance(name, str) or Path(name).name != name or name.startswith(".") or not name.isprintable():
-            yield f"{path}: {name!r} names no folder of results; give text without a / and without a . at its start"
-    for name, files in named:
-        listed = [files] if isinstance(files, str) else files
-        if not isinstance(listed, list) or not listed or not all(isinstance(each, str) for each in listed):
-            yield f"{path}: {name}: {files!r} is no config file and no list of config files"
-    seeds = spec.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
-        yield f"{path}: seeds is {seeds!r}; give a list of whole numbers such as [0, 1, 2]"
-    elif len(set(seeds)) < len(seeds):
-        yield f"{path}: seeds is {seeds!r}; give each once"
-    if not isinstance(spec.get("config") or {}, dict):
-        yield f"{path}: config is {spec['config']!r}; give a mapping such as a config file of `itmbench fit` holds"
-    elif "seed_everything" in (spec.get("config") or {}):
-        yield f"{path}: config has seed_everything; give seeds instead"
-    for key in ("overrides", "leave_out"):
-        value = spec.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            yield f"{path}: {key} is {value!r}; give a list of mappings, such as - {{method: …, dataset: …}}"
-
-
-def _wrong_choices(path: Path, spec: Config, key: str) -> Iterator[str]:
-    """What is wrong with the overrides of a benchmark file, or with the pairs that it leaves out, a line each."""
-    also, what = {
-        "overrides": ({"config"}, "an override {}; it takes a dataset and a method of this file, and a config"),
-        "leave_out": (set[str](), "a pair to leave out {}; it takes a dataset, a method of this file, or both"),
-    }[key]
-    for choice in spec.get(key) or []:
-        wrong = [f"does not know {each}" for each in _unknown(spec, choice, also)]
-        if also and not isinstance(choice.get("config"), dict):
-            wrong.append("has no config")
-        for each in wrong or ([] if choice else ["is empty"]):
-            yield f"{path}: {what.format(each)}"
-
-
-def _unknown(spec: Config, choice: Config, also: set[str]) -> list[str]:
-    """What a choice of cells, and other keys, names that is not in the benchmark file."""
-    unknown = {str(key) for key in choice} - {"dataset", "method"} - also
-    for key in ("dataset", "method"):
-        if key in choice and choice[key] not in [*spec[f"{key}s"]]:
-            unknown.add(f"{key}: {choice[key]}")
-    return sorted(unknown)
-
-
-def _matches(choice: Config, dataset: str, method: str) -> bool:
-    return choice.get("dataset", dataset) == dataset and choice.get("method", method) == method
-
-
-def _filter(cells: list[Cell], only: str) -> list[Cell]:
-    wanted = [pair.partition("=") for pair in only.split(",") if pair]
-    for key, _, value in wanted:
-        if key not in ("dataset", "method", "seed"):
-            raise InputError(f"--only {key}={value}: {key} is not dataset, method or seed")
-        if value not in (known := sorted({str(getattr(cell, key)) for cell in cells})):
-            raise InputError(f"--only {key}={value}: this benchmark has no such {key}; choose of {', '.join(known)}")
-    kept = [cell for cell in cells if all(str(getattr(cell, key)) == value for key, _, value in wanted)]
-    if not kept:
-        raise InputError(f"--only {only}: no cell is left")
-    return kept
+def _unknown_names(benchmark: Benchmark) -> Iterator[str]:
+    """Datasets and methods that overrides and leave_out name and the benchmark lacks."""
+    for key, choices in (("overrides", benchmark.overrides), ("leave_out", benchmark.leave_out)):
+        for number, choice in enumerate(choices):
+            for kind, name, known in (
+                ("dataset", choice.dataset, benchmark.datasets),
+                ("method", choice.method, benchmark.methods),
+            ):
+                if name is not None and name not in known:
+                    yield f"{key}.{number}: no {kind} {name} in this benchmark; choose one of {', '.join(known)}"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from itmbench.errors import InputError
+from itmbench.files import write_atomically
 
 SCHEMA = 3
 """Of ``result.json``; 2 added ``audit``, 3 ``recipe``. Older results are read as well."""
@@ -77,8 +78,8 @@ class Result:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     def save(self, folder: Path) -> None:
-        """Write ``result.json`` into a folder."""
-        (folder / RESULT).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write ``result.json`` into a folder, atomically."""
+        write_atomically(folder / RESULT, json.dumps(asdict(self), indent=2) + "\n")
 
     @staticmethod
     def load(folder: Path) -> "Result":

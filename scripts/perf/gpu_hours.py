@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
 from itmbench.methods.base import Matcher
 from itmbench.runner.lightning import CellCLI
-from itmbench.runner.spec import Cell, merge, plan
+from itmbench.runner.spec import Cell, load_cells, merge
 
 LAYERS = 12
 COUNTED = (2, 4)
@@ -63,8 +63,8 @@ class Cost:
 
 def main() -> None:
     options = parse()
-    cells = [cell for cell in plan(options.spec) if cell.seed == 0]
-    seeds = len({cell.seed for cell in plan(options.spec)})
+    cells = [cell for cell in load_cells(options.spec) if cell.seed == 0]
+    seeds = len({cell.seed for cell in load_cells(options.spec)})
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"counted, at {options.tflops} TFLOP/s"
     print(f"{where}; hours of one seed")
     total = 0.0

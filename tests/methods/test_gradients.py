@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from itmbench.runner.lightning import CellCLI
-from itmbench.runner.spec import plan
+from itmbench.runner.spec import load_cells
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CELLS = {
     f"{spec}/{cell.method}": cell
     for spec in ("mini", "captions", "labels", "ablations/sedra", "ablations/mcr_dgn")
-    for cell in plan(BENCHMARKS / f"{spec}.yaml", "seed=0")
+    for cell in load_cells(BENCHMARKS / f"{spec}.yaml", "seed=0")
 }
 
 

@@ -14,11 +14,11 @@ from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.leaks import Finding
 from itmbench.evaluation.protocol import CaptionProtocol
+from itmbench.logs import quiet
 from itmbench.methods.base import Matcher
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.runner import registry
 from itmbench.runner.audit import audit, audit_few
-from itmbench.runner.progress import quiet
 
 CHECKS = ["alone", "pairs", "frozen", "random", "constant"]
 LEAKS = [

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from small_benchmark import content, ended, start, unfinished, write
 
 from itmbench import store
 from itmbench.cli.main import main
-from itmbench.runner import failure, ranks
-from itmbench.runner.lightning import CellCLI
-from itmbench.runner.spec import plan
+from itmbench.errors import InputError
+from itmbench.runner import running, worker
+from itmbench.runner.plan import Planned
+from itmbench.runner.processes import device_variables, run_side_by_side
+from itmbench.runner.spec import load_cells
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +78,8 @@ def test_a_cell_on_two_devices_is_one_cell_that_trains_with_the_batch_of_both(
     capsys.readouterr()
     assert main(["bench", str(two), "--results", str(tmp_path / "two" / "results"), "--only=seed=0"]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("FAILED bad on toy, seed 0: Diverged: the training loss is nan")
-    assert "lower model.lr" in said.err and said.out.count("epoch 1/2") == 2 and said.out.count("done before") == 0
+    assert "FAILED bad on toy, seed 0: Diverged: the training loss is nan" in said.err
+    assert "lower model.lr" in said.err and said.err.count("epoch 1/2") == 2 and said.err.count("done before") == 0
     alone, both = results(tmp_path / "one" / "results"), results(tmp_path / "two" / "results")
     assert list(both) == ["m 0"] and both["m 0"].hardware["devices"] == 2 and alone["m 0"].hardware["devices"] == 1
     assert both["m 0"].key != alone["m 0"].key
@@ -133,16 +136,14 @@ def test_a_cell_on_two_devices_that_is_ended_goes_on_and_has_no_result_before_it
 def test_a_process_that_finds_other_code_than_the_plan_did_runs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = plan(write(tmp_path, "m"))[0]
+    cell = load_cells(write(tmp_path, "m"))[0]
     folder = tmp_path / "cell"
-    folder.mkdir()
-    (folder / store.CONFIG).write_text(CellCLI(cell.config).dump())
-    monkeypatch.setattr(ranks, "end_with_parent", lambda: None)
-    monkeypatch.setattr(ranks.lease, "shared", lambda folder: None)
-    monkeypatch.setattr(ranks, "LOOK", 0.0)
-    known = {"benchmark": cell.benchmark, "dataset": cell.dataset, "method": cell.method, "seed": cell.seed}
-    assert ranks.main(json.dumps(known), str(folder), "another key") == 1
-    failed = failure.recorded(folder, "another key")
+    monkeypatch.setattr(worker, "end_with_parent", lambda: None)
+    monkeypatch.setattr(worker.lease, "shared", lambda folder: None)
+    monkeypatch.setattr(worker, "LOOK", 0.0)
+    planned = Planned(cell, "another key", devices=2, loaders=0)
+    assert worker.rank({"folder": str(folder), **asdict(planned)}) == 1
+    failed = running.recorded_failure(folder, "another key")
     assert failed is not None and "have changed since this benchmark began" in failed.error
 
 
@@ -173,9 +174,11 @@ def test_cells_side_by_side_leave_what_one_after_another_leave(
     assert [line.partition(":")[0] for line in said.err.splitlines() if "FAILED" in line] == [
         f"FAILED bad on toy, seed {seed}" for seed in (0, 1)
     ]
-    lines = said.out.splitlines()
+    lines = said.err.splitlines()
     ran = [[line for line in lines if line.startswith(f"{number} | [")] for number in (0, 1)]
-    assert len(ran[0] + ran[1]) == 6 and "index.html" in lines[-1]  # one may be done before the other has begun
+    assert (
+        len(ran[0] + ran[1]) == 6 and "index.html" in said.out.splitlines()[-1]
+    )  # one may be done before the other has begun
     beside = content(tmp_path / "beside")
     assert len(beside) == 4 and beside == content(tmp_path / "serial")
 
@@ -184,7 +187,7 @@ def test_cells_side_by_side_leave_what_one_after_another_leave(
     assert len(content(tmp_path / "beside")) == 6
     capsys.readouterr()
     assert main([*command, str(tmp_path / "beside"), "--devices", "2"]) == 0
-    assert capsys.readouterr().out.count("done before") == 6
+    assert capsys.readouterr().err.count("done before") == 6
 
 
 def test_slurm_is_given_an_array_of_runners(
@@ -201,14 +204,14 @@ def test_slurm_is_given_an_array_of_runners(
     )
     (programs / "sbatch").chmod(0o755)
     assert main(command) == 0
-    assert "job 17: 2 runners for 2 cells" in capsys.readouterr().out
+    assert "job 17: 2 runners for 2 cells" in capsys.readouterr().err
     job, sbatch = (tmp_path / "job.sh").read_text(), (tmp_path / "sbatch").read_text().splitlines()
     assert "--array=0-1" in sbatch and "gpus" not in job and "--cpus-per-task=1\n" in job
     assert f"--output={folder}/.running/slurm-%A-%a.txt" in sbatch
     assert subprocess.run(["bash", str(tmp_path / "job.sh")], capture_output=True).returncode == 0
     assert len(content(folder)) == 2
     assert main(command) == 0  # nothing is left to submit
-    assert capsys.readouterr().out.count("done before") == 2
+    assert capsys.readouterr().err.count("done before") == 2
 
     changed(spec, accelerator="gpu", devices=2)
     assert main([*command, "--only=method=a"]) == 0
@@ -220,15 +223,15 @@ def test_slurm_is_given_an_array_of_runners(
     assert capsys.readouterr().err == "itmbench: --launcher slurm: error: invalid account\n"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(command) == 2
-    assert "no sbatch can be called here" in capsys.readouterr().err
+    assert "cannot call sbatch here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("trainer", "options", "said"),
     [
         ({"num_nodes": 2}, [], "trainer.num_nodes: a cell trains on one machine"),
-        ({"devices": -1}, [], "trainer.devices -1: say how many"),
-        ({"devices": 2, "strategy": "ddp_spawn"}, [], "trainer.strategy ddp_spawn: gives no results back; use ddp"),
+        ({"devices": -1}, [], "trainer.devices -1: differs from machine to machine"),
+        ({"devices": 2, "strategy": "ddp_spawn"}, [], "trainer.strategy ddp_spawn: cannot return results; use ddp"),
         (
             {"devices": 2},
             ["--devices=2"],
@@ -258,20 +261,18 @@ def test_devices_that_cannot_be_are_told_before_anything_runs(
 
 
 def test_a_gpu_each_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    from itmbench.errors import InputError
-    from itmbench.runner.workers import run_here, variables
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 9)
-    assert variables(2, 4) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    assert device_variables(2, 4) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
-    assert variables(2, 2) == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
-    assert variables(2, 0) == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert device_variables(2, 2) == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
+    assert device_variables(2, 0) == [{"OMP_NUM_THREADS": "4"}] * 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert variables(2, 0) == [{}] * 2
+    assert device_variables(2, 0) == [{}] * 2
     with pytest.raises(InputError, match="--devices 3: this machine has 2 GPUs"):
-        run_here({}, 3, 2)
+        run_side_by_side([], 3, 2)
 
 
 def test_torchrun_is_refused(

@@ -12,9 +12,9 @@ import pytest
 from own_features import write_features
 
 from itmbench.cli.main import main
-from itmbench.runner import done
 from itmbench.runner import run as runner
-from itmbench.runner.spec import plan
+from itmbench.runner.done import is_done
+from itmbench.runner.spec import load_cells
 
 METHOD = '''
 from torch.nn import Linear
@@ -97,7 +97,7 @@ def test_a_file_and_a_folder_of_ones_own_are_in_the_table_and_not_run_again(fold
     assert {"theirs", "mine"} <= {words[0] for words in table if words}
     again = run_alone(folder, *COMMAND)
     assert again.stdout.endswith("0 False\n"), again.stderr  # nothing was imported
-    assert again.stdout.count("done before") == 2
+    assert again.stderr.count("done before") == 2
     rows = [[line for line in run.stdout.splitlines() if line.startswith(("theirs", "mine"))] for run in (first, again)]
     assert rows[0] == rows[1] != []
 
@@ -125,23 +125,23 @@ CHANGES = {
     "the data": other_features,
     "a result's key": change("results/own/mine/mine/seed0/result.json", '"key": "', '"key": "0'),
     "a result that is gone": lambda: Path("results/own/mine/mine/seed0/result.json").unlink(),
-    "what was remembered": lambda: next(Path("results/.done").glob("*.json")).write_text("{"),
+    "what was remembered": lambda: next(Path("results/.plans").glob("*.json")).write_text("{"),
 }
 
 
 def test_whatever_changes_is_planned_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
     assert main(COMMAND) == 0
-    assert done.recall(plan("own.yaml"), Path("results"))
-    assert not done.recall(plan("own.yaml", "method=mine"), Path("results"))  # another choice
+    assert is_done(load_cells("own.yaml"), Path("results"))
+    assert not is_done(load_cells("own.yaml", "method=mine"), Path("results"))  # another choice
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for what, apply in CHANGES.items():
         apply()
-        assert not done.recall(plan("own.yaml"), Path("results")), what
+        assert not is_done(load_cells("own.yaml"), Path("results")), what
         for path, content in kept.items():
             if not path.exists() or path.read_bytes() != content:
                 path.write_bytes(content)
-        assert done.recall(plan("own.yaml"), Path("results")), what
+        assert is_done(load_cells("own.yaml"), Path("results")), what
 
 
 def test_asking_for_more_than_what_is_done_runs_it(
@@ -150,24 +150,24 @@ def test_asking_for_more_than_what_is_done_runs_it(
     monkeypatch.syspath_prepend(str(folder))
     assert main([*COMMAND, "--only", "method=theirs"]) == 0
     assert main(COMMAND) == 0
-    assert "theirs on mine, seed 0: done before" in capsys.readouterr().out
+    assert "theirs on mine, seed 0: done before" in capsys.readouterr().err
     assert main([*COMMAND, "--force"]) == 0
-    assert "done before" not in capsys.readouterr().out
+    assert "done before" not in capsys.readouterr().err
 
 
 def test_code_that_changes_while_cells_run_is_not_what_they_were_run_with(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    run_all = runner._run_all
+    run_cells = runner.run_cells
 
     def edit(*arguments: Any) -> None:
-        run_all(*arguments)
+        run_cells(*arguments)
         change("my_method.py", "dim: int = 8", "dim: int = 9")()
 
-    monkeypatch.setattr(runner, "_run_all", edit)
+    monkeypatch.setattr(runner, "run_cells", edit)
     assert main(COMMAND) == 0
-    assert not done.recall(plan("own.yaml"), Path("results"))
+    assert not is_done(load_cells("own.yaml"), Path("results"))
 
 
 def test_configs_that_name_files_are_planned_every_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,4 +177,4 @@ def test_configs_that_name_files_are_planned_every_time(folder: Path, monkeypatc
     change("own.yaml", f"&encoder {encoder}", "encoder.yaml")()
     change("own.yaml", "*encoder", encoder)()
     assert main(COMMAND) == 0
-    assert not done.recall(plan("own.yaml"), Path("results"))
+    assert not is_done(load_cells("own.yaml"), Path("results"))

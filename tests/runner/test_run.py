@@ -14,6 +14,7 @@ from toy_clip import save_toy_clip
 import itmbench
 from itmbench import store
 from itmbench.cli.main import main
+from itmbench.runner.callbacks import EpochLines
 
 
 def write_spec(folder: Path, datasets: dict[str, Any] | None = None, **losses: dict[str, Any]) -> Path:
@@ -46,8 +47,8 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.count("to run, time unknown") == 2 and not results.exists()
 
     assert main(command) == 0
-    printed = capsys.readouterr().out
-    assert "epoch 2/2" in printed and "index.html" in printed
+    printed = capsys.readouterr()
+    assert "epoch 2/2" in printed.err and "index.html" in printed.out
     assert (results / "index.html").read_text().count("infonce") > 1
     cell = results / "small" / "toy" / "infonce" / "seed0"
     assert {path.name for path in cell.iterdir()} >= {"config.yaml", "result.json", "per_query.parquet", "best.ckpt"}
@@ -71,7 +72,7 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
 
     written = (cell / "result.json").stat().st_mtime_ns
     assert main(command) == 0
-    assert capsys.readouterr().out.count("done before") == 2
+    assert capsys.readouterr().err.count("done before") == 2
     assert (cell / "result.json").stat().st_mtime_ns == written
 
 
@@ -85,7 +86,7 @@ def test_a_model_is_measured_as_it_comes_when_no_epoch_is_trained(
     changed = yaml.safe_load(spec.read_text()) | {"overrides": [{"method": "m", "config": zero_shot}]}
     spec.write_text(yaml.safe_dump(changed))
     assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
-    assert "epoch 0/0" in capsys.readouterr().out
+    assert "epoch 0/0" in capsys.readouterr().err
     cell = tmp_path / "results" / "small" / "toy" / "m" / "seed0"
     result = json.loads((cell / "result.json").read_text())
     assert (result["epochs"], result["pretraining"]) == (0, "image-text")
@@ -140,9 +141,8 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path: Path, capsys:
     spec = write_spec(tmp_path, {"broken": bad, "toy": good}, m={"class_path": "InfoNCE"})
     results = tmp_path / "results"
     assert main(["bench", str(spec), "--results", str(results)]) == 1
-    captured = capsys.readouterr()
-    assert "0.png: not a readable image" in captured.out
-    assert "FAILED m on broken, seed 0" in captured.err
+    error = capsys.readouterr().err
+    assert "    failed: " in error and "0.png: not a readable image" in error and "FAILED m on broken, seed 0" in error
     assert "0.png" in (results / store.RUNNING / "small" / "broken" / "m" / "seed0" / "error.txt").read_text()
     assert list(itmbench.load_results(results)["dataset"]) == ["toy"]
 
@@ -185,8 +185,6 @@ def test_missing_data_are_told_once_for_all_methods(tmp_path: Path, capsys: pyte
 
 
 def test_an_interrupted_cell_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from itmbench.runner.progress import EpochLines
-
     spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
     command = ["bench", str(spec), "--results", str(tmp_path / "results")]
     epochs = []

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from itmbench.errors import InputError
-from itmbench.runner.spec import load_yaml, merge, plan
+from itmbench.errors import InputError, InputErrors
+from itmbench.runner.spec import load_cells, load_yaml, merge
 
 DATA = {"data": {"class_path": "D", "init_args": {"root": "x", "batch_size": 8}}, "trainer": {"max_epochs": 1}}
 METHOD = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
@@ -29,7 +29,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 def test_cells_are_datasets_times_methods_times_seeds(tmp_path: Path) -> None:
-    cells = plan(write(tmp_path))
+    cells = load_cells(write(tmp_path))
     assert [(cell.dataset, cell.method, cell.seed) for cell in cells] == [
         ("d1", "m", 0),
         ("d1", "m", 1),
@@ -42,7 +42,7 @@ def test_cells_are_datasets_times_methods_times_seeds(tmp_path: Path) -> None:
 
 def test_pairs_can_be_left_out(tmp_path: Path) -> None:
     methods = {"m": "method.yaml", "m2": "method.yaml"}
-    cells = plan(write(tmp_path, methods=methods, leave_out=[{"dataset": "d1", "method": "m2"}], seeds=[0]))
+    cells = load_cells(write(tmp_path, methods=methods, leave_out=[{"dataset": "d1", "method": "m2"}], seeds=[0]))
     assert [(cell.dataset, cell.method) for cell in cells] == [("d1", "m"), ("d2", "m"), ("d2", "m2")]
 
 
@@ -51,7 +51,7 @@ def test_overrides_apply_where_they_match_and_later_ones_win(tmp_path: Path) -> 
         {"dataset": "d2", "config": {"data": {"init_args": {"batch_size": 16}}, "trainer": {"max_epochs": 5}}},
         {"dataset": "d2", "method": "m", "config": {"trainer": {"max_epochs": 7}}},
     ]
-    first, second = plan(write(tmp_path, overrides=overrides, seeds=[0]))
+    first, second = load_cells(write(tmp_path, overrides=overrides, seeds=[0]))
     assert first.config["data"]["init_args"] == {"root": "x", "batch_size": 8}
     assert second.config["data"]["init_args"] == {"root": "x", "batch_size": 16}
     assert [cell.config["trainer"]["max_epochs"] for cell in (first, second)] == [3, 7]
@@ -65,57 +65,73 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
 
 
 def test_only_keeps_matching_cells(tmp_path: Path) -> None:
-    assert [str(cell) for cell in plan(write(tmp_path), "dataset=d2,seed=1")] == ["m on d2, seed 1"]
+    assert [str(cell) for cell in load_cells(write(tmp_path), "dataset=d2,seed=1")] == ["m on d2, seed 1"]
 
 
 @pytest.mark.parametrize(
     ("changes", "only", "message"),
     [
-        ({"colour": 1}, "", "bench.yaml: unknown key colour; a benchmark has the keys"),
-        ({"methods": None}, "", "bench.yaml: no methods"),
-        ({"methods": {}}, "", "a mapping with at least one entry is needed"),
+        ({"colour": 1}, "", "colour: unknown key; the keys are name, datasets, methods"),
+        ({"methods": None}, "", "methods: missing"),
+        ({"methods": {}}, "", "methods: Dictionary should have at least 1 item"),
         ({"methods": {"m": "nowhere.yaml"}}, "", "nowhere.yaml: no such file"),
-        ({"overrides": [{"dataset": "d3", "config": {}}]}, "", "an override does not know dataset: d3"),
-        ({"overrides": [{"dataset": "d1"}]}, "", "an override has no config"),
-        ({"leave_out": [{"method": "m3"}]}, "", "a pair to leave out does not know method: m3"),
-        ({"leave_out": [{}]}, "", "a pair to leave out is empty"),
-        ({"name": "../b"}, "", r"bench.yaml: '../b' names no folder of results"),
-        ({"name": ".running"}, "", "'.running' names no folder"),
-        ({"name": 2024}, "", "2024 names no folder"),
-        ({"methods": {"a/b": "method.yaml"}}, "", "'a/b' names no folder"),
-        ({"methods": {3: "method.yaml"}}, "", "3 names no folder"),
-        ({"methods": {"m": METHOD}}, "", "m: {'model': .*} is no config file and no list"),
-        ({"methods": {"m": []}}, "", r"m: \[\] is no config file"),
-        ({"methods": {"m": "."}}, "", "cannot be read \\(Is a directory\\)"),
-        ({"config": [1]}, "", r"config is \[1\]; give a mapping"),
-        ({"config": {"seed_everything": 7}}, "", "config has seed_everything; give seeds instead"),
-        ({"seeds": [0, 0]}, "", r"seeds is \[0, 0\]; give each once"),
-        ({"seeds": [2**32]}, "", "seeds is .*; give a list of whole numbers"),
-        ({"overrides": {"method": "m"}}, "", "overrides is {'method': 'm'}; give a list of mappings"),
-        ({"overrides": [{"method": ["m"], "config": {}}]}, "", r"an override does not know method: \['m'\]"),
-        ({"overrides": [{"method": "m", "config": "x"}]}, "", "an override has no config"),
-        ({"leave_out": [None]}, "", r"leave_out is \[None\]; give a list"),
+        ({"overrides": [{"dataset": "d3", "config": {}}]}, "", r"overrides.0: no dataset d3 .* choose one of d1, d2"),
+        ({"overrides": [{"dataset": "d1"}]}, "", "overrides.0.config: missing"),
+        ({"overrides": [{"seed": 1, "config": {}}]}, "", "overrides.0.seed: unknown key; the keys are dataset, method"),
+        ({"leave_out": [{"method": "m3"}]}, "", "leave_out.0: no method m3 in this benchmark"),
+        ({"leave_out": [{}]}, "", "leave_out.0: names neither a dataset nor a method"),
+        ({"name": "../b"}, "", r"bench.yaml: name: cannot name a folder of results.*'../b'"),
+        ({"name": ".running"}, "", "name: cannot name a folder"),
+        ({"name": 2024}, "", "name: Input should be a valid string, not 2024"),
+        ({"methods": {"a/b": "method.yaml"}}, "", "methods.a/b: cannot name a folder"),
+        ({"methods": {3: "method.yaml"}}, "", "methods.3: Input should be a valid string"),
+        ({"methods": {"m": METHOD}}, "", "methods.m: Input should be a valid list, not {'model'"),
+        ({"methods": {"m": []}}, "", r"methods.m: .* should have at least 1 item .*, not \[\]"),
+        ({"methods": {"m": "."}}, "", r"cannot be read \(Is a directory\)"),
+        ({"config": [1]}, "", r"config: Input should be a valid dictionary, not \[1\]"),
+        ({"config": {"seed_everything": 7}}, "", "config: has seed_everything; give seeds instead"),
+        ({"seeds": [0, 0]}, "", r"seeds: give each seed once, not \[0, 0\]"),
+        ({"seeds": [2**32]}, "", "seeds.0: Input should be less than 4294967296"),
+        ({"seeds": [True]}, "", "seeds.0: Input should be a valid integer, not True"),
+        ({"overrides": {"method": "m"}}, "", "overrides: Input should be a valid list"),
+        ({"overrides": [{"method": ["m"], "config": {}}]}, "", r"overrides.0.method: .* string, not \['m'\]"),
+        ({"overrides": [{"method": "m", "config": "x"}]}, "", "overrides.0.config: Input should be a valid dict"),
+        ({"leave_out": [None]}, "", "leave_out.0: Input should be a valid dictionary"),
         ({"leave_out": [{"method": "m"}]}, "", "leave_out leaves nothing to run"),
-        ({}, "dataset=d3", "--only dataset=d3: this benchmark has no such dataset; choose of d1, d2"),
-        ({}, "colour=red", "colour is not dataset, method or seed"),
+        ({}, "dataset=d3", "--only dataset=d3: no such dataset; choose one of d1, d2"),
+        ({}, "colour=red", "colour is not one of benchmark, dataset, method, seed"),
+        ({}, "dataset=d1,dataset=d2", "no cell matches all of these"),
     ],
 )
 def test_wrong_files_are_one_line(tmp_path: Path, changes: dict[str, Any], only: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        plan(write(tmp_path, **changes), only)
-    assert "\n" not in str(error.value)
+        load_cells(write(tmp_path, **changes), only)
+    assert "\n" not in str(error.value) and (only or str(tmp_path) in str(error.value))
+
+
+def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputErrors) as error:
+        load_cells(write(tmp_path, colour=1, seeds=["0"], methods={"m": 3}))
+    assert [line.partition(": ")[2].partition(":")[0] for line in error.value.lines] == [
+        "methods.m",
+        "seeds.0",
+        "colour",
+    ]
+    with pytest.raises(InputErrors) as error:
+        load_cells(write(tmp_path, methods={"m": ["no.yaml", "none.yaml"]}, leave_out=[{"dataset": "d3"}]))
+    assert len(error.value.lines) == 3
 
 
 def test_a_name_given_twice_is_no_name_lost(tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text("name: b\ndatasets: {d: data.yaml}\nmethods:\n  m: method.yaml\n  m: other.yaml\n")
     with pytest.raises(InputError, match=r"bench\.yaml:5: m is given twice"):
-        plan(path)
+        load_cells(path)
     path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: [{x: 1}, {x: 2}]\n")
     assert load_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": [{"x": 1}, {"x": 2}]}
     path.write_bytes(b"\x00\x01")
     with pytest.raises(InputError, match=r"bench\.yaml: not YAML"):
-        plan(path)
+        load_cells(path)
 
 
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import logging
 import os
 import random
 import signal
@@ -16,17 +17,16 @@ import yaml
 from small_benchmark import FILES, bench, content, ended, start, unfinished, write
 from toy import TOY_MODEL
 
-from itmbench import store
+from itmbench import logs, store
 from itmbench.cli.main import main
 from itmbench.methods.base import Matcher
-from itmbench.runner import cell as cells
+from itmbench.runner import cell, tracker
 from itmbench.runner import run as runner
-from itmbench.runner import tracker
-from itmbench.runner.callbacks import Checkpoint
+from itmbench.runner.callbacks import Checkpoint, EpochLines
 from itmbench.runner.lease import Lease, Lost
 from itmbench.runner.lightning import MatcherCLI
-from itmbench.runner.progress import EpochLines, logged
-from itmbench.runner.spec import plan
+from itmbench.runner.plan import Planner, Request
+from itmbench.runner.spec import load_cells
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,8 @@ def kill_in(where: Any, name: str, call: int, after: bool) -> None:
         calls.append(name)
         if len(calls) == call and not after:
             if name == "save":  # half a file
-                Path(arguments[1]).write_bytes(b"PK\x03\x04half")
+                arguments[1].write(b"PK\x03\x04half")
+                arguments[1].flush()
             os.kill(os.getpid(), signal.SIGKILL)
         result = real(*arguments, **options)
         if len(calls) == call:
@@ -190,9 +191,10 @@ def test_a_reader_of_the_output_that_goes_ends_nothing(tmp_path: Path) -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    with contextlib.redirect_stdout(Gone()), logged(tmp_path / "log"):
-        print("epoch 1", flush=True)
-    assert (tmp_path / "log").read_text() == "epoch 1\n"
+    logs.configure()
+    with contextlib.redirect_stderr(Gone()), logs.to_file(tmp_path / "log"):
+        logging.getLogger("itmbench.runner").info("epoch 1")
+    assert (tmp_path / "log").read_text().endswith("  epoch 1\n")
 
 
 def test_what_an_earlier_replacement_has_left_does_not_keep_a_cell_from_its_place(tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_a_benchmark_without_any_result_says_only_what_failed(
     there.touch()
     spec = write(tmp_path, "bad", epochs=2, bad={"while_there": str(there), "how": "nan"})
     assert main(bench(spec, tmp_path / "results")) == 1
-    assert capsys.readouterr().err.startswith("FAILED bad on toy, seed 0: Diverged")
+    assert "\nFAILED bad on toy, seed 0: Diverged" in capsys.readouterr().err
 
 
 def test_a_run_that_another_process_takes_over_is_logged_no_further(
@@ -221,11 +223,12 @@ def test_a_run_that_another_process_takes_over_is_logged_no_further(
         raise Lost("taken")
 
     abandoned: list[bool] = []
-    monkeypatch.setattr(cells, "run_cell", lose)
+    monkeypatch.setattr(cell, "train_and_test", lose)
     monkeypatch.setattr(tracker, "abandon", lambda: abandoned.append(True))
-    planned, _ = runner._resolve(plan(write(tmp_path, "m")), tmp_path / "results", False, False, "")
+    planner, request = Planner(), Request(tmp_path / "results")
+    [planned] = planner.plan(load_cells(write(tmp_path, "m")), request, check_devices=False)
     with pytest.raises(Lost):
-        runner._run_one(planned[0], Lease.__new__(Lease))
+        runner._run_cell(planned, planner, request, Lease.__new__(Lease))
     assert abandoned == [True]
 
 
@@ -259,7 +262,7 @@ def test_runners_share_the_cells_and_take_over_those_of_the_dead(
     logs = [(tmp_path / f"log{n}").read_text() for n in (1, 2)]
     cells = [f"{method} on toy, seed {seed}" for method in "ab" for seed in (0, 1)]
     # A cell that is run is followed by the lines of its epochs.
-    ran = [[log.count(f"{cell}: \n") for log in logs] for cell in cells]
+    ran = [[log.count(f"{cell}: running\n") for log in logs] for cell in cells]
     assert sum(map(sum, ran)) <= 4 and all(sum(each) <= 1 for each in ran)
     assert sum(map(sum, ran)) >= 3  # the first may have finished one
     assert all(sum(each) for each in zip(*ran, strict=True))  # both took part
@@ -276,8 +279,8 @@ def test_what_fails_is_told_and_tried_again_when_asked(tmp_path: Path, capsys: p
     assert list(map(str, runner.run(spec, results))) == [f"{how} on toy, seed 0" for how in failing]
     said = capsys.readouterr()
     running = results / store.RUNNING / "small" / "toy"
-    assert "Diverged: the training loss is nan in step 1 of epoch 2, at a learning rate of 0.0" in said.out
-    assert "Diverged: the training loss is inf in step 1 of epoch 2" in said.out
+    assert "Diverged: the training loss is nan in step 1 of epoch 2, at a learning rate of 0.0" in said.err
+    assert "Diverged: the training loss is inf in step 1 of epoch 2" in said.err
     assert [line.partition(":")[0] for line in said.err.splitlines() if "FAILED" in line] == [
         f"FAILED {how} on toy, seed 0" for how in failing
     ]
@@ -289,15 +292,15 @@ def test_what_fails_is_told_and_tried_again_when_asked(tmp_path: Path, capsys: p
     there.unlink()
     assert len(runner.run(spec, results)) == 3  # not tried again
     again = capsys.readouterr()
-    assert again.out.count("failed before: Diverged") == 2 and again.err.count("FAILED") == 3
+    assert again.err.count("failed before: Diverged") == 2 and again.err.count("FAILED") == 3
     assert main(bench(spec, results, "--dry-run")) == 0
     listed = capsys.readouterr().out
     assert listed.count("failed before (") == 3 and listed.count("done before") == 1 and "0 of 4 cells left" in listed
 
     assert main(bench(spec, results, "--retry-failed", "--dry-run")) == 0
-    assert capsys.readouterr().out.count("goes on after epoch 1 of 2, about ") == 3
+    assert capsys.readouterr().out.count("resumes after epoch 1 of 2, about ") == 3
     assert not runner.run(spec, results, retry_failed=True)
-    retried = capsys.readouterr().out
+    retried = capsys.readouterr().err
     assert retried.count("epoch 2/2") == 3 and "epoch 1/2" not in retried and retried.count("done before") == 1
     assert len(list(store.results(results))) == 4
 
@@ -305,7 +308,7 @@ def test_what_fails_is_told_and_tried_again_when_asked(tmp_path: Path, capsys: p
     assert main(bench(spec, results, "--force", "--dry-run")) == 0
     assert capsys.readouterr().out.count("to run, about ") == 4
     assert not runner.run(spec, results, "method=good", force=True)
-    assert "epoch 1/2" in capsys.readouterr().out
+    assert "epoch 1/2" in capsys.readouterr().err
     forced = {result.method: result.finished for _, result in store.results(results)}
     assert [method for method in forced if forced[method] != finished[method]] == ["good"]
     there.touch()

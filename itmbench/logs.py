@@ -1,0 +1,111 @@
+"""Logging: progress on stderr, and a copy in a file."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+PACKAGE = __name__.partition(".")[0]
+LIGHTNING = ("lightning.pytorch", "lightning.fabric")
+NOISE = (
+    # from Lightning's CLI about how it is called here, and about the next version of jsonargparse
+    "LightningCLI's args parameter",
+    r"\s*.*(was|were) deprecated in v4",
+    r"\s*.*parameter was deprecated in v4",
+    ".*LeafSpec.*is deprecated",
+    # from torch-geometric about torch
+    ".*torch.jit.script. is deprecated",
+    # advice that does not suit a corpus of minutes
+    ".*does not have many workers",
+    ".*number of training batches .* is smaller than the logging interval",
+    ".*`tensorboardX` has been removed",
+    # every device evaluates the same gathered tables, so all of them log the same values
+    ".*It is recommended to use `self.log.*sync_dist=True",
+    "Using `DistributedSampler` with the dataloaders",
+    ".*torch.distributed.nn.functional.all_gather is deprecated",
+    # frozen encoders stay in evaluation mode
+    ".*module.* in eval mode at the start of training",
+    # a cell resumes in its own folder, and a test leaves the best checkpoint where it is
+    ".*Checkpoint directory .* exists and is not empty",
+    ".*The dirpath has changed",
+)
+"""Warnings that one library addresses to another, as regular expressions."""
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    """Writes to whatever ``sys.stderr`` is at the time."""
+
+    verbosity = 0
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        own = record.name.partition(".")[0] == PACKAGE
+        return record.levelno >= logging.WARNING or self.verbosity > 0 or (own and self.verbosity == 0)
+
+
+_console = _Console()
+
+
+def configure(verbosity: int = 0) -> None:
+    """Write log messages to stderr as plain text.
+
+    Args:
+        verbosity: 0 shows progress; 1 adds debug messages and those of other libraries; -1 shows only warnings.
+    """
+    _console.verbosity = verbosity
+    root = logging.getLogger()
+    if _console not in root.handlers:
+        root.addHandler(_console)
+        logging.captureWarnings(True)
+    logging.getLogger(PACKAGE).setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
+
+
+def verbosity() -> int:
+    """The argument of the last ``configure``."""
+    return _console.verbosity
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Append progress and warnings to a file as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root, package = logging.getLogger(), logging.getLogger(PACKAGE)
+    level = package.level
+    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        package.setLevel(level)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's banners, unless the user asked for the messages of libraries."""
+    loggers = [logging.getLogger(name) for name in LIGHTNING]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO if _console.verbosity > 0 else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def ignore_noise() -> None:
+    """Hide the warnings in ``NOISE``, so that those addressed to the user are seen."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)

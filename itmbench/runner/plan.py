@@ -1,0 +1,215 @@
+"""Planning: every cell resolved, checked and given its key before anything runs; and the forecast of a dry run."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+
+from itmbench import logs, store
+from itmbench.data.cache import inputs_read
+from itmbench.data.corpus import Corpus
+from itmbench.errors import InputError, InputErrors
+from itmbench.files import write_atomically
+from itmbench.runner import done, lease, running
+from itmbench.runner.checks import require_valid_pair
+from itmbench.runner.key import cell_key
+from itmbench.runner.lightning import CellCLI
+from itmbench.runner.running import Failure
+from itmbench.runner.spec import Cell, Config
+from itmbench.units import duration
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that can run.
+
+    Args:
+        cell: with every default in its config.
+        key: hash of everything that can change its result.
+        devices: number of devices that it trains on.
+        loaders: number of loader processes on each device.
+    """
+
+    cell: Cell
+    key: str
+    devices: int
+    loaders: int
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether it runs on a GPU where there is one."""
+        return bool(self.cell.config["trainer"]["accelerator"] != "cpu")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Args:
+        results: the results folder.
+        force: run finished and failed cells as well.
+        retry_failed: run failed cells as well.
+        since: time of the request, ISO 8601, UTC; outcomes after it count, whichever process had them.
+    """
+
+    results: Path
+    force: bool = False
+    retry_failed: bool = False
+    since: str = ""
+
+    @staticmethod
+    def now(results: Path, force: bool, retry_failed: bool) -> "Request":
+        """A request of this moment."""
+        return Request(results, force, retry_failed, datetime.now(UTC).isoformat(timespec="microseconds"))
+
+    def running(self, cell: Cell) -> Path:
+        """The folder that a cell runs in."""
+        return self.results / store.RUNNING / cell.folder
+
+    def outcome(self, planned: Planned) -> str | Failure | None:
+        """When a cell finished, or how it failed, in whichever process; None if it still has to run."""
+        finished = running.finished_at(self.results / planned.cell.folder, planned.key)
+        if finished is not None and not (self.force and finished < self.since):
+            return finished
+        failed = running.recorded_failure(self.running(planned.cell), planned.key)
+        if failed is not None and not ((self.force or self.retry_failed) and failed.time < self.since):
+            return failed
+        return None
+
+
+class Planner:
+    """Plans cells, and opens planned ones; cells of the same dataset share its corpus."""
+
+    def __init__(self) -> None:
+        self._corpora: dict[str, Corpus] = {}
+        self._inputs: list[Path] | None = []
+
+    def plan(self, cells: Sequence[Cell], request: Request, check_devices: bool) -> list[Planned]:
+        """Resolve all cells and check those that have to run.
+
+        Args:
+            cells: as the benchmark file gives them.
+            request: decides which have to run.
+            check_devices: whether they are to run on this machine.
+
+        Raises:
+            InputErrors: everything that is wrong, one line each.
+        """
+        planned: list[Planned] = []
+        wrong: list[str] = []
+        with logs.quiet():
+            for (dataset, method), group in groupby(cells, lambda cell: (cell.dataset, cell.method)):
+                seeds = list(group)
+                try:
+                    cli = CellCLI(seeds[0].config)
+                    config = cli.resolved()
+                    try:
+                        self._share_corpus(cli, config)
+                    except InputError as error:
+                        wrong.append(f"{dataset}: {error}")
+                        continue
+                    rows = [_planned(cell, cli, config) for cell in seeds]
+                    if any(request.outcome(row) is None for row in rows):
+                        if check_devices:
+                            cli.check_devices()
+                        require_valid_pair(cli.make_model(), cli.data, cli.devices)
+                    planned += rows
+                except InputError as error:
+                    wrong.append(f"{method} on {dataset}: {error}")
+        if wrong:
+            raise InputErrors(list(dict.fromkeys(wrong)))
+        return planned
+
+    def save(self, cells: Sequence[Cell], planned: Sequence[Planned], results: Path) -> Path:
+        """Save a plan, for runners to load and for `itmbench.runner.done`.
+
+        Raises:
+            InputError: the results folder cannot be written.
+        """
+        path = done.plan_path(cells, results)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = None if self._inputs is None else done.source(cells, self._inputs, path)
+            inputs = [str(each) for each in self._inputs or []]
+            content = {"source": source, "inputs": inputs, "cells": [asdict(row) for row in planned]}
+            write_atomically(path, json.dumps(content, default=str))
+        except OSError as error:
+            raise InputError(f"{results}: cannot be written ({error.strerror}); name another with --results") from None
+        return path
+
+    def open(self, planned: Planned) -> CellCLI:
+        """The parsed config of a planned cell, with its data.
+
+        Raises:
+            RuntimeError: code or data have changed since it was planned.
+        """
+        cli = CellCLI(planned.cell.config)
+        config = cli.resolved()
+        self._share_corpus(cli, config)
+        if cell_key(config, cli.data.corpus) != planned.key:
+            raise RuntimeError("code or data have changed since this benchmark began; start it again")
+        return cli
+
+    def _share_corpus(self, cli: CellCLI, config: Config) -> None:
+        name = json.dumps(config["data"], sort_keys=True)
+        if name not in self._corpora:
+            with inputs_read() as inputs:
+                self._corpora[name] = cli.data.corpus
+            # A dataset that does not report its files can change without notice.
+            self._inputs = [*self._inputs, *inputs] if self._inputs is not None and inputs else None
+        cli.data = cli.data.with_corpus(self._corpora[name])
+
+
+def load(path: Path) -> list[Planned]:
+    """The cells of a saved plan."""
+    cells = json.loads(path.read_bytes())["cells"]
+    return [Planned(**{**row, "cell": Cell(**row["cell"])}) for row in cells]
+
+
+def print_forecast(planned: Sequence[Planned], request: Request) -> None:
+    """Print the key and state of every cell, and how long the rest may take."""
+    results = [result for _, result in store.results(request.results)] if request.results.is_dir() else []
+    left: list[float | None] = []
+    for number, row in enumerate(planned, 1):
+        outcome = request.outcome(row)
+        if isinstance(outcome, Failure):
+            state = f"failed before ({outcome.error}); --retry-failed runs it again"
+        elif outcome:
+            state = "done before"
+        else:
+            folder = request.running(row.cell)
+            epochs = row.cell.config["trainer"]["max_epochs"]
+            trained = 0 if request.force else running.epochs_done(folder, row.key)
+            seconds = expected_seconds(row.cell, results)
+            if seconds is not None and trained and epochs:
+                seconds *= max(0.0, 1 - trained / epochs)
+            left.append(seconds)
+            state = f"resumes after epoch {trained} of {epochs}" if trained else "to run"
+            state += f", {_about([seconds])}"
+            if holder := lease.holder(folder):
+                state = f"running ({holder})"
+        print(f"[{number}/{len(planned)}] {row.key}  {row.cell}: {state}")
+    unknown = sum(seconds is None for seconds in left)
+    without = f", and {unknown} that nothing finished compares to" if unknown else ""
+    print(f"{len(left)} of {len(planned)} cells left: {_about(left)}{without}")
+
+
+def expected_seconds(cell: Cell, results: Iterable[store.Result]) -> float | None:
+    """Mean time of finished cells of the same dataset: of the same method if there are any, else of all methods."""
+    same_dataset = [row for row in results if (row.benchmark, row.dataset) == (cell.benchmark, cell.dataset)]
+    same_method = [row for row in same_dataset if row.method == cell.method]
+    return fmean(row.seconds for row in same_method or same_dataset) if same_dataset else None
+
+
+def _about(seconds: Sequence[float | None]) -> str:
+    known = [value for value in seconds if value is not None]
+    return f"about {duration(sum(known))}" if known or not seconds else "time unknown"
+
+
+def _planned(cell: Cell, cli: CellCLI, config: Config) -> Planned:
+    """A cell whose config, with all defaults, differs from ``config`` in the seed only."""
+    config = {**config, "seed_everything": cell.seed}
+    return Planned(replace(cell, config=config), cell_key(config, cli.data.corpus), cli.devices, cli.data.num_workers)

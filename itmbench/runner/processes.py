@@ -1,0 +1,213 @@
+"""Processes that a benchmark starts: runners on this machine, runners as Slurm jobs, the ranks of one cell.
+
+`itmbench.runner.worker` is what they run; this module knows it by name only.
+"""
+
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from itmbench import logs
+from itmbench.errors import InputError
+
+WORKER = "itmbench.runner.worker"
+LAUNCHERS = (
+    *("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID"),
+)
+"""Variables from which Lightning concludes that a launcher starts the processes, or that this is not the first one."""
+LOOK = 1.0
+"""Seconds between two looks at a process that is waited for."""
+PATIENCE = 20.0
+"""Seconds that runners have to end by themselves when they are interrupted."""
+SLURM = """#!/bin/bash
+#SBATCH --ntasks=1 --cpus-per-task={cpus}{gpus}
+#SBATCH --signal=B:TERM@60
+cd {here}
+exec {command}
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class Child:
+    """A worker process that ends with this one, in a session of its own so that Ctrl-C reaches this process only.
+
+    Its output is logged here line by line.
+
+    Args:
+        arguments: of the worker, which must call ``end_with_parent``.
+        variables: added to its environment.
+        prefix: put before every line that it prints.
+    """
+
+    def __init__(self, arguments: Sequence[str], variables: Mapping[str, str] | None = None, prefix: str = "") -> None:
+        self._process = subprocess.Popen(
+            _command(arguments),
+            env={**os.environ, **(variables or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._prefix = prefix
+        self._output = threading.Thread(target=self._log, daemon=True)
+        self._output.start()
+
+    def wait(self, check: Callable[[], None] = lambda: None) -> int:
+        """Wait for its end and return the exit status; ``check`` is called meanwhile."""
+        while True:
+            check()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(LOOK)
+                self._output.join(LOOK)  # its own children may still hold the pipe
+                return status
+
+    def terminate(self) -> None:
+        """Ask it and its children to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self, patience: float = 0.0) -> None:
+        """Kill it and its children, after ``patience`` seconds in which it may end by itself."""
+        if patience:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _log(self) -> None:
+        # The child has applied -q already: whatever it still prints must be shown.
+        level = logging.WARNING if logs.verbosity() < 0 else logging.INFO
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            logger.log(level, "%s%s", self._prefix, line.rstrip("\n"))
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it ends; called in a ``Child`` and in its children."""
+
+    def watch() -> None:
+        os.read(0, 1)  # nothing is ever written there: this returns when the parent's end is closed
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch of the parent", daemon=True).start()
+
+
+def forget_launcher() -> None:
+    """Hide the launcher that started this process, so that Lightning starts the processes of its runs itself."""
+    for name in LAUNCHERS:
+        os.environ.pop(name, None)
+    warnings.filterwarnings("ignore", message=".*`srun` command is available")
+
+
+def run_side_by_side(arguments: Sequence[str], count: int, gpus: int) -> None:
+    """Run several runners on this machine until all have ended.
+
+    A cell whose runner is killed has no outcome afterwards.
+
+    Args:
+        arguments: of a runner.
+        count: number of runners.
+        gpus: GPUs of this machine, one for each runner; with 0 the runners share the processors.
+
+    Raises:
+        InputError: there are fewer GPUs than runners.
+    """
+    if 0 < gpus < count:
+        raise InputError(f"--devices {count}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
+    children: list[Child] = []
+    try:
+        for number, variables in enumerate(device_variables(count, gpus)):
+            children.append(Child([*arguments, "--child"], variables, f"{number} | "))
+        for child in children:
+            child.wait()
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.kill(PATIENCE)
+
+
+def device_variables(count: int, gpus: int) -> list[dict[str, str]]:
+    """Environment of each runner: its GPU, or its share of the processors unless the user set the thread count."""
+    if not gpus:
+        threads = str(max(1, (os.cpu_count() or 1) // count))
+        return [{} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}] * count
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(gpus)]
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:count]]
+
+
+def run_ranks(arguments: Sequence[str], check: Callable[[], None]) -> int:
+    """Run one cell in a worker, from which Lightning starts the processes of further devices.
+
+    Lightning starts them by calling the program again with the same arguments, so the benchmark itself cannot be that
+    program: each of its copies would take another cell.
+
+    Args:
+        arguments: of the worker.
+        check: called meanwhile; whatever it raises ends the processes.
+
+    Returns:
+        The exit status.
+    """
+    child = Child(arguments)
+    try:
+        return child.wait(check)
+    finally:
+        child.kill()  # at once: an interrupted cell must not record a failure
+
+
+def submit(arguments: Sequence[str], name: str, count: int, gpus: int, cpus: int, log_folder: Path) -> str:
+    """Submit an array of Slurm jobs, one runner each; ``SBATCH_...`` variables set everything else that they need.
+
+    Args:
+        arguments: of a runner; the results folder must be on a disk that all machines share.
+        name: of the benchmark.
+        count: number of jobs.
+        gpus: of a job.
+        cpus: of a job.
+        log_folder: for the output of the jobs.
+
+    Returns:
+        The number of the job.
+
+    Raises:
+        InputError: Slurm is not installed here, or refuses the job.
+    """
+    script = SLURM.format(
+        cpus=cpus,
+        gpus=f" --gpus-per-task={gpus}" if gpus else "",
+        here=shlex.quote(os.getcwd()),
+        command=shlex.join(_command(arguments)),
+    )
+    log_folder.mkdir(parents=True, exist_ok=True)
+    output = f"{str(log_folder.resolve()).replace('%', '%%')}/slurm-%A-%a.txt"
+    options = ["--parsable", f"--job-name=itmbench-{name}", f"--array=0-{count - 1}", f"--output={output}"]
+    try:
+        done = subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, check=True)
+    except OSError as error:
+        raise InputError(
+            f"--launcher slurm: cannot call sbatch here ({error.strerror}); use a machine that submits Slurm jobs"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"--launcher slurm: {' '.join(error.stderr.split())}") from error
+    return done.stdout.strip().partition(";")[0]
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", WORKER, *arguments]

@@ -1,0 +1,128 @@
+"""The folder that a cell runs in: what an interrupted or failed run left there.
+
+``key`` names the cell that the folder belongs to, ``last.ckpt`` is the checkpoint to resume from, ``failure.json`` and
+``error.txt`` say how it failed.
+"""
+
+import contextlib
+import json
+import shutil
+import traceback
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from itmbench import store
+from itmbench.errors import InputError
+from itmbench.files import write_atomically
+
+KEY, LAST, LOG, FAILURE, TRACEBACK = "key", "last.ckpt", "log.txt", "failure.json", "error.txt"
+
+
+class Diverged(RuntimeError):
+    """The training loss is not finite."""
+
+
+class FailureRecorded(Exception):
+    """The cell failed in another process, which has recorded the failure."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failure, as ``failure.json`` holds it.
+
+    Args:
+        key: of the cell that failed; a cell with another key runs.
+        error: type and message, one line.
+        advice: what to do, one line; may be empty.
+        time: of the failure; ISO 8601, UTC.
+    """
+
+    key: str
+    error: str
+    advice: str
+    time: str
+
+
+def start(folder: Path, key: str) -> None:
+    """Prepare the folder of a cell: keep what an interrupted run of the same cell left, remove anything else."""
+    finished = False
+    with contextlib.suppress(InputError):
+        finished = finished_at(folder, key) is not None
+    if not finished and not _belongs_to(folder, key):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / KEY).write_text(key)
+    for partial in folder.glob("*.partial"):
+        partial.unlink()
+    for name in (FAILURE, TRACEBACK):
+        (folder / name).unlink(missing_ok=True)
+
+
+def finish(folder: Path, place: Path) -> None:
+    """Move a finished cell to its place among the results."""
+    for name in (LAST, KEY):
+        (folder / name).unlink(missing_ok=True)
+    store.commit(folder, place)
+
+
+def finished_at(folder: Path, key: str) -> str | None:
+    """The time at which exactly this cell finished, or None if the folder does not hold its result.
+
+    Raises:
+        InputError: the folder holds a result that cannot be read.
+    """
+    if not (folder / store.RESULT).exists():
+        return None
+    result = store.Result.load(folder)
+    return result.finished if result.key == key else None
+
+
+def epochs_done(folder: Path, key: str) -> int:
+    """Number of training epochs after which exactly this cell would resume."""
+    last = folder / LAST
+    if not (last.exists() and _belongs_to(folder, key)):
+        return 0
+    return 1 + int(torch.load(last, weights_only=True, mmap=True)["epoch"])
+
+
+def record_failure(folder: Path, key: str, error: BaseException) -> Failure:
+    """Record how a cell failed."""
+    message = str(error).strip().splitlines()
+    failure = Failure(
+        key,
+        f"{type(error).__name__}: {message[-1] if message else ''}",
+        _advice(error),
+        datetime.now(UTC).isoformat(timespec="microseconds"),
+    )
+    write_atomically(folder / TRACEBACK, "".join(traceback.format_exception(error)))
+    write_atomically(folder / FAILURE, json.dumps(asdict(failure), indent=2) + "\n")
+    return failure
+
+
+def recorded_failure(folder: Path, key: str) -> Failure | None:
+    """The recorded failure of exactly this cell, if there is one."""
+    try:
+        failure = Failure(**json.loads((folder / FAILURE).read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        return None
+    return failure if failure.key == key else None
+
+
+def _belongs_to(folder: Path, key: str) -> bool:
+    path = folder / KEY
+    return path.exists() and path.read_text() == key
+
+
+def _advice(error: BaseException) -> str:
+    """One line about failures that the user can do something about; empty for others."""
+    if isinstance(error, Diverged):
+        return "lower model.lr, lengthen model.warmup, or train in trainer.precision bf16-mixed or 32"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return (
+            "out of memory: halve data.batch_size and set trainer.accumulate_grad_batches to 2, "
+            "or use trainer.precision bf16-mixed; in evaluation, halve data.eval_batch_size"
+        )
+    return ""

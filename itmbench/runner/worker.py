@@ -1,0 +1,86 @@
+"""The program of the processes that `itmbench.runner.processes` starts: one of several runners, or a rank of one cell.
+
+``python -m itmbench.runner.worker runner OPTIONS [--child]`` takes cells of a saved plan until none is left that no
+other process runs; ``rank OPTIONS`` trains and tests one cell, together with the processes of its other devices.
+OPTIONS are JSON.
+"""
+
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from itmbench import logs
+from itmbench.runner import lease, plan, run, running, tracker
+from itmbench.runner.callbacks import CheckLease
+from itmbench.runner.cell import train_and_test
+from itmbench.runner.plan import Planned, Planner, Request
+from itmbench.runner.processes import LOOK, end_with_parent, forget_launcher
+from itmbench.runner.spec import Cell
+
+
+def runner(options: dict[str, Any], child: bool) -> int:
+    """Run cells of a saved plan.
+
+    Args:
+        options: ``plan``, its file, and the fields of ``Request``.
+        child: end with the process that started this one.
+    """
+    if child:
+        end_with_parent()
+    forget_launcher()
+    path, request = Path(options.pop("plan")), Request(**{**options, "results": Path(options["results"])})
+    try:
+        with run.sigterm_interrupts():
+            run.run_cells(plan.load(path), Planner(), request, wait=False)
+    except KeyboardInterrupt:
+        return 1
+    return 0
+
+
+def rank(options: dict[str, Any]) -> int:
+    """Train and test one cell on several devices.
+
+    Lightning starts this program again for every further device; the first process writes the result.
+
+    Args:
+        options: ``folder``, in which the cell runs, and the fields of ``Planned``.
+    """
+    end_with_parent()
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not first:
+        warnings.simplefilter("ignore")
+    folder = Path(options.pop("folder"))
+    planned = Planned(**{**options, "cell": Cell(**options["cell"])})
+    try:
+        with logs.quiet():
+            callbacks = [CheckLease(lease.shared(folder))] if first else []
+            train_and_test(planned.cell, Planner().open(planned), folder, planned.key, callbacks)
+    except lease.Lost:
+        return 1
+    except Exception as error:
+        tracker.abandon()
+        # When one device fails, the others fail as a consequence. Leave the first failure time to be recorded, or a
+        # signal time to arrive that ends this process as well.
+        time.sleep(3 * LOOK)
+        if running.recorded_failure(folder, planned.key) is None:
+            running.record_failure(folder, planned.key, error)
+        return 1
+    return 0
+
+
+def main(kind: str, options: str, *flags: str) -> int:
+    """Run one of the two programs."""
+    values = json.loads(options)
+    logs.configure(values.pop("verbosity"))
+    return runner(values, child=bool(flags)) if kind == "runner" else rank(values)
+
+
+if __name__ == "__main__":
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the processes of a failed run may wait for each other on the way out
