@@ -11,10 +11,12 @@ from statistics import fmean
 from itmbench import logs, store
 from itmbench.data.cache import inputs_read
 from itmbench.data.corpus import Corpus
+from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError, InputErrors
+from itmbench.evaluation.protocol import LabelProtocol
 from itmbench.files import write_atomically
+from itmbench.methods.base import Matcher
 from itmbench.runner import done, lease, running
-from itmbench.runner.checks import require_valid_pair
 from itmbench.runner.key import cell_key
 from itmbench.runner.lightning import CellCLI
 from itmbench.runner.running import Failure
@@ -161,6 +163,23 @@ class Planner:
             # A dataset that does not report its files can change without notice.
             self._inputs = [*self._inputs, *inputs] if self._inputs is not None and inputs else None
         cli.data = cli.data.with_corpus(self._corpora[name])
+
+
+def require_valid_pair(model: Matcher, data: CorpusDataModule, devices: int = 1) -> None:
+    """Check that a method can be trained and evaluated on a dataset.
+
+    Args:
+        model: untrained.
+        data: to train on.
+        devices: number of devices that share a batch.
+
+    Raises:
+        InputError: what the method, an encoder, the dataset or the protocol cannot work with.
+    """
+    model.adapt(data.corpus)
+    data.training_texts(devices)
+    if isinstance(model.protocol, LabelProtocol) and data.corpus.labels is None:
+        raise InputError(f"{data.corpus.name}: has no labels, which the protocol {model.protocol.name} needs")
 
 
 def load(path: Path) -> list[Planned]:

@@ -116,6 +116,7 @@ def run_cells(planned: Sequence[Planned], planner: Planner, request: Request, wa
                 if held is not None and request.outcome(row) is None:
                     logger.info("%s: running", title)
                     _run_cell(row, planner, request, held)
+                    _free_memory()
                 elif wait and isinstance(outcome := request.outcome(row), Failure):
                     logger.info("%s: failed before: %s", title, outcome.error)
                 elif wait:
@@ -170,7 +171,6 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
         failure = running.recorded_failure(folder, planned.key) if isinstance(error, running.FailureRecorded) else None
         failure = failure or running.record_failure(folder, planned.key, error)
         logger.error("    failed: %s", failure.error)
-    _free_memory()
 
 
 def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:

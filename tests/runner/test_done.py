@@ -1,4 +1,4 @@
-"""A method and a dataset of one's own in a table; and a benchmark that is done, answered without importing a model."""
+"""A method and a dataset of one's own in a table; and a benchmark that is done, answered without importing a method."""
 
 import os
 import subprocess
@@ -56,7 +56,7 @@ config:
 """
 COMMAND = ["bench", "own.yaml", "--results", "results"]
 IMPORTED = (
-    "import sys; from itmbench.cli.main import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    "import sys; from itmbench.cli.main import main; code = main(sys.argv[1:]); print(code, 'lightning' in sys.modules)"
 )
 
 
@@ -96,7 +96,7 @@ def test_a_file_and_a_folder_of_ones_own_are_in_the_table_and_not_run_again(fold
     table = [line.split() for line in first.stdout.splitlines()]
     assert {"theirs", "mine"} <= {words[0] for words in table if words}
     again = run_alone(folder, *COMMAND)
-    assert again.stdout.endswith("0 False\n"), again.stderr  # nothing was imported
+    assert again.stdout.endswith("0 False\n"), again.stderr  # no method was imported
     assert again.stderr.count("done before") == 2
     rows = [[line for line in run.stdout.splitlines() if line.startswith(("theirs", "mine"))] for run in (first, again)]
     assert rows[0] == rows[1] != []

@@ -154,7 +154,9 @@ def test_stopped_it_ends_cleanly_and_goes_on(
     os.kill(process.pid, which)
     assert ended(process) == 1
     printed = (tmp_path / "log").read_text()
-    assert "interrupted; the same command goes on from the last epoch" in printed and "Traceback" not in printed
+    assert (
+        "interrupted; the same command resumes from the last finished epoch" in printed and "Traceback" not in printed
+    )
     assert [path.name for path in running.iterdir()] == ["seed0"]  # no lease is left
     moved = tmp_path / "moved" if which == signal.SIGTERM else tmp_path / "results"
     os.rename(tmp_path / "results", moved)
@@ -242,7 +244,7 @@ def test_a_scheduler_that_ends_all_processes_at_once_interrupts_and_fails_nothin
     os.killpg(process.pid, signal.SIGTERM)
     assert ended(process) == 1
     printed = (tmp_path / "log").read_text()
-    assert "interrupted; the same command goes on" in printed and "failed" not in printed and "FAILED" not in printed
+    assert "interrupted; the same command resumes" in printed and "failed" not in printed and "FAILED" not in printed
     assert not (running / "seed0" / "failure.json").exists()
 
 
