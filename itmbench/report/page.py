@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.resources import files
@@ -17,11 +17,10 @@ from matplotlib.figure import Figure
 
 from itmbench.errors import InputError
 from itmbench.files import write_atomically
-from itmbench.report.columns import find
 from itmbench.report.plots import Looks, cost_plot, looks, seeds_plot
 from itmbench.report.tables import Table, legend
 from itmbench.report.words import in_words
-from itmbench.store import CONFIG, RESULT, Result
+from itmbench.store import Result
 
 COSTS = {"seconds": "wall time", "scored_pairs_per_second": "pairs scored per second"}
 INK = "#010203"
@@ -60,6 +59,7 @@ def page(tables: Sequence[Table], folder: Path) -> str:
     """The page as text, with links relative to the folder that it will be written to."""
     results = {name: Result.load(Path(name)) for table in tables for name in table.rows["folder"]}
     jinja = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    jinja.filters |= {"time": _time, "link": lambda path: Path(os.path.relpath(path, folder)).as_posix()}
     template = jinja.from_string(files("itmbench.report").joinpath("page.html").read_text(encoding="utf-8"))
     same_looks = looks(tables)
     return template.render(
@@ -67,14 +67,14 @@ def page(tables: Sequence[Table], folder: Path) -> str:
         methods=len(same_looks),
         datasets=len({result.dataset for result in results.values()}),
         runs=len(results),
-        finished=_time(max(result.finished for result in results.values())),
+        finished=max(result.finished for result in results.values()),
         legend=legend(tables, "Bold"),
-        sections=[_section(table, same_looks, results, folder) for table in tables],
+        sections=[_section(table, same_looks, results) for table in tables],
         environment=_distinct([{"commit": _commit(r), **r.versions, **r.hardware} for r in results.values()]),
     )
 
 
-def _section(table: Table, looks: Looks, results: Mapping[str, Result], folder: Path) -> dict[str, Any]:
+def _section(table: Table, looks: Looks, results: Mapping[str, Result]) -> dict[str, Any]:
     data = results[table.rows["folder"].iloc[0]].data
     plots = [(f"{table.objective}: a point for each seed, a line at their mean", _svg(seeds_plot, table, looks))]
     for cost, what in COSTS.items():
@@ -88,26 +88,9 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result], folder: 
         "data": data,
         "differs": any(count["published"] not in (None, count["found"]) for count in data["counts"]),
         "plots": plots,
-        "runs": [_run(row, results[row["folder"]], table.objective, folder) for row in table.rows.to_dict("records")],
+        "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
+        "show": table.columns[table.objective].show,
     }
-
-
-def _run(row: dict[Hashable, Any], result: Result, objective: str, folder: Path) -> dict[str, Any]:
-    _, column = next(iter(find([objective]).values()))
-    return {
-        "method": row["label"],
-        "seed": result.seed,
-        "objective": column.show(result.metrics[objective]),
-        "validation": column.show(result.validation),
-        "epochs": result.epochs,
-        "finished": _time(result.finished),
-        "config": _link(Path(row["folder"], CONFIG), folder),
-        "json": _link(Path(row["folder"], RESULT), folder),
-    }
-
-
-def _link(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _time(iso: str) -> str:

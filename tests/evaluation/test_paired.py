@@ -150,6 +150,17 @@ def test_leaders_are_those_not_significantly_worse_than_the_best() -> None:
     assert results.leaders("i2t/R@1", ["low"]) == ["low"]
 
 
+def test_leaders_are_corrected_for_the_number_of_methods() -> None:
+    """Each other method loses 20 queries and wins 8: p is .036 alone, and three times that of three."""
+    best = np.arange(400) < 200
+    others = {place: best.copy() for place in (0, 1, 2)}
+    for place, hits in others.items():
+        hits[20 * place : 20 * place + 20], hits[200 + 8 * place : 208 + 8 * place] = False, True
+    results = PairedResults({"best": [table(best)]} | {str(i): [table(of)] for i, of in others.items()}, ["i2t/R@1"])
+    assert results.leaders("i2t/R@1", ["best", "0"]) == ["best"]
+    assert sorted(results.leaders("i2t/R@1", ["best", "0", "1", "2"])) == ["0", "1", "2", "best"]
+
+
 def test_a_verdict_needs_the_test_and_the_interval() -> None:
     assert Difference(1, 0.1, 2, 0.04).verdict == "better"
     assert Difference(-1, -2, -0.1, 0.04).verdict == "worse"
