@@ -12,7 +12,8 @@ from itmbench.data.corpus import Corpus, ImageFiles, Stage, Strings
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
 from itmbench.evaluation.protocol import Evaluation
-from itmbench.methods.base import KeepEvaluation, Matcher
+from itmbench.methods.base import Matcher
+from itmbench.methods.evaluated import KeepEvaluation
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220), "yellow": (230, 220, 30)}
 GROUNDS = {"black": (10, 10, 10), "white": (245, 245, 245), "pink": (250, 150, 190), "cyan": (60, 220, 220)}

@@ -1,80 +1,34 @@
 """Matcher: what every method is."""
 
-import contextlib
 import math
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from dataclasses import replace
+from typing import Any, cast
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
-from itmbench.checkpoint import read_checkpoint
-from itmbench.data.corpus import Corpus, ImageFiles, Rows
+from itmbench.data.corpus import Corpus, Rows
 from itmbench.data.datamodule import CorpusDataModule, Sources
 from itmbench.data.perturb import RULES
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
-from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
 from itmbench.encoders.stored import encode_corpus, encode_once, is_encoded_once, processor_of
 from itmbench.errors import InputError
 from itmbench.evaluation.probe import probe_shares
 from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
 from itmbench.methods.distributed import gather_embeddings, gather_rows
+from itmbench.methods.evaluated import EvaluationCallback, Tables
 from itmbench.methods.losses import positives
-from itmbench.options import IRRELEVANT, Recorded, build, differences
+from itmbench.methods.trained import Trained
 
 Batch = dict[str, Any]
-HYPER_PARAMETERS = "hyper_parameters"
-"""Where Lightning looks in a checkpoint for the arguments of ``load_from_checkpoint``."""
 
 
-class EvaluationCallback(L.Callback):
-    """A callback that is also handed the embeddings of every evaluated stage, and the evaluation."""
-
-    def on_encoded(self, model: "Matcher", stage: str, images: Embeddings, texts: Embeddings) -> None:
-        """Called before evaluation with the embeddings of the stage, in corpus order; on every device."""
-
-    def on_evaluated(self, model: "Matcher", stage: str, evaluation: Evaluation) -> None:
-        """Called after evaluation; on every device."""
-
-
-class KeepEvaluation(EvaluationCallback):
-    """Keeps the last evaluation.
-
-    Attributes:
-        evaluation: None until a stage has been evaluated.
-    """
-
-    def __init__(self) -> None:
-        self.evaluation: Evaluation | None = None
-
-    def on_evaluated(self, model: "Matcher", stage: str, evaluation: Evaluation) -> None:
-        self.evaluation = evaluation
-
-
-class Ranking(NamedTuple):
-    """A gallery ranked for every query.
-
-    Args:
-        order: rows of the gallery, best first, int64 `[Q, N]`.
-        scores: float32 `[Q, N]`, in the same order.
-    """
-
-    order: Tensor
-    scores: Tensor
-
-
-class Matcher(Recorded, L.LightningModule):
+class Matcher(Trained):
     """Base of all methods: two encoders, a score and a training loss.
 
     A method overrides ``encode_image``, ``encode_text`` and ``training_loss``, and ``score`` where it is not the
@@ -89,9 +43,6 @@ class Matcher(Recorded, L.LightningModule):
         warmup: fraction of the steps in which the rate rises from 0; it then falls to 0 along a cosine.
         protocol: how to evaluate; by default the protocol of the data (labels or captions).
     """
-
-    switchable: ClassVar[frozenset[str]] = IRRELEVANT
-    """Options that a trained model may be used with in another setting than it was trained with."""
 
     def __init__(
         self,
@@ -138,9 +89,6 @@ class Matcher(Recorded, L.LightningModule):
         self.image.fit(corpus.images, corpus.train)
         self.text.fit(corpus.texts, corpus.texts_of(corpus.train))
 
-    def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
-        """Make the layers that ``adapt`` would make, with the sizes of a checkpoint's ``state_dict``."""
-
     # --- what methods share -----------------------------------------------------------------------------------------
 
     def encode_pairs(self, batch: Batch) -> tuple[Embeddings, Embeddings, Tensor]:
@@ -185,68 +133,6 @@ class Matcher(Recorded, L.LightningModule):
             )
         return torch.from_numpy(corpus.labels_trained_with[corpus.train]).float()
 
-    # --- a trained method on items of one's own ---------------------------------------------------------------------
-
-    def encode_images(self, images: Sequence[Any], batch_size: int = 64) -> ImageEmbeddings:
-        """Embeddings of photographs, or of ready-made features where the image encoder reads these.
-
-        Args:
-            images: paths, PIL images, or feature arrays `[D]` or `[T, D]`.
-            batch_size: items encoded at once.
-
-        Raises:
-            InputError: there are none, or a file is missing or is not an image.
-        """
-        items = [_image_item(item) for item in images]
-        return ImageEmbeddings(**vars(self._encode_items(self.image, self.encode_image, items, batch_size)))
-
-    def encode_texts(self, texts: Sequence[Any], batch_size: int = 64) -> TextEmbeddings:
-        """Embeddings of strings, or of ready-made features where the text encoder reads these.
-
-        Args:
-            texts: strings, or feature arrays `[D]` or `[T, D]`.
-            batch_size: items encoded at once.
-
-        Raises:
-            InputError: there are none.
-        """
-        items = [_feature_item(item) for item in texts]
-        return TextEmbeddings(**vars(self._encode_items(self.text, self.encode_text, items, batch_size)))
-
-    @torch.no_grad()
-    def rank(self, queries: Embeddings, gallery: Embeddings) -> Ranking:
-        """The gallery ranked for every query by the method's own score.
-
-        Args:
-            queries: of ``encode_images`` or ``encode_texts``.
-            gallery: of the other of the two.
-
-        Raises:
-            InputError: not one of images and one of texts.
-        """
-        kinds = [isinstance(items, ImageEmbeddings) for items in (queries, gallery)]
-        if kinds[0] == kinds[1] or not all(isinstance(x, ImageEmbeddings | TextEmbeddings) for x in (queries, gallery)):
-            raise InputError("rank: give the result of encode_images and that of encode_texts, in either order")
-        asked, searched = queries.to(self.device), gallery.to(self.device)
-        scores = self.score(asked, searched) if kinds[0] else self.score(searched, asked).T
-        ranked = scores.float().cpu().sort(dim=1, descending=True, stable=True)
-        return Ranking(ranked.indices, ranked.values)
-
-    @torch.no_grad()
-    def _encode_items(
-        self, encoder: Encoder, encode: Callable[[Inputs], Embeddings], items: Sequence[Any], batch_size: int
-    ) -> Embeddings:
-        if not items:
-            raise InputError(f"{type(self).__name__}: nothing to encode; give at least one item")
-        training, processor = self.training, encoder.processor()
-        self.eval()
-        try:
-            starts = range(0, len(items), batch_size)
-            batches = (processor(items[start : start + batch_size], False) for start in starts)
-            return Embeddings.cat([encode(move_data_to_device(batch, self.device)).to("cpu") for batch in batches])
-        finally:
-            self.train(training)
-
     # --- Lightning --------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -264,54 +150,6 @@ class Matcher(Recorded, L.LightningModule):
             probes = encode_once(self.text, data.probes.strings, np.arange(len(data.probes)), device)
         processors = processor_of(self.image, loaded.images), processor_of(self.text, loaded.texts)
         data.attach(Sources(loaded, *processors, probes))
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **options: Any) -> Self:  # type: ignore[override]
-        """The method that a checkpoint describes, with its weights; code in the file is never run.
-
-        Args:
-            checkpoint_path: of ``itmbench fit`` or of a cell.
-            map_location: where the tensors go.
-            **options: none: a checkpoint has its own.
-
-        Raises:
-            InputError: it is not a checkpoint, does not say how it was built, is of another class than this one or its
-                subclasses, or options are given.
-        """
-        if wrong := sorted(set(options) - {"strict", "weights_only"}):
-            raise InputError(f"{cls.__name__}: {wrong[0]} is given; a checkpoint is loaded with its own options only")
-        content = read_checkpoint(checkpoint_path, map_location)
-        if not content.get(HYPER_PARAMETERS):
-            raise InputError(
-                f"{checkpoint_path}: does not say how its method was built; use one that this version has written"
-            )
-        model = build(content[HYPER_PARAMETERS])
-        if not isinstance(model, cls):
-            raise InputError(
-                f"{checkpoint_path}: holds a {type(model).__name__}, no {cls.__name__}; load it as what it is"
-            )
-        model.on_load_checkpoint(content)
-        model.load_state_dict(content["state_dict"])
-        return model
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add class and options as plain values, from which `itmbench.load` and ``load_from_checkpoint`` rebuild it."""
-        with contextlib.suppress(InputError):  # an argument of a foreign class: such a checkpoint needs its config
-            checkpoint[HYPER_PARAMETERS] = self.options
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that were trained with other options, and make room for them.
-
-        Raises:
-            InputError: the options differ; names them.
-        """
-        trained = checkpoint.get(HYPER_PARAMETERS)
-        if trained and (wrong := differences(trained, self.options, self.switchable)):
-            raise InputError(
-                f"{type(self).__name__}: the checkpoint was trained with {'; '.join(wrong[:5])}; "
-                "use it with its own options"
-            )
-        self.adapt_to_state(checkpoint["state_dict"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.training_loss(batch)
@@ -335,21 +173,6 @@ class Matcher(Recorded, L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._evaluate("test")
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights.
-
-        Raises:
-            InputError: the shapes differ: other options, or data with other labels or features.
-        """
-        try:
-            return super().load_state_dict(state_dict, strict=strict, assign=assign)
-        except RuntimeError as error:
-            wrong = [line.strip() for line in str(error).splitlines()[1:]]
-            raise InputError(
-                f"{type(self).__name__}: the checkpoint does not fit ({textwrap.shorten('; '.join(wrong), 300)}); give "
-                "the options that it was trained with, and data with as many labels and features"
-            ) from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay, stepped every batch."""
@@ -406,7 +229,7 @@ class Matcher(Recorded, L.LightningModule):
         self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
         self.log(f"{stage}/objective", metrics[self.evaluated_by.objective], prog_bar=True)
 
-    def tables(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> "Tables":
+    def tables(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> Tables:
         """What ``predict_step`` returned for the images, texts and probes of a stage, in corpus order."""
         images = self.data.stage(stage).images
         return Tables(
@@ -415,7 +238,7 @@ class Matcher(Recorded, L.LightningModule):
             self._probes(encoded["probe"]) if encoded["probe"] else None,
         )
 
-    def evaluate(self, tables: "Tables", stage: str) -> Evaluation:
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
         """Evaluate a stage by the protocol; perturbed captions add their shares."""
         corpus, scorer = self.data.corpus, None if type(self).score is Matcher.score else self.score
         evaluation = self.evaluated_by.evaluate(corpus, stage, tables.images, tables.texts, scorer)
@@ -463,35 +286,3 @@ class Matcher(Recorded, L.LightningModule):
             filled = torch.arange(most, device=index.device).clamp(max=len(index) - 1)
             index, embeddings = index[filled], embeddings[filled]
         return gather_rows(self, index), gather_embeddings(self, embeddings)
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Embeddings of an evaluated stage.
-
-    Args:
-        images: of the stage's images, in corpus order.
-        texts: of their texts, image by image.
-        probes: rule `[P]`, corpus row of the true caption `[P]` and embeddings of the perturbed captions; None where
-            there are none.
-    """
-
-    images: Embeddings
-    texts: Embeddings
-    probes: tuple[Rows, Rows, Embeddings] | None = None
-
-    def map(self, change: Callable[[Embeddings], Embeddings]) -> "Tables":
-        """The same tables with every table of embeddings changed."""
-        probes = None if self.probes is None else (*self.probes[:2], change(self.probes[2]))
-        return Tables(change(self.images), change(self.texts), probes)
-
-
-def _image_item(item: Any) -> Any:
-    if isinstance(item, str | PurePath):
-        return ImageFiles(Path(), [str(item)], np.zeros(1, np.int64))[0]
-    return item.convert("RGB") if isinstance(item, Image.Image) else _feature_item(item)
-
-
-def _feature_item(item: Any) -> Any:
-    """A feature array as a corpus gives it, with no mask; other items as they are."""
-    return (np.asarray(item, np.float32), None) if isinstance(item, np.ndarray | Tensor) else item

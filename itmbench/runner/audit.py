@@ -28,7 +28,8 @@ from itmbench.evaluation.leaks import (
     without_rounding,
 )
 from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
-from itmbench.methods.base import KeepEvaluation, Matcher
+from itmbench.methods.base import Matcher
+from itmbench.methods.evaluated import KeepEvaluation
 
 FEW = 8
 """Items of each modality that are encoded alone and in other batches."""

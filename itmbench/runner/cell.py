@@ -10,7 +10,7 @@ import lightning as L
 import pandas as pd
 
 from itmbench import store
-from itmbench.methods.base import KeepEvaluation
+from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import audit, cost, tracker
 from itmbench.runner.callbacks import EpochLines, StopWhenDiverged
 from itmbench.runner.key import cell_key

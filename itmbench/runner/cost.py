@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from itmbench.encoders import Embeddings
 from itmbench.encoders.stored import StoredItems
-from itmbench.methods.base import EvaluationCallback, Matcher
+from itmbench.methods.base import Matcher
+from itmbench.methods.evaluated import EvaluationCallback
+from itmbench.methods.trained import Trained
 
 SCORED = {"cpu": (128, 256)}
 SCORED_ELSEWHERE = (1024, 4096)
@@ -82,7 +84,7 @@ class Meter(EvaluationCallback):
             self._count(modality, items)
             self.seconds[modality] += items * _stored(trainer, dataloader_idx, "seconds")
 
-    def on_encoded(self, model: Matcher, stage: str, images: Embeddings, texts: Embeddings) -> None:
+    def on_encoded(self, model: Trained, stage: str, images: Embeddings, texts: Embeddings) -> None:
         """Time the scores of some pairs before all of them are evaluated."""
         if stage != "test":
             return

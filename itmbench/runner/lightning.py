@@ -21,7 +21,8 @@ from itmbench.checkpoint import read_checkpoint
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
 from itmbench.evaluation.protocol import Evaluation
-from itmbench.methods.base import KeepEvaluation, Matcher
+from itmbench.methods.base import Matcher
+from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, SeedEpochs, WholeFiles
 from itmbench.runner.predictions import EmbeddingWriter

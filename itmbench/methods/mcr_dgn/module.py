@@ -17,8 +17,9 @@ from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.evaluation.protocol import Evaluation
-from itmbench.methods.base import Batch, Matcher, Tables
+from itmbench.methods.base import Batch, Matcher
 from itmbench.methods.distributed import gather_rows
+from itmbench.methods.evaluated import Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
 from itmbench.methods.mcr_dgn.context import Blocks, Context, Nodes, Rule, own_images

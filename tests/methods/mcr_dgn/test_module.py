@@ -14,7 +14,8 @@ from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.base import Matcher, Tables
+from itmbench.methods.base import Matcher
+from itmbench.methods.evaluated import Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out

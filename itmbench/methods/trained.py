@@ -1,0 +1,190 @@
+"""A trained method by itself: rebuilt from a checkpoint, and used on photographs and texts of one's own."""
+
+import contextlib
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, NamedTuple, Self
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from PIL import Image
+from torch import Tensor
+
+from itmbench.checkpoint import read_checkpoint
+from itmbench.data.corpus import ImageFiles
+from itmbench.encoders import Embeddings, Encoder
+from itmbench.encoders.base import Inputs
+from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
+from itmbench.errors import InputError
+from itmbench.options import IRRELEVANT, Recorded, build, differences
+
+HYPER_PARAMETERS = "hyper_parameters"
+"""Where Lightning looks in a checkpoint for the arguments of ``load_from_checkpoint``."""
+
+
+class Ranking(NamedTuple):
+    """A gallery ranked for every query.
+
+    Args:
+        order: rows of the gallery, best first, int64 `[Q, N]`.
+        scores: float32 `[Q, N]`, in the same order.
+    """
+
+    order: Tensor
+    scores: Tensor
+
+
+class Trained(Recorded, L.LightningModule):
+    """What a `Matcher` offers once it is trained, without data and without a trainer.
+
+    Checkpoints hold its options as plain values and are refused where these differ.
+    """
+
+    image: Encoder
+    text: Encoder
+    encode_image: Callable[[Inputs], Embeddings]
+    encode_text: Callable[[Inputs], Embeddings]
+    score: Callable[[Embeddings, Embeddings], Tensor]
+
+    switchable: ClassVar[frozenset[str]] = IRRELEVANT
+    """Options that a trained model may be used with in another setting than it was trained with."""
+
+    def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
+        """Make the layers that ``adapt`` would make, with the sizes of a checkpoint's ``state_dict``."""
+
+    def encode_images(self, images: Sequence[Any], batch_size: int = 64) -> ImageEmbeddings:
+        """Embeddings of photographs, or of ready-made features where the image encoder reads these.
+
+        Args:
+            images: paths, PIL images, or feature arrays `[D]` or `[T, D]`.
+            batch_size: items encoded at once.
+
+        Raises:
+            InputError: there are none, or a file is missing or is not an image.
+        """
+        items = [_image_item(item) for item in images]
+        return ImageEmbeddings(**vars(self._encode_items(self.image, self.encode_image, items, batch_size)))
+
+    def encode_texts(self, texts: Sequence[Any], batch_size: int = 64) -> TextEmbeddings:
+        """Embeddings of strings, or of ready-made features where the text encoder reads these.
+
+        Args:
+            texts: strings, or feature arrays `[D]` or `[T, D]`.
+            batch_size: items encoded at once.
+
+        Raises:
+            InputError: there are none.
+        """
+        items = [_feature_item(item) for item in texts]
+        return TextEmbeddings(**vars(self._encode_items(self.text, self.encode_text, items, batch_size)))
+
+    @torch.no_grad()
+    def rank(self, queries: Embeddings, gallery: Embeddings) -> Ranking:
+        """The gallery ranked for every query by the method's own score.
+
+        Args:
+            queries: of ``encode_images`` or ``encode_texts``.
+            gallery: of the other of the two.
+
+        Raises:
+            InputError: not one of images and one of texts.
+        """
+        kinds = [isinstance(items, ImageEmbeddings) for items in (queries, gallery)]
+        if kinds[0] == kinds[1] or not all(isinstance(x, ImageEmbeddings | TextEmbeddings) for x in (queries, gallery)):
+            raise InputError("rank: give the result of encode_images and that of encode_texts, in either order")
+        asked, searched = queries.to(self.device), gallery.to(self.device)
+        scores = self.score(asked, searched) if kinds[0] else self.score(searched, asked).T
+        ranked = scores.float().cpu().sort(dim=1, descending=True, stable=True)
+        return Ranking(ranked.indices, ranked.values)
+
+    @torch.no_grad()
+    def _encode_items(
+        self, encoder: Encoder, encode: Callable[[Inputs], Embeddings], items: Sequence[Any], batch_size: int
+    ) -> Embeddings:
+        if not items:
+            raise InputError(f"{type(self).__name__}: nothing to encode; give at least one item")
+        training, processor = self.training, encoder.processor()
+        self.eval()
+        try:
+            starts = range(0, len(items), batch_size)
+            batches = (processor(items[start : start + batch_size], False) for start in starts)
+            return Embeddings.cat([encode(move_data_to_device(batch, self.device)).to("cpu") for batch in batches])
+        finally:
+            self.train(training)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **options: Any) -> Self:  # type: ignore[override]
+        """The method that a checkpoint describes, with its weights; code in the file is never run.
+
+        Args:
+            checkpoint_path: of ``itmbench fit`` or of a cell.
+            map_location: where the tensors go.
+            **options: none: a checkpoint has its own.
+
+        Raises:
+            InputError: it is not a checkpoint, does not say how it was built, is of another class than this one or its
+                subclasses, or options are given.
+        """
+        if wrong := sorted(set(options) - {"strict", "weights_only"}):
+            raise InputError(f"{cls.__name__}: {wrong[0]} is given; a checkpoint is loaded with its own options only")
+        content = read_checkpoint(checkpoint_path, map_location)
+        if not content.get(HYPER_PARAMETERS):
+            raise InputError(
+                f"{checkpoint_path}: does not say how its method was built; use one that this version has written"
+            )
+        model = build(content[HYPER_PARAMETERS])
+        if not isinstance(model, cls):
+            raise InputError(
+                f"{checkpoint_path}: holds a {type(model).__name__}, no {cls.__name__}; load it as what it is"
+            )
+        model.on_load_checkpoint(content)
+        model.load_state_dict(content["state_dict"])
+        return model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add class and options as plain values, from which `itmbench.load` and ``load_from_checkpoint`` rebuild it."""
+        with contextlib.suppress(InputError):  # an argument of a foreign class: such a checkpoint needs its config
+            checkpoint[HYPER_PARAMETERS] = self.options
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that were trained with other options, and make room for them.
+
+        Raises:
+            InputError: the options differ; names them.
+        """
+        trained = checkpoint.get(HYPER_PARAMETERS)
+        if trained and (wrong := differences(trained, self.options, self.switchable)):
+            raise InputError(
+                f"{type(self).__name__}: the checkpoint was trained with {'; '.join(wrong[:5])}; "
+                "use it with its own options"
+            )
+        self.adapt_to_state(checkpoint["state_dict"])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights.
+
+        Raises:
+            InputError: the shapes differ: other options, or data with other labels or features.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            wrong = [line.strip() for line in str(error).splitlines()[1:]]
+            raise InputError(
+                f"{type(self).__name__}: the checkpoint does not fit ({textwrap.shorten('; '.join(wrong), 300)}); give "
+                "the options that it was trained with, and data with as many labels and features"
+            ) from error
+
+
+def _image_item(item: Any) -> Any:
+    if isinstance(item, str | PurePath):
+        return ImageFiles(Path(), [str(item)], np.zeros(1, np.int64))[0]
+    return item.convert("RGB") if isinstance(item, Image.Image) else _feature_item(item)
+
+
+def _feature_item(item: Any) -> Any:
+    """A feature array as a corpus gives it, with no mask; other items as they are."""
+    return (np.asarray(item, np.float32), None) if isinstance(item, np.ndarray | Tensor) else item
