@@ -69,25 +69,6 @@ def test_types_of_results() -> None:
     assert functional.average_precision(scores.half(), relevance).dtype == torch.float64
 
 
-def test_a_query_without_a_relevant_item_has_ap_0_and_the_rank_after_the_last() -> None:
-    scores, relevance = torch.rand(2, 7), torch.zeros(2, 7, dtype=torch.bool)
-    for ties in TIES:
-        assert functional.best_ranks(scores, relevance, ties).tolist() == [8, 8]
-    for normaliser in NORMALISERS:
-        found = functional.average_precision(scores, relevance, 3, normaliser)
-        assert found.tolist() == [0.0, 0.0]
-    assert functional.ndcg(scores, relevance, 3).tolist() == [0.0, 0.0]
-
-
-def test_equal_scores_earn_nothing_unless_asked() -> None:
-    scores, relevance = torch.full((1, 1000), 0.3), torch.zeros(1, 1000, dtype=torch.bool)
-    relevance[0, 500] = True
-    assert functional.best_ranks(scores, relevance).tolist() == [1000]
-    assert functional.best_ranks(scores, relevance, "optimistic").tolist() == [1]
-    assert functional.average_precision(scores, relevance).item() == pytest.approx(0.001)
-    assert functional.average_precision(scores, relevance, ties="optimistic").item() == 1.0
-
-
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("metric", RELEVANCE_METRICS)
 def test_not_finite_names_the_query(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., Tensor], bad: float) -> None:

@@ -1,4 +1,4 @@
-"""CCA as a method: exact over all training pairs whatever the batches and devices, kept in checkpoints."""
+"""CCA: the closed form against QR and NumPy, and the method around it, whatever batches and devices."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from numpy.typing import NDArray
 from own_features import write_features, write_splits
 from toy import ToyData, toy_encoders
 
 from itmbench.data.datasets import FeatureFolder
 from itmbench.encoders import FeatureEncoder
 from itmbench.errors import InputError
-from itmbench.methods.cca import CCA
+from itmbench.methods.cca import CCA, Moments, canonical_correlations
 
 
 def trainer(folder: Path, **options: Any) -> L.Trainer:
@@ -174,3 +175,64 @@ def test_features_of_a_feature_encoder_are_taken_as_they_are(tmp_path: Path) -> 
     wide = fitted(root, image=FeatureEncoder(width=3, hidden=[4]), text=FeatureEncoder(width=2))
     assert not list(wide.image.parameters())
     torch.testing.assert_close(wide.project_image.abs(), fitted(root).project_image.abs())
+
+
+# --- the closed form, against the QR decomposition (Björck and Golub 1973) ------------------------------------------
+
+Array = NDArray[np.float64]
+
+
+def pairs(items: int = 60, dx: int = 6, dy: int = 4) -> tuple[Array, Array]:
+    """Correlated views with means far from 0."""
+    generator = np.random.default_rng(1)
+    shared = generator.normal(size=(items, 3))
+    x = shared @ generator.normal(size=(3, dx)) + generator.normal(size=(items, dx)) + 20
+    return x, shared @ generator.normal(size=(3, dy)) + generator.normal(size=(items, dy)) - 7
+
+
+def moments(x: Array, y: Array) -> Moments:
+    a, b = torch.from_numpy(x), torch.from_numpy(y)
+    return Moments(torch.tensor([len(a)]), a.sum(0), b.sum(0), a.T @ a, b.T @ b, a.T @ b)
+
+
+def solve(x: Array, y: Array, regularisation: float = 0.0) -> tuple[Array, Array, Array]:
+    a, b, correlations = (each.numpy() for each in canonical_correlations(moments(x, y), regularisation))
+    return a, b, correlations
+
+
+def by_qr(x: Array, y: Array) -> Array:
+    """Canonical correlations: cosines of the principal angles between the column spaces."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    return np.linalg.svd(np.linalg.qr(x)[0].T @ np.linalg.qr(y)[0], compute_uv=False)
+
+
+def test_correlations_are_those_of_the_qr_decomposition_and_of_the_projections() -> None:
+    x, y = pairs()
+    a, b, found = solve(x, y)
+    np.testing.assert_allclose(found, by_qr(x, y), atol=1e-10)
+    assert found[0] > 0.8 > 0.4 > found[-1]
+    together = np.corrcoef(x @ a, y @ b, rowvar=False)
+    np.testing.assert_allclose(together[:4, 4:], np.diag(found), atol=1e-9)
+    np.testing.assert_allclose(together[:4, :4], np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(np.var(x @ a, axis=0), 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("regularisation", [0.0, 0.1])
+def test_columns_that_repeat_or_never_vary_give_finite_numbers(regularisation: float) -> None:
+    x, y = pairs()
+    spoilt = np.concatenate([x, x, np.full((60, 2), 5.0)], axis=1)
+    a, b, found = solve(spoilt, y, regularisation)
+    assert np.isfinite(a).all() and np.isfinite(b).all()
+    if not regularisation:
+        np.testing.assert_allclose(found, by_qr(x, y), atol=1e-7)
+
+
+def test_more_numbers_than_pairs() -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(5, 9)), generator.normal(size=(5, 8))
+    np.testing.assert_allclose(solve(x, y)[2], np.ones(4), atol=1e-6)  # four dimensions hold five points, exactly
+    assert solve(x, y, 1.0)[2].max() < 0.99
+
+
+def test_a_side_that_never_varies_correlates_with_nothing() -> None:
+    assert solve(np.full((60, 2), 5.0), pairs()[1], 0.1)[2].shape == (0,)

@@ -15,7 +15,6 @@ from itmbench.cli.main import main
 from itmbench.encoders import (
     PretrainedCLIPImageEncoder,
     PretrainedCLIPTextEncoder,
-    ScratchCLIPImageEncoder,
     ScratchCLIPTextEncoder,
 )
 from itmbench.errors import InputError
@@ -31,13 +30,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("clip")
     save_toy_clip(made)
     return made
-
-
-def scratch(**options: Any) -> CLIP:
-    torch.manual_seed(0)
-    image = ScratchCLIPImageEncoder(dim=32, width=32, depth=1, heads=2, image_size=32, train_crop=1.0)
-    text = ScratchCLIPTextEncoder(dim=32, width=32, depth=1, heads=2, vocab_size=100)
-    return CLIP(image=image, text=text, lr=3e-3, **options)
 
 
 def arguments(command: str, folder: Path, name: Path | str) -> list[str]:
@@ -99,20 +91,6 @@ def test_the_loss_is_that_of_transformers_at_the_temperature_of_the_weights(fold
         assert other.training_loss(batch).item() != pytest.approx(expected.item(), rel=0.01)
 
 
-@pytest.mark.parametrize("labels", [False, True])
-def test_from_scratch_it_learns(labels: bool, tmp_path: Path) -> None:
-    data, model = ToyData(str(tmp_path), labels=labels), scratch()
-    fit = trainer(tmp_path, max_epochs=5 if labels else 8, limit_val_batches=0)
-    before = fit.test(model, data, verbose=False)[0]["test/objective"]
-    fit.fit(model, data)
-    metrics = fit.test(model, data, verbose=False)[0]
-    assert model.pretraining == "scratch"
-    if labels:
-        assert metrics["test/mAP"] > before + 0.2
-    else:  # 16 pictures, each with its own kind: chance is 1/16
-        assert min(metrics["test/i2t/R@1"], metrics["test/t2i/R@1"]) > 0.6
-
-
 def test_fine_tuning_starts_from_the_weights_and_moves_both_towers_but_not_a_frozen_one(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -128,20 +106,6 @@ def test_fine_tuning_starts_from_the_weights_and_moves_both_towers_but_not_a_fro
         after = model.state_dict()
         assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == moving
         assert model.pretraining == "image-text"
-
-
-def test_items_do_not_see_each_other(folder: Path, tmp_path: Path) -> None:
-    model: Any = CLIP(name=str(folder)).eval()
-    corpus = ToyData(str(tmp_path)).corpus
-    assert corpus.images is not None
-    pictures, texts = [corpus.images[row] for row in range(4)], [corpus.texts[row] for row in range(4)]
-    for encode, processor, items in (
-        (model.encode_image, model.image.processor(), pictures),
-        (model.encode_text, model.text.processor(), texts),
-    ):
-        whole = encode(processor(items, False))
-        assert whole.tokens is None
-        torch.testing.assert_close(encode(processor(items[2:3], False)).pooled[0], whole.pooled[2], atol=1e-5, rtol=0)
 
 
 def test_the_default_is_small_and_from_scratch() -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 from toy import ToyData, toy_encoders
 
-from itmbench.cli.main import main
 from itmbench.errors import InputError
 from itmbench.methods.dcmh import DCMH
 from itmbench.methods.dscmr import DSCMR
@@ -144,28 +143,6 @@ def test_loss_is_that_of_a_slow_loop(name: str, unlabelled: bool, data: ToyData)
     assert model.training_loss(batch).item() == pytest.approx(SLOW[name](model, batch), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("dscmr", {"alpha": 0.5}),
-        ("dscmr", {"beta": 0.5}),
-        ("dscmr", {"dim": 12}),
-        ("dcmh", {"dim": 12}),
-        ("gnn4cmr", {"layers": 1}),
-        ("gnn4cmr", {"temperature": 0.1}),
-        ("gnn4cmr", {"intra_weight": 0.5}),
-        ("gnn4cmr", {"label_weight": 0.8}),
-        ("gnn4cmr", {"dim": 12}),
-    ],
-)
-def test_every_switch_changes_the_loss(name: str, options: dict[str, Any], data: ToyData) -> None:
-    losses = []
-    for some in ({}, options):
-        model, batch = attached(name, data, **some)
-        losses.append(model.training_loss(batch).item())
-    assert abs(losses[0] - losses[1]) > 1e-3 * losses[0]
-
-
 def test_dscmr_has_a_layer_of_its_own_and_one_in_common_for_each_modality(data: ToyData) -> None:
     model, batch = attached("dscmr", data)
     for made, encoded, own in (
@@ -173,15 +150,6 @@ def test_dscmr_has_a_layer_of_its_own_and_one_in_common_for_each_modality(data: 
         (model.encode_text(batch["text"]), model.text(batch["text"]), model.project_text[0]),
     ):
         torch.testing.assert_close(made.pooled, model.common(own(encoded.pooled).clamp(min=0)))
-
-
-@every_method
-def test_learns_labels(name: str, tmp_path: Path) -> None:
-    data, model = ToyData(str(tmp_path), labels=True), method(name, dim=32, lr=5e-3)
-    fit = trainer(tmp_path, max_epochs=8, limit_val_batches=0)
-    fit.fit(model, data)
-    # Random scores have .46.
-    assert fit.test(model, data, verbose=False)[0]["test/mAP"] > 0.7
 
 
 @every_method
@@ -201,45 +169,6 @@ def test_half_precision_and_no_label_at_all_give_numbers(name: str, data: ToyDat
         loss.backward()
         assert loss.isfinite()
         assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
-
-
-@every_method
-def test_all_weights_are_trained(name: str, data: ToyData) -> None:
-    model, batch = attached(name, data)
-    model.training_loss(batch).backward()
-    heads = {n: p for n, p in model.named_parameters() if not n.startswith(("image.", "text.")) and p.requires_grad}
-    assert len(heads) >= 4
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in heads.values())
-
-
-@every_method
-def test_without_labels_it_is_undefined(name: str, tmp_path: Path) -> None:
-    model = method(name)
-    with pytest.raises(
-        InputError, match=f"^toy: has no labels, and {type(model).__name__} needs labels; use a dataset"
-    ):
-        trainer(tmp_path, max_steps=1).fit(model, ToyData(str(tmp_path), copies=2))
-
-
-@every_method
-def test_a_checkpoint_is_tested_from_the_command_line(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quiet = ["accelerator=cpu", "logger=false", "enable_progress_bar=false", "enable_model_summary=false"]
-    common = [
-        *(f"--model={METHODS[name].__name__}", "--model.dim=8", "--model.text.class_path=ScratchTextEncoder"),
-        *("--model.text.width=16", "--model.text.depth=1", "--model.text.heads=2", "--model.image=TimmImageEncoder"),
-        *(
-            "--model.image.image_size=32",
-            "--model.image.model_args={patch_size: 16, embed_dim: 32, depth: 1, num_heads: 2}",
-        ),
-        *("--data=toy.ToyData", f"--data.root={tmp_path / 'toy'}", "--data.labels=true", "--data.copies=2"),
-        *(f"--trainer.{option}" for option in [*quiet, f"default_root_dir={tmp_path}"]),
-    ]
-    assert main(["fit", *common, "--trainer.max_epochs=1", f"--best.dirpath={tmp_path}"]) == 0
-    capsys.readouterr()
-    assert main(["test", *common, f"--ckpt_path={tmp_path / 'best.ckpt'}"]) == 0
-    assert "i2t/mAP" in capsys.readouterr().out
 
 
 def test_label_error_is_the_mean_distance() -> None:

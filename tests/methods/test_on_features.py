@@ -18,7 +18,6 @@ from itmbench.encoders import FeatureEncoder
 from itmbench.errors import InputError
 from itmbench.methods.base import Matcher
 from itmbench.methods.clip import CLIP
-from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.runner import registry
 from itmbench.runner.lightning import TRAINER_DEFAULTS
 from itmbench.runner.spec import load_yaml
@@ -47,15 +46,21 @@ def run(folder: Path, model: Matcher, data: FeatureFolder) -> float:
     return float(fit.test(model, data, verbose=False)[0]["test/objective"])
 
 
-@pytest.mark.parametrize("tokens", [False, True], ids=["vectors", "tokens"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("name", METHODS)
-def test_trains_and_is_tested(tmp_path: Path, name: str, tokens: bool) -> None:
-    """Vectors with labels, and tokens with pairs alone where that is enough."""
+def test_trains_in_any_precision_with_the_defaults_of_the_command_line(
+    tmp_path: Path, name: str, precision: Any
+) -> None:
+    """On vectors with labels, and on tokens with pairs alone if the method needs no labels."""
     torch.manual_seed(0)
-    model = registry.find("methods", name).load()(image=FeatureEncoder(width=16, hidden=[8]), text=FeatureEncoder())
-    root = write_features(tmp_path, tokens, labels=not tokens or name in NEED_LABELS)
-    assert run(tmp_path, model, FeatureFolder(str(root), batch_size=12)) > 0
-    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+    for tokens in (False, True):
+        model = registry.find("methods", name).load()(image=FeatureEncoder(width=16, hidden=[8]), text=FeatureEncoder())
+        root = write_features(tmp_path / str(tokens), tokens, labels=not tokens or name in NEED_LABELS)
+        options = TRAINER_DEFAULTS | ONE_STEP | {"max_steps": 2, "precision": precision, "limit_val_batches": 1.0}
+        fit, data = L.Trainer(default_root_dir=tmp_path, **options), FeatureFolder(str(root), batch_size=12)
+        fit.fit(model, data)
+        assert float(fit.test(model, data, verbose=False)[0]["test/objective"]) > 0
+        assert all(bool(weight.isfinite().all()) for weight in model.parameters())
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "cca"])  # which has to be solved first
@@ -71,30 +76,6 @@ def test_what_the_mask_hides_is_never_looked_at(name: str) -> None:
             assert torch.equal(one.pooled, other.pooled)
             if one.tokens is not None:
                 assert torch.equal(one.tokens[one.mask], other.tokens[other.mask])
-
-
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-@pytest.mark.parametrize("name", METHODS)
-def test_trains_in_half_precision_with_the_defaults_of_the_command_line(
-    tmp_path: Path, name: str, precision: Any
-) -> None:
-    torch.manual_seed(0)
-    model = registry.find("methods", name).load()(image=FeatureEncoder(width=16, hidden=[8]), text=FeatureEncoder())
-    data = FeatureFolder(str(write_features(tmp_path, tokens=name not in METHODS_OF_ONE_VECTOR)), batch_size=12)
-    options = ONE_STEP | {"max_steps": 2, "precision": precision, "limit_val_batches": 1.0}
-    fit = L.Trainer(default_root_dir=tmp_path, **(TRAINER_DEFAULTS | options))
-    fit.fit(model, data)
-    assert float(fit.test(model, data, verbose=False)[0]["test/objective"]) > 0
-    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
-
-
-@pytest.mark.parametrize("labels", [False, True])
-@pytest.mark.parametrize("tokens", [False, True])
-def test_any_shape_goes_with_labels_or_without(tmp_path: Path, tokens: bool, labels: bool) -> None:
-    data = FeatureFolder(str(write_features(tmp_path, tokens, labels)), batch_size=12)
-    assert run(tmp_path, DualEncoder(image=FeatureEncoder(), text=FeatureEncoder()), data) > 0
-    assert data.trainer is not None
-    assert {"test/mAP", "test/rSum"} & set(data.trainer.callback_metrics) == {f"test/{'mAP' if labels else 'rSum'}"}
 
 
 @pytest.mark.parametrize("name", sorted(NEED_LABELS))

@@ -10,7 +10,6 @@ from toy import toy_encoders
 from toy_tokens import real, toy_items
 
 from itmbench.encoders import Embeddings
-from itmbench.methods import token_matcher
 from itmbench.methods.scan import SCAN
 
 IMAGES, TEXTS = toy_items([5, 1, 4, 5], seed=1), toy_items([6, 1, 3, 6, 2], seed=2)
@@ -83,15 +82,6 @@ def test_lambdas_are_those_of_the_paper_unless_given() -> None:
             assert (score - method(direction=direction, sharpness=2.0).score(IMAGES, TEXTS)).abs().max() > 0.01
         other = method(aggregation="lse", lse_sharpness=20.0).score(IMAGES, TEXTS)
         torch.testing.assert_close(other, slow_score(IMAGES, TEXTS, "t2i", "lse", lambda_2=20), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_the_size_of_blocks_does_not_matter(direction: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = method(direction=direction)
-    with torch.no_grad():
-        whole = model.score(IMAGES, TEXTS)
-        monkeypatch.setitem(token_matcher._EVALUATED, "cpu", 40)
-        torch.testing.assert_close(model.score(IMAGES, TEXTS), whole, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -112,13 +112,6 @@ def test_larger_similarity_vectors_are_held_in_smaller_blocks(monkeypatch: pytes
     assert largest[0] > largest[1]
 
 
-def test_training_in_blocks_gives_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = method(module="sgr")
-    whole = torch.autograd.grad(model.score(IMAGES, TEXTS).sum(), model.compare_words.weight)
-    monkeypatch.setattr(token_matcher, "_TRAINED", 1000)
-    torch.testing.assert_close(torch.autograd.grad(model.score(IMAGES, TEXTS).sum(), model.compare_words.weight), whole)
-
-
 def test_no_step_of_reasoning_is_refused() -> None:
     with pytest.raises(InputError, match="give at least 1"):
         method(module="sgr", steps=0)

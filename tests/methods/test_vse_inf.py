@@ -37,16 +37,6 @@ def test_pooling_is_that_of_a_slow_loop_over_items_alone() -> None:
         assert not pooled[5].any()
 
 
-def test_weights_depend_on_the_number_of_tokens_and_are_not_uniform() -> None:
-    pool = operator()
-    with torch.no_grad():
-        weights = pool.weights(torch.tensor([2, 6]))
-    torch.testing.assert_close(weights.sum(1), torch.ones(2))
-    assert not weights[0, 2:].any()
-    assert (weights[1] - 1 / 6).abs().max() > 0.01
-    assert (weights[1, :2] / weights[1, :2].sum() - weights[0, :2]).abs().max() > 1e-4
-
-
 def test_the_order_of_tokens_and_their_place_in_the_mask_do_not_matter() -> None:
     pool, items = operator(), toy_items([4], seed=4)
     assert items.tokens is not None and items.mask is not None

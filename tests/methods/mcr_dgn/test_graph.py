@@ -205,14 +205,6 @@ def test_edges_left_out_share_their_attention_among_the_others() -> None:
     assert not torch.allclose(done[1].states, propagate(made, image, text, item)[1].states, atol=1e-4)
 
 
-def test_an_edge_counts_by_its_overlap_and_its_kind() -> None:
-    made, targets, sources = layer(), unit(3, DIM), unit(5, DIM)
-    weights = made.weights(targets, sources, EDGES)
-    for part, value in (("jaccard", torch.zeros(5)), ("kind", torch.zeros(5, dtype=torch.int64))):
-        other = Edges(**{**vars(EDGES), part: value})
-        assert not torch.allclose(made.weights(targets, sources, other), weights, atol=1e-3)
-
-
 def test_context_of_one_modality() -> None:
     nodes = unit(5, DIM)
     context = Context(Nodes(nodes, torch.arange(5), 5), 2)

@@ -44,9 +44,9 @@ def slow(layer: IntraModalRelations, tokens: Tensor, mask: Tensor) -> Tensor:
 @pytest.mark.parametrize("mode", MODES)
 @torch.no_grad()
 def test_equals_the_loop(mode: Any) -> None:
-    layer, tokens = module(mode), torch.randn(2, 40, 8)  # longer than the distances that are told apart
-    mask = torch.tensor([[True] * 40, [True] * 3 + [False] * 37])
-    for item in range(2):
+    layer, tokens = module(mode), torch.randn(3, 40, 8)  # longer than the largest distance with a bias of its own
+    mask = torch.arange(40) < torch.tensor([[40], [3], [1]])
+    for item in range(3):
         length = int(mask[item].sum())
         torch.testing.assert_close(
             layer(tokens, mask)[item, :length], slow(layer, tokens[item], mask[item])[:length], rtol=0, atol=1e-5
@@ -96,24 +96,6 @@ def test_extremes_have_finite_gradients(mode: Any) -> None:
     layer(tokens.requires_grad_(), mask).square().sum().backward()
     assert tokens.grad is not None and tokens.grad.isfinite().all()
     assert all(weight.grad.isfinite().all() for weight in layer.parameters() if weight.grad is not None)
-
-
-@torch.no_grad()
-def test_padding_is_never_looked_at() -> None:
-    layer, tokens = module("topk", k=3), torch.randn(1, 5, 8)
-    mask = torch.tensor([[True] * 3 + [False] * 2])
-    changed = tokens.clone()
-    changed[:, 3:] += 5
-    torch.testing.assert_close(layer(tokens, mask)[:, :3], layer(changed, mask)[:, :3])
-    torch.testing.assert_close(layer(tokens, mask)[:, :3], layer(tokens[:, :3], mask[:, :3]))
-
-
-@pytest.mark.parametrize("mode", MODES)
-@torch.no_grad()
-def test_a_token_that_is_alone_stays_what_it_is(mode: Any) -> None:
-    layer, tokens = module(mode), torch.randn(1, 3, 8)
-    mask = torch.tensor([[True, False, False]])
-    assert torch.equal(layer(tokens, mask)[:, 0], tokens[:, 0])
 
 
 @torch.no_grad()
