@@ -109,9 +109,12 @@ def _formatted(rows: "pd.DataFrame") -> "pd.DataFrame":
     """The rows as text."""
     import pandas as pd
 
+    from itmbench.report.columns import find
+
+    headings = {metric: heading for heading, (metric, _) in find(rows["metric"].unique()).items()}
     return pd.DataFrame(
         {
-            "metric": rows["metric"],
+            "metric": rows["metric"].map(headings),
             "method": rows["method"],
             "other": rows["other"],
             "difference": rows["difference"].map("{:+.1f}".format),

@@ -37,6 +37,7 @@ def test_says_which_method_is_better_and_by_how_much(results: Path, capsys: pyte
     overall = [row for row in rows(out) if row[0] in ("rSum", "mAP")]
     assert [row[1:3] for row in overall] == [["dual_infonce", "dual_triplet"]] * 2
     assert all(row[3].startswith("+") and row[6] == "better" for row in overall)
+    assert [row[0] for row in rows(out)] == ["rSum", "near-twin acc.", "i2t mAP", "t2i mAP", "mAP"]
     assert out.count("Seeds: 0, 1.\n") == 2
     assert "for the 5 tests shown" in out
     assert main(["compare", "dual_triplet", "dual_infonce", "--results", str(results)]) == 0
