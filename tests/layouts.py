@@ -8,6 +8,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from itmbench.data.corpus import Corpus, Stage, Strings
+
+
+def tiny_corpus(texts_of_image: Sequence[int], **changes: Any) -> Corpus:
+    """A corpus without images, given the number of each image's texts; every image trains and tests."""
+    owners = np.repeat(np.arange(len(texts_of_image)), texts_of_image)
+    rows = np.arange(len(texts_of_image))
+    fields: dict[str, Any] = {
+        "name": "c",
+        "image_ids": [f"i{row}" for row in rows],
+        "images": None,
+        "text_ids": [f"t{row}" for row in range(len(owners))],
+        "texts": Strings([f"text {row}" for row in range(len(owners))]),
+        "text_to_image": owners,
+        "train": rows,
+        "stages": {"test": Stage(rows, rows)},
+    }
+    return Corpus(**(fields | changes))
+
 
 def write_lines(path: Path, lines: Sequence[object], ending: str = "\n") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)

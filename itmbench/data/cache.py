@@ -51,7 +51,7 @@ def cached(name: str, options: Mapping[str, Any], inputs: Sequence[Path], read: 
     corpus = _load(entry.with_suffix(".npz"), key)
     if corpus is None:
         corpus = read()
-        write_whole(entry.with_suffix(".npz"), lambda file: _save(corpus, key, file))
+        _write(entry.with_suffix(".npz"), lambda file: _save(corpus, key, file))
     for items in (corpus.images, corpus.texts):
         if isinstance(items, Features) and isinstance(items.array, NpyRows):
             items.array.know(digests)  # so that the fingerprint need not read them again
@@ -104,7 +104,7 @@ def input_digests(paths: Sequence[Path], index_path: Path) -> dict[str, str]:
             index[str(path)] = entry
         digests[str(path)] = entry["digest"]
     if index != known:
-        write_whole(index_path, json.dumps(index))
+        _write(index_path, json.dumps(index))
     return digests
 
 
@@ -151,7 +151,7 @@ def _is_current(entry: Any, path: Path, stamp: Any) -> bool:
         return False
 
 
-def write_whole(path: Path, content: str | Callable[[BinaryIO], object]) -> None:
+def _write(path: Path, content: str | Callable[[BinaryIO], object]) -> None:
     """Write a file atomically; warn if that fails, because a run does not need its cache."""
     try:
         write_atomically(path, content)

@@ -1,33 +1,20 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import tiny_corpus
 
-from itmbench.data.corpus import Corpus, Stage, Strings
+from itmbench.data.corpus import Corpus
 from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.errors import InputError
 
 
-def make_corpus(texts_of_image: list[int], train: list[int] | None = None) -> Corpus:
-    owners = np.repeat(np.arange(len(texts_of_image)), texts_of_image)
-    rest = np.empty(0, np.int64)
-    return Corpus(
-        name="c",
-        image_ids=[f"i{row}" for row in range(len(texts_of_image))],
-        images=None,
-        text_ids=[f"t{row}" for row in range(len(owners))],
-        texts=Strings([f"text {row}" for row in range(len(owners))]),
-        text_to_image=owners,
-        train=np.arange(len(texts_of_image)) if train is None else np.array(train),
-        stages={"test": Stage(rest, rest)},
-    )
-
-
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=30), st.floats(0, 1))
 def test_exactly_that_share_of_texts_gets_a_wrong_image(counts: list[int], share: float) -> None:
-    corpus = make_corpus(counts, train=list(range(0, len(counts), 2)))
+    corpus = tiny_corpus(counts, train=np.arange(0, len(counts), 2))
     texts = corpus.texts_of(corpus.train)
     if 2 * max(counts[::2]) > round(share * len(texts)):
         return  # it may be impossible
@@ -40,18 +27,18 @@ def test_exactly_that_share_of_texts_gets_a_wrong_image(counts: list[int], share
 
 
 def test_more_noise_includes_less_noise_and_spreads_over_images() -> None:
-    corpus = make_corpus([5] * 100)
+    corpus = tiny_corpus([5] * 100)
     some, same, more = (shuffled_pairs(corpus, share) for share in (0.2, 0.2, 0.4))
     assert (some == same).all() and len(some) == 100 and len(more) == 200
     assert set(some[:, 0]) < set(more[:, 0])
     assert len(set(some[:, 0] // 5)) > 50
     partners = [len(set(more[more[:, 0] // 5 == image, 1])) for image in range(100)]
     assert np.mean(partners) > 1.7  # texts of one image do not move together
-    assert sorted(map(tuple, shuffled_pairs(make_corpus([2, 2]), 1.0).tolist())) == [(0, 1), (1, 1), (2, 0), (3, 0)]
+    assert sorted(map(tuple, shuffled_pairs(tiny_corpus([2, 2]), 1.0).tolist())) == [(0, 1), (1, 1), (2, 0), (3, 0)]
 
 
 def test_wrong_pairs_change_the_fingerprint_and_training_only() -> None:
-    corpus = make_corpus([5] * 10)
+    corpus = tiny_corpus([5] * 10)
     noisy = dataclasses.replace(corpus, wrong_pairs=shuffled_pairs(corpus, 0.4))
     assert noisy.fingerprint != corpus.fingerprint
     assert (corpus.image_trained_with == corpus.text_to_image).all()
@@ -61,13 +48,13 @@ def test_wrong_pairs_change_the_fingerprint_and_training_only() -> None:
     assert (noisy.image_trained_with[noisy.wrong_pairs[:, 0]] == noisy.wrong_pairs[:, 1]).all()
 
 
-def labelled(labels: list[list[int]], train: list[int] | None = None) -> Corpus:
-    return dataclasses.replace(make_corpus([1] * len(labels), train), labels=np.array(labels, np.uint8))
+def labelled(labels: list[list[int]], **changes: Any) -> Corpus:
+    return tiny_corpus([1] * len(labels), labels=np.array(labels, np.uint8), **changes)
 
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=2, max_size=40), st.floats(0, 1))
 def test_exactly_that_share_of_images_gets_wrong_labels(labels: list[list[int]], share: float) -> None:
-    corpus = labelled(labels, train=list(range(0, len(labels), 2)))
+    corpus = labelled(labels, train=np.arange(0, len(labels), 2))
     assert corpus.labels is not None
     if 2 * max(labels[::2].count(row) for row in labels) > round(share * len(labels[::2])):
         return  # it may be impossible
@@ -91,9 +78,9 @@ def test_more_label_noise_includes_less_and_does_not_follow_caption_noise() -> N
 
 def test_impossible_noise_is_refused() -> None:
     with pytest.raises(InputError, match=r"^c: 1 of 10 training texts cannot be shuffled .* other than 0\.1$"):
-        shuffled_pairs(make_corpus([5, 5]), 0.1)
+        shuffled_pairs(tiny_corpus([5, 5]), 0.1)
     with pytest.raises(InputError, match=r"^c: no labels to corrupt; leave corrupted_labels at 0$"):
-        shuffled_labels(make_corpus([1, 1]), 0.5)
+        shuffled_labels(tiny_corpus([1, 1]), 0.5)
     with pytest.raises(
         InputError, match=r"^c: 4 of 8 training images cannot .* corrupted_labels to .* other than 0\.5$"
     ):
@@ -108,4 +95,4 @@ def test_wrong_labels_change_the_fingerprint_and_training_only() -> None:
     assert len({corpus.fingerprint, noisy.fingerprint, dataclasses.replace(corpus, wrong_pairs=wrong).fingerprint}) == 3
     assert (noisy.labels == corpus.labels).all() and corpus.labels_trained_with is corpus.labels
     assert noisy.labels_trained_with.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]]
-    assert make_corpus([1]).labels_trained_with is None
+    assert tiny_corpus([1]).labels_trained_with is None

@@ -1,6 +1,5 @@
 """Perturbed captions: what each rule makes of a sentence, where it does not apply, and which captions are probed."""
 
-import dataclasses
 import random
 import re
 from collections import Counter
@@ -11,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import tiny_corpus
 from mini_reading import read, true_of
 
-from itmbench.data.corpus import Corpus, Features, Stage, Strings
+from itmbench.data.corpus import Features, Strings
 from itmbench.data.datasets import KarpathyCaptions
 from itmbench.data.mini.flickr30k import plan_flickr30k
 from itmbench.data.perturb import RULES, caption_probes, shuffle_words, swap_attributes, swap_nouns
@@ -130,34 +130,24 @@ def test_swapped_captions_of_the_mini_corpus_are_english_and_false() -> None:
         assert np.mean(verdicts) < 0.01  # "a red shape and a small blue thing" may hold the other way round
 
 
-def make_corpus(**changes: object) -> Corpus:
-    texts = [
-        "dogs run", "a red cat and a blue dog", "a man hugs a dog",
-        "a cat sees a dog", "two men and three dogs",
-        "up",
-    ]  # fmt: skip
-    stage = Stage(np.arange(3), np.arange(3))
-    corpus = Corpus(
-        name="c",
-        image_ids=list("abc"),
-        images=None,
-        text_ids=[f"t{row}" for row in range(6)],
-        texts=Strings(texts),
-        text_to_image=np.array([0, 0, 0, 2, 2, 1]),
-        train=np.empty(0, np.int64),
-        stages={"test": stage},
-    )
-    return dataclasses.replace(corpus, **changes)  # type: ignore[arg-type]
+CAPTIONS = [
+    "dogs run",
+    "a red cat and a blue dog",
+    "a man hugs a dog",
+    "up",
+    "a cat sees a dog",
+    "two men and three dogs",
+]
 
 
 def test_the_first_caption_that_a_rule_applies_to_is_probed() -> None:
-    corpus = make_corpus()
+    corpus = tiny_corpus([3, 1, 2], texts=Strings(CAPTIONS))
     probes = caption_probes(corpus, np.array([0, 1, 2]))
     names = list(RULES)
     found = [(names[rule], text) for rule, text in zip(probes.rules, probes.texts, strict=True)]
     assert found == [
         ("word_order", 0), ("nouns", 1), ("attributes", 1),
-        ("word_order", 3), ("nouns", 3), ("attributes", 4),
+        ("word_order", 4), ("nouns", 4), ("attributes", 5),
     ]  # fmt: skip
     assert len(probes) == len(probes.strings) == 6
     assert probes.strings[0] == "run dogs" and probes.strings[5] == "three men and two dogs"
@@ -166,18 +156,20 @@ def test_the_first_caption_that_a_rule_applies_to_is_probed() -> None:
 
 def test_a_perturbed_caption_depends_on_seed_and_id_alone() -> None:
     long = "a b c d e f g h i j k l m n o p"
-    corpus = make_corpus(texts=Strings([long] * 6))
+    corpus = tiny_corpus([3, 1, 2], texts=Strings([long] * 6))
     first = caption_probes(corpus, np.array([0, 2])).strings
     assert list(caption_probes(corpus, np.array([0, 2])).strings.strings) == list(first.strings)
     assert first[0] != first[1]  # one text, two ids
-    moved = make_corpus(texts=Strings([long] * 6), text_to_image=np.array([2, 1, 1, 0, 0, 0]))
+    moved = tiny_corpus([3, 1, 2], texts=Strings([long] * 6), text_to_image=np.array([2, 2, 2, 1, 0, 0]))
     assert set(caption_probes(moved, np.array([0, 2])).strings.strings) == set(first.strings)
     assert caption_probes(corpus, np.array([0]), seed=1).strings[0] != first[0]
 
 
 def test_tags_and_features_have_no_probes() -> None:
-    assert not len(caption_probes(make_corpus(labels=np.ones((3, 1), np.uint8)), np.arange(3)))
-    assert not len(caption_probes(make_corpus(texts=Features(np.zeros((6, 2)))), np.arange(3)))
+    assert not len(
+        caption_probes(tiny_corpus([3, 1, 2], texts=Strings(CAPTIONS), labels=np.ones((3, 1), np.uint8)), np.arange(3))
+    )
+    assert not len(caption_probes(tiny_corpus([3, 1, 2], texts=Features(np.zeros((6, 2)))), np.arange(3)))
 
 
 def test_real_captions_keep_their_words(shared_data: Path) -> None:

@@ -41,7 +41,8 @@ def test_vectors_captions_and_splits_are_read_as_they_are(tmp_path: Path) -> Non
     assert corpus.stages["val"].queries.tolist() == corpus.stages["val"].gallery.tolist() == [8, 9]
     assert corpus.stages["test"].gallery.tolist() == TEST
     assert (count(corpus, "texts"), count(corpus, "images in no split")) == (120, ITEMS - 20 - 5)
-    assert read(root, name="other").name == "other"
+    other = FeatureFolder(root, name="other")
+    assert (other.read().name, other.batch_size, other.num_workers) == ("other", 32, 0)
 
 
 def test_tokens_and_masks(tmp_path: Path) -> None:
@@ -66,38 +67,21 @@ def test_without_val_a_tenth_of_train_is_held_out_whatever_its_order(tmp_path: P
     assert sorted([*val.queries, *first.train]) == list(range(TRAIN))
     assert val.queries.tolist() not in ([0, 1, 2, 3], [36, 37, 38, 39])
     assert again.stages["val"].queries.tolist() == val.queries.tolist()
-    # With labels, what is searched are the training images that remain.
-    assert val.gallery.tolist() == first.train.tolist()
+    assert val.gallery.tolist() == first.train.tolist()  # with labels
     write_splits(root, train=[2, 1], query=TEST, gallery=TEST)
     assert len(read(root).train) == 1
 
 
-@pytest.mark.parametrize(
-    "stored",
-    [
-        np.arange(ITEMS) % 4 * 3 + 1,
-        (np.arange(ITEMS) % 4 * 3 + 1.0)[:, None],
-        np.eye(4)[np.arange(ITEMS) % 4],
-        np.eye(4, dtype=bool)[np.arange(ITEMS) % 4],
-    ],
-)
-def test_classes_and_multi_hot_labels(tmp_path: Path, stored: Any) -> None:
-    root = write_features(tmp_path)
-    np.save(root / "labels.npy", stored)
-    corpus = read(root)
-    assert corpus.labels is not None and corpus.labels.dtype == np.uint8
-    np.testing.assert_array_equal(corpus.labels, np.eye(4)[np.arange(ITEMS) % 4])
-    classes = stored.ndim == 1 or stored.shape[1] == 1
-    assert list(corpus.label_names) == (["1", "4", "7", "10"] if classes else ["0", "1", "2", "3"])
-
-
-def test_a_gallery_of_its_own_is_for_labels(tmp_path: Path) -> None:
-    root = write_features(tmp_path)
-    write_splits(root, train=list(range(TRAIN)), query=TEST[:5], gallery=list(range(ITEMS))[5:])
-    assert len(read(root).stages["test"].gallery) == 55
-    (root / "labels.npy").unlink()
-    with pytest.raises(InputError, match="query and gallery must hold the same images"):
-        read(root)
+def test_classes_and_multi_hot_labels(tmp_path: Path) -> None:
+    root, classes = write_features(tmp_path), np.arange(ITEMS) % 4
+    for stored in (3 * classes + 1, (3.0 * classes + 1)[:, None], np.eye(4)[classes], np.eye(4, dtype=bool)[classes]):
+        np.save(root / "labels.npy", stored)
+        corpus = read(root)
+        assert corpus.labels is not None and corpus.labels.dtype == np.uint8
+        np.testing.assert_array_equal(corpus.labels, np.eye(4)[classes])
+        assert list(corpus.label_names) == (
+            ["0", "1", "2", "3"] if stored.shape == (ITEMS, 4) else ["1", "4", "7", "10"]
+        )
 
 
 def nan(root: Path) -> None:
@@ -128,6 +112,16 @@ def written(name: str, content: bytes) -> Callable[[Path], Any]:
 def zipped(root: Path) -> None:
     with (root / "images.npy").open("wb") as file:
         np.savez(file, a=np.ones(3))
+
+
+def own_gallery(root: Path) -> None:
+    write_splits(root, train=list(range(TRAIN)), query=TEST[:5], gallery=list(range(ITEMS))[5:])
+    assert len(read(root).stages["test"].gallery) == 55  # labels allow it
+    (root / "labels.npy").unlink()
+
+
+def mask(array: Any) -> Callable[[Path], None]:
+    return lambda root: np.save(write_features(root, tokens=True) / "text_mask.npy", array)
 
 
 def dangling(root: Path) -> None:
@@ -184,33 +178,22 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
     (split(val=[3]), r"splits\.json: train and val share 1 images, the first is 3"),
     (split(train=[1], val=[59]), r"splits\.json: val and query share 1 images, the first is 59"),
     (split(train=[1]), r"splits\.json: train has one image, too few to take val from"),
+    (own_gallery, r"splits\.json: .* query and gallery must hold the same images"),
+    (mask(np.ones((60, 3))), r"text_mask\.npy: .*\[60, 3\], but"),
+    (mask(np.full((60, 4), 2)), r"text_mask\.npy: row 0 holds a number other"),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "message"), WRONG, ids=range(len(WRONG)))
-def test_wrong_files_are_named_in_one_line(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+def test_wrong_files_are_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Any], message: str
+) -> None:
+    monkeypatch.setattr("itmbench.data.datasets.features.CHUNK", 50)  # the wrong row is not in the first chunk
     root = write_features(tmp_path)
     spoil(root)
     with pytest.raises(InputError, match=message) as error:
         read(root)
     assert "\n" not in str(error.value)
-
-
-def test_a_mask_has_the_shape_of_the_tokens_and_holds_0_and_1(tmp_path: Path) -> None:
-    root = write_features(tmp_path, tokens=True)
-    for mask, message in ((np.ones((60, 3)), r"\[60, 3\], but"), (np.full((60, 4), 2), "row 0 holds a number other")):
-        np.save(root / "text_mask.npy", mask)
-        with pytest.raises(InputError, match=rf"text_mask\.npy: .*{message}"):
-            read(root)
-
-
-def test_rows_are_checked_in_every_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_features(tmp_path)
-    monkeypatch.setattr("itmbench.data.datasets.features.CHUNK", 50)
-    read(root)
-    nan(root)
-    with pytest.raises(InputError, match="row 33 holds NaN"):
-        read(root)
 
 
 def test_changes_are_noticed_and_files_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +216,3 @@ def test_changes_are_noticed_and_files_hashed_once(tmp_path: Path, monkeypatch: 
     nan(root)
     with pytest.raises(InputError, match="row 33 holds NaN"):
         FeatureFolder(root).corpus  # noqa: B018
-
-
-def test_defaults_of_its_own(tmp_path: Path) -> None:
-    data = FeatureFolder(write_features(tmp_path / "set"), name="named")
-    assert (data.read().name, data.batch_size, data.num_workers) == ("named", 32, 0)

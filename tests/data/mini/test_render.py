@@ -1,5 +1,3 @@
-"""The cache of rendered corpora, and bytes that depend on the seed alone."""
-
 import hashlib
 import os
 import subprocess
@@ -30,49 +28,32 @@ def contents(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("small", SMALL)
-def test_same_seed_same_bytes_whatever_the_number_of_threads(
+def test_bytes_depend_on_the_seed_and_not_on_threads(
     small: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small(tmp_path / "first", 0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    small(tmp_path / "one thread", 0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    small(tmp_path / "five threads", 0)
-    assert contents(tmp_path / "first") == contents(tmp_path / "one thread") == contents(tmp_path / "five threads")
-
-
-@pytest.mark.parametrize("small", SMALL)
-def test_another_seed_gives_other_pictures_and_other_texts(small: Renderer, tmp_path: Path) -> None:
-    small(tmp_path / "0", 0)
-    small(tmp_path / "1", 1)
-    one, other = contents(tmp_path / "0"), contents(tmp_path / "1")
+    for threads, seed in ((1, 0), (5, 0), (2, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
+        small(tmp_path / f"{threads}", seed)
+    one, five, other = (contents(tmp_path / threads) for threads in "152")
+    assert one == five
     pictures = [name for name in one if name.endswith(".jpg") and name in other]
     assert not any(one[name] == other[name] for name in pictures)
     assert one != other
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A tiny corpus under a real name; the list grows by the seed of every rendering."""
-    calls: list[int] = []
+def test_each_seed_is_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
 
     def tiny(root: Path, seed: int) -> None:
-        calls.append(seed)
+        seeds.append(seed)
         render_flickr30k(root, seed, train=2, val=1, test=1)
 
     monkeypatch.setitem(RENDERERS, "flickr30k-mini", tiny)
-    return calls
-
-
-def test_a_corpus_is_rendered_once_a_seed(quick: list[int], tmp_path: Path) -> None:
-    first = render("flickr30k-mini", tmp_path / "cache")
-    assert render("flickr30k-mini", tmp_path / "cache") == first
-    assert render("flickr30k-mini", tmp_path / "cache", seed=1) != first
-    assert quick == [0, 1]
+    first, again, other = (render("flickr30k-mini", tmp_path / "cache", seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert seeds == [0, 1]
     assert (first / "truth.json").is_file()
-    assert sorted(tmp_path.joinpath("cache").iterdir()) == sorted(
-        [first, render("flickr30k-mini", tmp_path / "cache", seed=1)]
-    )
+    assert sorted((tmp_path / "cache").iterdir()) == sorted([first, other])
 
 
 def test_a_failed_rendering_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
