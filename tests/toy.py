@@ -11,7 +11,7 @@ from PIL import Image
 from itmbench.data.corpus import Corpus, ImageFiles, Stage, Strings
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
-from itmbench.evaluation.protocol import Evaluation
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 

@@ -7,8 +7,9 @@ since version 1.7.4 treats items with a score of 0 or less as irrelevant.
 
 from itmbench.evaluation.arrays import evaluate
 from itmbench.evaluation.caption import caption_retrieval
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.label import label_retrieval
-from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 from itmbench.evaluation.scoring import Scorer
 
 __all__ = [

@@ -11,8 +11,9 @@ from torch import Tensor
 from itmbench.data.corpus import Corpus, Rows, Stage, Strings
 from itmbench.errors import InputError
 from itmbench.evaluation.caption import image_rows
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.label import multi_hot
-from itmbench.evaluation.protocol import Evaluation, Protocol, protocol_for
+from itmbench.evaluation.protocol import Protocol, protocol_for
 from itmbench.evaluation.scoring import Scorer, Vectors, as_embeddings, as_tensor
 
 RowList = Sequence[int] | NDArray[Any] | Tensor

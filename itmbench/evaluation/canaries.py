@@ -10,7 +10,8 @@ from scipy.stats import binom
 
 from itmbench.data.corpus import Corpus, Features, ImageFiles, Rows, Stage, Strings
 from itmbench.evaluation import chance
-from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
+from itmbench.evaluation.evaluation import Evaluation
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol
 
 
 def part(corpus: Corpus, items: int, seed: int = 0) -> Corpus:

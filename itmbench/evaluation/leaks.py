@@ -18,7 +18,8 @@ from itmbench.data.corpus import Corpus
 from itmbench.encoders.base import tensor_digest
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.evaluation.canaries import Limit
-from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
+from itmbench.evaluation.evaluation import Evaluation
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol
 from itmbench.evaluation.scoring import Scorer
 from itmbench.files import digest
 

@@ -18,8 +18,9 @@ from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImage
 from itmbench.encoders.base import PRETRAINING, Inputs
 from itmbench.encoders.stored import encode_corpus, encode_once, is_encoded_once, processor_of
 from itmbench.errors import InputError
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.probe import probe_shares
-from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, protocol_for
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 from itmbench.methods.distributed import gather_embeddings, gather_rows
 from itmbench.methods.evaluated import EvaluationCallback, Tables
 from itmbench.methods.losses import positives

@@ -7,7 +7,7 @@ import lightning as L
 
 from itmbench.data.corpus import Rows
 from itmbench.encoders import Embeddings
-from itmbench.evaluation.protocol import Evaluation
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.trained import Trained
 
 

@@ -16,6 +16,7 @@ from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation import canaries
 from itmbench.evaluation.canaries import limits
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.leaks import (
     Encode,
     Finding,
@@ -27,7 +28,7 @@ from itmbench.evaluation.leaks import (
     ties_lose,
     without_rounding,
 )
-from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol, Protocol
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 

@@ -20,7 +20,7 @@ from itmbench import logs
 from itmbench.checkpoint import read_checkpoint
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
-from itmbench.evaluation.protocol import Evaluation
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry

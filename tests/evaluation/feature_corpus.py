@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Features, Stage
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.evaluation.protocol import CaptionProtocol, Evaluation, LabelProtocol
+from itmbench.evaluation.evaluation import Evaluation
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 
 
 def feature_corpus(

@@ -16,7 +16,7 @@ from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.evaluation.protocol import Evaluation
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.base import Batch, Matcher
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.evaluated import Tables
