@@ -1,6 +1,7 @@
 """Print the import graph of the package's folders as mermaid: ``python scripts/draw_imports.py``.
 
-An arrow points from a folder to one it imports. Imports that follow from others are left out.
+An arrow points from a folder to one it imports. Imports that follow from others are left out, and so are the single
+modules beside the folders, which import no folder.
 """
 
 import ast
@@ -11,19 +12,17 @@ PACKAGE = Path(__file__).parents[1] / "itmbench"
 
 
 def folder_imports(package: Path = PACKAGE) -> dict[str, set[str]]:
-    """Map each top-level folder or module of the package to those it imports."""
-    graph: dict[str, set[str]] = {}
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).with_suffix("").parts[0]
-        if name in ("__init__", "__main__"):  # entry points: they import lazily from everywhere
-            continue
-        imports = graph.setdefault(name, set())
+    """Map each folder of the package to the folders it imports."""
+    graph: dict[str, set[str]] = {path.parent.name: set() for path in sorted(package.glob("*/__init__.py"))}
+    for path in sorted(package.glob("*/**/*.py")):
+        name = path.relative_to(package).parts[0]
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             parts = [module.split(".") for module in modules]
-            imports |= {part[1] for part in parts if part[0] == package.name and len(part) > 1}
-        imports.discard(name)
+            graph[name] |= {part[1] for part in parts if part[0] == package.name and len(part) > 1} & (
+                set(graph) - {name}
+            )
     return graph
 
 
