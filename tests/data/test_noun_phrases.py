@@ -1,5 +1,3 @@
-"""The noun phrases that rules find in captions, against those that a reader finds."""
-
 import re
 
 import pytest
@@ -65,9 +63,3 @@ def test_plurals() -> None:
     singular = "dog glass bus tennis canvas man fish sports"
     assert all(is_plural(noun) for noun in plural.split())
     assert not any(is_plural(noun) for noun in singular.split())
-
-
-def test_synonyms_are_of_one_class_and_one_group() -> None:
-    assert ATTRIBUTES["gray"] == ATTRIBUTES["grey"] == ("colour", "gray/grey")
-    assert ATTRIBUTES["small"] == ATTRIBUTES["tiny"] != ATTRIBUTES["large"]
-    assert ATTRIBUTES["two"][0] != ATTRIBUTES["small"][0] != ATTRIBUTES["red"][0]

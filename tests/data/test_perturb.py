@@ -1,5 +1,3 @@
-"""Perturbed captions: what each rule makes of a sentence, where it does not apply, and which captions are probed."""
-
 import random
 import re
 from collections import Counter

@@ -46,14 +46,3 @@ def test_a_label_moves_an_image_along_a_direction_of_its_own(tmp_path: Path, wri
     for stage in ("val", "test"):
         np.testing.assert_array_equal(some.stages[stage].queries, plain.stages[stage].queries)
         np.testing.assert_array_equal(some.stages[stage].gallery, plain.stages[stage].gallery)
-
-
-def test_the_published_split_at_true_size(tmp_path: Path, shared_data: Path, write: Callable[..., None]) -> None:
-    write(shared_data / "mirflickr25k", tmp_path, dim=24)
-    corpus = FeatureFolder(tmp_path).read()
-    assert corpus.labels is not None and corpus.labels.shape == (20_015, 24) and len(corpus.texts) == 20_015
-    assert isinstance(corpus.texts, Features) and corpus.texts.array.shape[1] == 1_386
-    test, val = corpus.stages["test"], corpus.stages["val"]
-    assert (len(test.queries), len(test.gallery), len(corpus.train), len(val.queries)) == (2_000, 18_015, 9_000, 1_000)
-    assert np.isin([*corpus.train, *val.queries], test.gallery).all()
-    assert not np.isin(test.queries, test.gallery).any()

@@ -20,10 +20,6 @@ SCENE = Scene(
 )
 
 
-def holds(claim: Claim) -> bool:
-    return bool(truth([claim], [SCENE])[0, 0])
-
-
 def by_loops(claim: Claim, scene: Scene) -> bool:
     """The claim's meaning, straight from its definition."""
     if claim.texture not in (None, scene.texture) or claim.light not in (None, scene.light):
@@ -39,21 +35,6 @@ def by_loops(claim: Claim, scene: Scene) -> bool:
         if fit and apart[claim.relation]:
             return True
     return False
-
-
-def test_truth_of_hand_made_claims() -> None:
-    circle, square, star, red = Part("circle"), Part("square"), Part("star"), Part(colour="red")
-    assert holds(Claim((circle, square), "left"))
-    assert not holds(Claim((square, circle), "left"))
-    assert holds(Claim((circle, star), "above"))
-    assert not holds(Claim((circle, star), "left"))  # one column: neither is left of the other
-    assert holds(Claim((square, star), "above"))
-    assert not holds(Claim((circle, red)))  # one thing cannot be both
-    assert holds(Claim((Part(size="large"), Part(size="large"))))
-    assert not holds(Claim((Part("circle", "blue"),)))
-    assert holds(Claim((Part("star", row=1, column=0),), None, "dotted", "night"))
-    assert not holds(Claim((star,), None, "plain"))
-    assert not holds(Claim((star,), None, None, "day"))
 
 
 def test_truth_equals_plain_loops_and_own_claims_are_true() -> None:

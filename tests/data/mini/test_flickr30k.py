@@ -2,14 +2,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from mini_reading import read, true_of
 from PIL import Image
 
 from itmbench.data.mini.flickr30k import plan_flickr30k, render_flickr30k
-from itmbench.data.mini.paint import paint
-from itmbench.data.mini.scene import COLOURS
 
 SIZES: dict[str, int] = {"train": 30, "val": 4, "test": 12}
 
@@ -70,17 +67,3 @@ def test_hard_negatives_go_both_ways_and_can_be_told_apart_by_reading(root: Path
         assert (twin, imgid) in pairs
         assert images[imgid]["split"] == images[twin]["split"] != "train"
         assert any(twin not in truth[str(sentid)] for sentid in images[imgid]["sentids"])
-
-
-def test_colours_can_be_learnt_from_few_pixels() -> None:
-    """Ridge regression from 16 x 16 pixels finds which colours are in scenes it has not seen."""
-    photos, _ = plan_flickr30k(0, train=1200, val=0, test=0)
-    pictures = paint([photo.scene for photo in photos], [photo.seed for photo in photos], 16)
-    features = np.c_[pictures.reshape(1200, -1) / 255, np.ones(1200)]
-    seen = [{thing.colour for thing in photo.scene.things} for photo in photos]
-    targets = np.array([[colour in colours for colour in COLOURS] for colours in seen], dtype=float)
-    train, test = features[:900], features[900:]
-    weights = np.linalg.solve(train.T @ train + 20 * np.eye(features.shape[1]), train.T @ targets[:900])
-    order = np.argsort(-(test @ weights), axis=0)
-    hits = np.take_along_axis(targets[900:], order, axis=0)[:50].mean(0)
-    assert hits.mean() > 1.5 * targets[900:].mean()

@@ -1,5 +1,3 @@
-"""What training draws: by seed, epoch and item, whatever loads the items and beside whom they stand in a batch."""
-
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ from itmbench.data.datamodule import Sources
 
 
 def draws(items: Any, train: bool) -> dict[str, torch.Tensor]:
-    """A processor that shows two random numbers for each item."""
+    """A processor that returns two random numbers for each item."""
     return {"drawn": torch.stack([torch.rand(2) for _ in items])}
 
 
 def epoch_of(folder: Path, epoch: int = 0, seed: int = 0, **options: Any) -> dict[int, torch.Tensor]:
-    """What is drawn for the image and for the text of every training pair of an epoch, by text."""
+    """Random numbers of the image and the text of every training pair of an epoch, by text."""
     L.seed_everything(seed, verbose=False)
     data = ToyData(str(folder), copies=1, **options)
     data.attach(Sources(data.corpus, draws, draws))
@@ -64,7 +62,7 @@ def test_devices_share_an_epoch_evenly(devices: int, monkeypatch: pytest.MonkeyP
     assert [len(share) for share in shares] == [len(order) for order in orders] == [-(-32 // devices)] * devices
     assert {place for share in shares for _, place in share} == set(data)
     assert {epoch for share in shares for epoch, _ in share} == {2}
-    # An epoch of several devices is that of one, dealt out.
+    # The devices deal out the order of a single device.
     dealt = [share[at] for at in range(len(shares[0])) for share in shares]
     alone = EpochOrder(data)
     alone.set_epoch(2)
