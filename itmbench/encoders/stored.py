@@ -7,6 +7,7 @@ noisy pairs and other seeds reuse what is there, and an interrupted call resumes
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -33,6 +34,9 @@ from itmbench.encoders.base import Encoder, Inputs, Processor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.files import digest
+from itmbench.units import duration
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Part of every entry's name; raise it when the format on disk changes."""
@@ -237,7 +241,8 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
         collate_fn=ItemCollate(what, encoder.processor()),
         num_workers=loader_workers(min(8, (os.cpu_count() or 1) - 1)),
     )
-    print(f"    encoding {len(rows):,} {what} once with the frozen {type(encoder).__name__}, into {folder}", flush=True)
+    message = "    encoding %d %s once with the frozen %s, into %s"
+    logger.info(message, len(rows), what, type(encoder).__name__, folder)
     shard = _Shard(folder)
     began = said = time.perf_counter()
     done = flops = 0
@@ -255,7 +260,7 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
         if (now := time.perf_counter()) - said > REPORT_EVERY and done < len(rows):
             said = now
             left = (now - began) / done * (len(rows) - done)
-            print(f"    {done:,} of {len(rows):,} {what}, about {max(1, round(left / 60))} min left", flush=True)
+            logger.info("    %d of %d %s, about %s left", done, len(rows), what, duration(left))
 
 
 def _flops(encoder: Encoder, inputs: Inputs) -> int:

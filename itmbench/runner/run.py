@@ -75,9 +75,11 @@ def run(
     if dry_run:
         plan.print_forecast(planned, request)
         return []
+    left = [row for row in planned if request.outcome(row) is None]
+    if left and launcher == "local" and devices > 1:
+        _require_one_device_each(left, devices)
     path = planner.save(cells, planned, request.results)
     here = planned
-    left = [row for row in planned if request.outcome(row) is None]
     if left and (launcher == "slurm" or devices > 1):
         options = {"plan": str(path), **asdict(request), "results": str(results), "verbosity": logs.verbosity()}
         arguments = ["runner", json.dumps(options)]
@@ -190,18 +192,22 @@ def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:
     raise RuntimeError(f"a process {how} before there was a result; its output is in {folder / running.LOG}")
 
 
-def _run_side_by_side(arguments: Sequence[str], left: Sequence[Planned], devices: int) -> None:
-    """Run cells by several runners on this machine.
-
-    Raises:
-        InputError: there are too few devices, or a cell wants several.
-    """
+def _require_one_device_each(left: Sequence[Planned], devices: int) -> None:
+    """Raise an InputError if a cell that runs beside others wants several devices."""
     for row in left:
         if row.devices > 1:
             raise InputError(
                 f"--devices {devices} gives each cell one device, but {row.cell} has trainer.devices "
                 f"{row.cell.config['trainer']['devices']}; give one of the two"
             )
+
+
+def _run_side_by_side(arguments: Sequence[str], left: Sequence[Planned], devices: int) -> None:
+    """Run cells by several runners on this machine.
+
+    Raises:
+        InputError: this machine has too few GPUs.
+    """
     gpus = torch.cuda.device_count() if any(row.wants_gpu for row in left) else 0
     with sigterm_interrupts():
         processes.run_side_by_side(arguments, min(devices, len(left)), gpus)

@@ -1,8 +1,11 @@
-"""Weights & Biases: a run a cell, where its config asks for ``WandbLogger``. No tracker is needed to work."""
+"""Weights & Biases: one run for each cell whose config asks for ``WandbLogger``. Trouble with it never fails a cell."""
 
+import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,60 +20,74 @@ from itmbench.runner.spec import Cell
 LOGGER = "lightning.pytorch.loggers.WandbLogger"
 SERVER = "https://api.wandb.ai"
 
+logger = logging.getLogger(__name__)
+
 
 def prepare(config: Namespace, cell: Cell) -> None:
-    """Name the run after the cell and group it by benchmark; offline where there is no key or no network.
+    """Name the run after the cell and group it by benchmark; work offline without a key or a network.
 
     Args:
-        config: of the cell, parsed, before trainer and model are built; changed in place.
-        cell: whose config it is.
+        config: of the cell, parsed; changed in place before the trainer is built.
+        cell: to name the run after.
     """
-    logger = config.trainer.logger
-    if not isinstance(logger, Namespace) or logger.class_path != LOGGER:
+    tracker = config.trainer.logger
+    if not isinstance(tracker, Namespace) or tracker.class_path != LOGGER:
         return
-    of = logger.init_args
-    of.name, of.group, of.job_type = f"{cell.dataset}/{cell.method}/seed{cell.seed}", cell.benchmark, cell.dataset
-    if of.mode is None and "WANDB_MODE" not in os.environ and (of.offline or not _reachable()):
-        of.mode = "offline"
+    options = tracker.init_args
+    options.name = f"{cell.dataset}/{cell.method}/seed{cell.seed}"
+    options.group, options.job_type = cell.benchmark, cell.dataset
+    if options.mode is None and "WANDB_MODE" not in os.environ and (options.offline or not _reachable()):
+        options.mode = "offline"
 
 
 def publish(trainer: L.Trainer, result: store.Result, folder: Path) -> None:
-    """Write config, summary and the files of the result into the run of the trainer, if it has one, and end the run.
+    """Write config, summary and result files into the trainer's run, if it has one, and end the run.
 
-    Without an end, the next cell of this process would go on in the same run; that of a cell that failed is ended by
-    ``abandon``.
+    Otherwise the next cell of this process would continue the same run.
 
     Args:
         trainer: that trained the cell.
         result: of the cell.
-        folder: with ``result.json``, ``config.yaml`` and ``per_query.parquet``.
+        folder: holds ``result.json``, ``config.yaml`` and ``per_query.parquet``.
     """
     if not isinstance(trainer.logger, WandbLogger) or not trainer.is_global_zero:
         return
     import wandb
 
-    run = trainer.logger.experiment
-    config = yaml.safe_load((folder / store.CONFIG).read_text(encoding="utf-8"))
-    run.config.update(config, allow_val_change=True)
-    run.summary.update(
-        {**result.metrics, "validation": result.validation, "seconds": result.seconds, "key": result.key}
-    )
-    artifact = wandb.Artifact(f"result-{result.key}", "result", metadata={"protocol": result.protocol})
-    for name in (store.RESULT, store.CONFIG, store.PER_QUERY):
-        artifact.add_file(str(folder / name))
-    run.log_artifact(artifact)
-    run.finish()
+    with _only_warns():
+        run = trainer.logger.experiment
+        config = yaml.safe_load((folder / store.CONFIG).read_text(encoding="utf-8"))
+        run.config.update(config, allow_val_change=True)
+        run.summary.update(
+            {**result.metrics, "validation": result.validation, "seconds": result.seconds, "key": result.key}
+        )
+        artifact = wandb.Artifact(f"result-{result.key}", "result", metadata={"protocol": result.protocol})
+        for name in (store.RESULT, store.CONFIG, store.PER_QUERY):
+            artifact.add_file(str(folder / name))
+        run.log_artifact(artifact)
+        run.finish()
+    abandon()  # ends the run if that failed
 
 
 def abandon() -> None:
-    """End the run of a cell that failed, if it has one."""
+    """End the run of a failed cell, if it has one."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.run.finish(exit_code=1)
+        with _only_warns():
+            wandb.run.finish(exit_code=1)
+
+
+@contextmanager
+def _only_warns() -> Iterator[None]:
+    """Whatever the tracker raises becomes a warning: the result is on disk."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("    Weights & Biases: %s (%s); the result on disk is complete", type(error).__name__, error)
 
 
 def _reachable() -> bool:
-    """Whether runs can be sent: the server answers, and there is a key."""
+    """Whether the server answers and there is a key."""
     import wandb
 
     server = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER))

@@ -180,12 +180,13 @@ def test_goes_on_where_it_was_interrupted(tmp_path: Path, images: ImageFiles, mo
 
 
 def test_says_how_far_it_is(
-    tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(frozen, "BATCH", 4)
     monkeypatch.setattr(frozen, "REPORT_EVERY", 0.0)
     encode(vision(tmp_path), images, range(8))
-    printed = capsys.readouterr().out
+    printed = caplog.text
     assert "encoding 8 images once with the frozen TimmImageEncoder" in printed and "4 of 8 images, about" in printed
 
 

@@ -215,6 +215,7 @@ def test_slurm_is_given_an_array_of_runners(
 
     changed(spec, accelerator="gpu", devices=2)
     assert main([*command, "--only=method=a"]) == 0
+    capsys.readouterr()
     job, sbatch = (tmp_path / "job.sh").read_text(), (tmp_path / "sbatch").read_text().splitlines()
     assert "--cpus-per-task=2 --gpus-per-task=2\n" in job and "--array=0-0" in sbatch
 

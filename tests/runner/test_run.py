@@ -113,6 +113,25 @@ def test_the_recipe_is_that_of_all_seeds_and_of_no_other_config(tmp_path: Path) 
     assert again[0] == first[0] != again[1]
 
 
+def test_a_checkpoint_callback_of_the_users_does_not_choose_the_epoch(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
+    assert main(["bench", str(spec), "--results", str(tmp_path / "alone")]) == 0
+    content = yaml.safe_load(spec.read_text())
+    content["config"]["trainer"]["callbacks"] = [
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": str(tmp_path), "monitor": "val/objective", "mode": "min", "filename": "worst"},
+        }
+    ]
+    spec.write_text(yaml.safe_dump(content))
+    assert main(["bench", str(spec), "--results", str(tmp_path / "beside")]) == 0
+    alone, beside = (
+        store.Result.load(tmp_path / name / "small" / "toy" / "m" / "seed0") for name in ("alone", "beside")
+    )
+    assert (tmp_path / "worst.ckpt").exists()
+    assert (beside.validation, beside.metrics) == (alone.validation, alone.metrics)
+
+
 def test_a_changed_config_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = str(tmp_path / "results")
     assert main(["bench", str(write_spec(tmp_path, m={"class_path": "InfoNCE"})), "--results", results]) == 0

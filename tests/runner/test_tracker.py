@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
+import yaml
+from small_benchmark import write
 from wandb.proto import wandb_internal_pb2
+
+from itmbench import store
+from itmbench.runner import tracker as tracker_module
+from itmbench.runner.run import run
 
 HERE = Path(__file__).parent
 
@@ -73,6 +80,25 @@ def test_curves_config_summary_and_result_are_in_it(runs: list[list[Any]]) -> No
     assert (artifact.type, artifact.name) == ("result", "result-toy-dual_infonce-0")
     files = sorted(entry.path for entry in artifact.manifest.contents)
     assert files == ["config.yaml", "per_query.parquet", "result.json"]
+
+
+def test_an_outage_at_the_end_fails_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    spec = write(tmp_path, "m", epochs=1)
+    content = yaml.safe_load(spec.read_text())
+    tracker = {"class_path": tracker_module.LOGGER, "init_args": {"save_dir": str(tmp_path)}}
+    content["config"]["trainer"]["logger"] = tracker
+    spec.write_text(yaml.safe_dump(content))
+
+    def outage(*arguments: Any, **options: Any) -> None:
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log_artifact", outage)
+    assert run(spec, tmp_path / "results") == []
+    assert [result.method for _, result in store.results(tmp_path / "results")] == ["m"]
+    assert "Weights & Biases: ConnectionError (the server is gone)" in caplog.text and wandb.run is None
 
 
 def test_the_run_of_a_failed_cell_ends_as_failed(runs: list[list[Any]]) -> None:
