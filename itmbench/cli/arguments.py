@@ -36,3 +36,17 @@ def import_from_here() -> None:
     """Let configs name a class in a file of the current folder: only for commands that take classes."""
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
+
+
+def write_out(path: str, text: str) -> None:
+    """Write the file that ``--out`` names.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from itmbench.files import write_atomically
+
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({error.strerror}); name another file") from None

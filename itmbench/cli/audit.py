@@ -1,25 +1,13 @@
-"""``itmbench audit``: takes what ``itmbench test`` takes, and says what a method's test numbers prove."""
+"""``itmbench audit``: check what a method's test numbers may depend on."""
 
 from collections.abc import Sequence
-from typing import Any
-
-from lightning.pytorch.cli import LightningArgumentParser
 
 from itmbench.cli.arguments import import_from_here
-from itmbench.cli.fit import short_help
-from itmbench.data.corpus import Corpus
-from itmbench.data.datamodule import CorpusDataModule
+from itmbench.cli.fit import lightning_parser
 from itmbench.errors import InputError
-from itmbench.evaluation.canaries import part
-from itmbench.evaluation.leaks import Finding
-from itmbench.logs import quiet
-from itmbench.methods.base import Matcher
-from itmbench.runner.audit import audit
-from itmbench.runner.lightning import MatcherCLI
 
-SUMMARY = "Check, on a method with or without a checkpoint, that its test numbers use nothing that they must not use."
+SUMMARY = "Check that the test numbers of a method, trained or not, depend on nothing that they must not depend on."
 EXAMPLE = "itmbench audit --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
-OPTIONS = "  --images 300                       most images of the test split to use"
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -27,48 +15,31 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
     Returns:
         1 if a check fails, else 0.
+
+    Raises:
+        InputError: an option, the dataset or the checkpoint is wrong.
     """
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(short_help(command, SUMMARY, EXAMPLE, OPTIONS))
-        return 0
+    parser = lightning_parser(command, SUMMARY, EXAMPLE)
+    parser.add_argument("--images", type=int, default=300, help="most images of the test split to use (default: 300)")
+    options, rest = parser.parse_known_args(arguments or ["--help"])
+    if options.images < 2:
+        raise InputError(f"--images {options.images}: give 2 or more, so that one item could leak into another")
     import_from_here()
-    cli = AuditCLI(["test", *arguments])
+
+    from itmbench.evaluation.canaries import part
+    from itmbench.logs import quiet
+    from itmbench.runner.audit import audit
+    from itmbench.runner.lightning import PreparedCLI
+
+    cli = PreparedCLI(rest)
+    corpus = part(cli.datamodule.corpus, options.images)
+    with quiet():
+        findings = audit(cli.trainer, cli.model, cli.datamodule.with_corpus(corpus), **cli.checkpoint)
     if not cli.trainer.is_global_zero:
         return 0
-    return 0 if all(finding.passed for finding in cli.findings) else 1
-
-
-class AuditCLI(MatcherCLI):
-    """LightningCLI's ``test`` with the audit in the place of the test; nothing is logged or written."""
-
-    corpus: Corpus
-    findings: list[Finding]
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One argument of its own."""
-        super().add_arguments_to_parser(parser)
-        parser.add_argument("--images", type=int, default=300, help="most images of the test stage to use")
-
-    def before_instantiate_classes(self) -> None:
-        """Canaries are no results: no logger, no saved config, no progress bar."""
-        super().before_instantiate_classes()
-        self.save_config_callback = None
-        self.config.test.trainer.logger = False
-        self.config.test.trainer.enable_progress_bar = False
-
-    def test(self, model: Matcher, datamodule: CorpusDataModule, verbose: bool, **options: Any) -> None:
-        """What runs instead of the trainer's test."""
-        if self.config.test.images < 2:
-            raise InputError(f"--images {self.config.test.images}: give 2 or more, so that one can know of another")
-        self.corpus = part(datamodule.corpus, self.config.test.images)
-        with quiet():
-            self.findings = audit(self.trainer, model, datamodule.with_corpus(self.corpus), **options)
-
-    def after_test(self) -> None:
-        """Print the findings."""
-        if self.trainer.is_global_zero:
-            images = self.corpus.stages["test"].images
-            texts = len(self.corpus.texts_of(images))
-            print(f"{self.corpus.name}, audit of {type(self.model).__name__}: {len(images)} images, {texts} texts")
-            for finding in self.findings:
-                print(f"  {finding}")
+    images = corpus.stages["test"].images
+    texts = len(corpus.texts_of(images))
+    print(f"{corpus.name}, audit of {type(cli.model).__name__}: {len(images)} images, {texts} texts")
+    for finding in findings:
+        print(f"  {finding}")
+    return 0 if all(finding.passed for finding in findings) else 1

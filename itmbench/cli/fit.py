@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from itmbench.cli.arguments import import_from_here
+from itmbench.cli.arguments import Parser, import_from_here
 
 SUMMARIES = {
     "fit": "Train a method on a dataset; the epoch that validates best is kept as best.ckpt, the last as last.ckpt.",
@@ -41,12 +41,8 @@ options that are changed most often, with example values:
 """
 MORE = """\
 more:
-  -v, -q                             print more, or only warnings and errors
   itmbench fit --model.help SEDRA    all options of a method (--data.help NAME: of a dataset)
-  itmbench {command} --help-all
-                                     all options of the trainer and the checkpoints
-  itmbench {command} … --print_config
-                                     every option as YAML, with the values that will be used
+  itmbench fit --help-all            all options of the trainer and the checkpoints
 """
 
 
@@ -60,18 +56,19 @@ def run(command: str, arguments: Sequence[str]) -> int:
         InputError: an option, the dataset or the checkpoint is wrong.
         KeyboardInterrupt: the user interrupted it.
     """
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(short_help(command, SUMMARIES[command], EXAMPLES[command]))
-        return 0
+    parser = lightning_parser(command, SUMMARIES[command], EXAMPLES[command])
+    parser.add_argument("--help-all", action="store_true", help="print all options of the trainer and the checkpoints")
+    parser.add_argument("--print_config", action="store_true", help="print every option as YAML, with the value in use")
+    options, rest = parser.parse_known_args(arguments or ["--help"])
     import_from_here()
 
     from itmbench.runner.lightning import MatcherCLI, PrintConfigCLI
 
-    options = ["--help" if argument == "--help-all" else argument for argument in arguments]
-    if "--print_config" in options:
-        PrintConfigCLI(args=[command, *(option for option in options if option != "--print_config")])
+    if options.print_config:
+        PrintConfigCLI([command, *rest])
+        return 0
     try:
-        MatcherCLI(args=[command, *options])
+        MatcherCLI([command, *rest, *(["--help"] if options.help_all else [])])
     except (KeyboardInterrupt, SystemExit) as error:
         interrupted = isinstance(error, KeyboardInterrupt) or error.code == 1  # Lightning's answer to Ctrl-C
         if not interrupted:
@@ -81,15 +78,18 @@ def run(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def short_help(command: str, summary: str, example: str, own: str = "") -> str:
-    """The help of a command that takes LightningCLI's options.
+def lightning_parser(command: str, summary: str, example: str) -> Parser:
+    """A parser for the options that a command has beside LightningCLI's; its help shows the most common of both.
 
     Args:
         command: its name.
         summary: what it does.
         example: one command line.
-        own: options that only this command has, a line each.
     """
-    usage = f"usage: itmbench {command} --model CLASS --data CLASS [--SECTION.OPTION VALUE …] [--config FILE …]"
-    own = f"options of {command}:\n{own}\n" if own else ""
-    return f"{usage}\n\n{summary}\n\nexample:\n  {example}\n\n{own}{OPTIONS}\n{MORE.format(command=command)}"
+    parser = Parser(
+        prog=f"itmbench {command}",
+        usage=f"itmbench {command} --model CLASS --data CLASS [--SECTION.OPTION VALUE …] [--config FILE …]",
+        description=summary,
+    )
+    parser.epilog = f"example:\n  {example}\n\n{OPTIONS}\n{MORE}"
+    return parser

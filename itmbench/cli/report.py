@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 
-from itmbench.cli.arguments import Parser, add_results_folder
-from itmbench.errors import InputError
+from itmbench.cli.arguments import Parser, add_results_folder, write_out
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
 SCREEN = 120
@@ -33,17 +32,12 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="file to write (default: the screen)")
     options = parser.parse_args(arguments)
 
-    from itmbench.files import write_atomically
-
     width = get_terminal_size().columns if options.out is None and sys.stdout.isatty() else SCREEN
     text = report(options.results, options.format, Path(options.out or "").parent, width)
     if options.out is None:
         print(text, end="")
         return 0
-    try:
-        write_atomically(options.out, text)
-    except OSError as error:
-        raise InputError(f"--out {options.out}: cannot be written ({error.strerror}); name another file") from None
+    write_out(options.out, text)
     print(f"Written: {options.out}")
     return 0
 

@@ -3,7 +3,7 @@
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -183,17 +183,48 @@ class MatcherCLI(LightningCLI):
 
 
 class PrintConfigCLI(MatcherCLI):
-    """Prints the parsed options as YAML in place of running the command."""
+    """Prints the options as YAML in place of running the command, with the objects that a method makes by default."""
+
+    def instantiate_classes(self) -> None:
+        """Build the model, which knows its defaults, and print; a model that cannot be built is printed as given."""
+        parser, config = self._parser(self.subcommand), self.config[self.subcommand]
+        try:
+            with _plainly(), logs.quiet():
+                options = parser.instantiate(Namespace(model=config.model)).model.options["init_args"]
+        except InputError as error:
+            print(f"null values are defaults that cannot be shown here: {error}", file=sys.stderr)
+        else:
+            for key in [key for key, value in config.model.init_args.items() if value is None]:
+                config.model.init_args[key] = options.get(key)
+        print(parser.dump(config, skip_none=False, skip_validation=True), end="")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+class PreparedCLI(MatcherCLI):
+    """Trainer, model and data as ``itmbench test`` builds them, for another use; nothing is logged or saved.
+
+    Args:
+        arguments: those of ``itmbench test``.
+
+    Attributes:
+        checkpoint: keyword arguments of ``trainer.test`` that load the checkpoint.
+    """
+
+    checkpoint: dict[str, Any]
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(["test", *arguments, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
 
     def before_instantiate_classes(self) -> None:
-        """Print, and end here.
+        super().before_instantiate_classes()
+        self.save_config_callback = None
 
-        Raises:
-            SystemExit: always, with code 0.
-        """
-        config = self.config[self.subcommand]
-        print(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True), end="")
-        raise SystemExit(0)
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+        config = self.config[subcommand]
+        self.checkpoint = {"ckpt_path": config.ckpt_path, "weights_only": config.weights_only}
 
 
 class CellCLI(MatcherCLI):

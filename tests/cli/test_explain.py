@@ -42,7 +42,7 @@ def test_items_are_explained_and_the_gap_is_one_number(
     said, found = explained(command, tmp_path, capsys, "--items=50.png,t99,t3", "--top=2", "--draws=2")
     assert [path.name for path in tmp_path.iterdir()] == ["explained.json"]
     lines = said.splitlines()
-    assert lines[0] == "toy, test: what items look at among 32 training pairs"
+    assert lines[0] == "toy, test: what items attend to among 32 training pairs"
     assert lines[1].startswith("this checkpoint is tested without its graph") != found["graph_at_test"]
     assert [(item["modality"], item["id"]) for item in found["items"]] == [
         ("image", "50.png"),
@@ -97,9 +97,12 @@ def test_what_is_measured_is_what_the_test_measures(
 
 
 WRONG = {
-    "an id": (["--items=50.png,nobody"], "--items nobody: no test image or text of toy has this id; some are "),
+    "an id": (
+        ["--items=50.png,nobody"],
+        "--items nobody: no test image or text of toy has this id (image ids: 0.png, 1.png, …; ",
+    ),
     "several devices": (["--trainer.devices=2"], "one device; add --trainer.devices 1"),
-    "other data": (["--data.copies=3"], "bank is not of this toy; give the data of its training"),
+    "other data": (["--data.copies=3"], "the checkpoint was not trained on this toy; give its training data"),
     "other options": (
         ["--model.dim=8"],
         "MCRDGN: the checkpoint was trained with dim 16, not 8; use it",
@@ -122,3 +125,10 @@ def test_a_method_without_a_graph_says_so(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.splitlines()[-1] == (
         "itmbench: explain: DualEncoder has no graph to explain; give the config of an MCRDGN"
     )
+
+
+def test_the_deletion_gap_can_be_skipped(
+    trained: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, content = explained(trained[1], tmp_path, capsys, "--draws=0")
+    assert "deletion" not in output and content["deletion"] is None and len(content["items"]) == 6

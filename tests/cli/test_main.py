@@ -52,6 +52,26 @@ def test_the_full_help_and_that_of_a_method_are_a_call_away(capsys: pytest.Captu
     assert "--model.lr LR" in helped(capsys, "fit", "--model.help", "SEDRA")
 
 
+def test_print_config_shows_the_defaults_that_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = ["--data=toy.ToyData", f"--data.root={tmp_path / 'toy'}", "--trainer.accelerator=cpu"]
+    for method, loss in (("VSE", "TripletLoss"), ("SEDRA", "TripletLoss"), ("CCA", None)):
+        printed = helped(capsys, "fit", f"--model={method}", *toy, "--print_config")
+        options = yaml.safe_load(printed)["model"]["init_args"]
+        encoder = options["image"]["class_path"].rpartition(".")[2]
+        assert encoder == ("FeatureEncoder" if method == "CCA" else "TimmImageEncoder")
+        assert loss is None or options["loss"]["class_path"].endswith(loss)
+    assert options["text"]["init_args"]["width"] == 1024
+
+    (tmp_path / "config.yaml").write_text(helped(capsys, "fit", "--model=VSE", *toy, "--print_config"))
+    weights: list[dict[str, torch.Tensor]] = []
+    for command in (["--model=VSE", *toy], [f"--config={tmp_path / 'config.yaml'}"]):
+        folder = tmp_path / str(len(weights))
+        kept = [f"--best.dirpath={folder}", f"--last.dirpath={folder}", f"--trainer.default_root_dir={folder}"]
+        assert main(["fit", *command, *kept, "--trainer.max_steps=1", "--trainer.logger=false"]) == 0
+        weights.append(torch.load(folder / "last.ckpt", weights_only=True)["state_dict"])
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items() if "extra" not in name)
+
+
 def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *toy_arguments(tmp_path)]) == 0
     output = capsys.readouterr().out
@@ -102,7 +122,7 @@ def test_only_commands_that_resume_say_so_when_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for target in ("toy.ToyData.read", "itmbench.runner.run.plan", "itmbench.store.load_results"):
+    for target in ("toy.ToyData.read", "itmbench.runner.run.load_cells", "itmbench.report.tables.load"):
         monkeypatch.setattr(target, interrupt)
     expected = {
         "fit": "interrupted; resume with --ckpt_path and the last.ckpt of this run",
@@ -210,5 +230,5 @@ def test_what_could_only_fail_at_the_end_is_told_at_the_start(
     name, *rest = command.split()
     assert main([name, *toy_arguments(tmp_path), *rest]) == 2
     error = capsys.readouterr().err
-    assert f"no --ckpt_path: {'test' if name == 'audit' else name} takes the model as it is built, untrained" in error
+    assert ("no --ckpt_path: predict takes the model as it is built, untrained" in error) == (name == "predict")
     assert error.splitlines()[-1].startswith(f"itmbench: {message}")
