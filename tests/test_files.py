@@ -19,6 +19,9 @@ def test_text_bytes_and_functions_are_written(tmp_path: Path) -> None:
     write_atomically(str(path), lambda file: np.save(file, np.arange(3)))
     assert np.load(io.BytesIO(path.read_bytes())).tolist() == [0, 1, 2]
     assert os.listdir(path.parent) == ["file"]
+    os.link(path, tmp_path / "opened before")
+    write_atomically(path, "new")
+    assert len((tmp_path / "opened before").read_bytes()) > 3  # the old file is replaced, not rewritten
     write_atomically(tmp_path / ("x" * 255), "the longest name that file systems take")
 
 

@@ -77,7 +77,7 @@ def test_impossible_noise_is_refused() -> None:
 def test_noise_changes_the_fingerprint_and_training_only() -> None:
     corpus = labelled([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
     wrong = np.array([[0, 1], [1, 0]])
-    pairs, labels = (dataclasses.replace(corpus, **{field: wrong}) for field in ("wrong_pairs", "wrong_labels"))
+    pairs, labels = (dataclasses.replace(corpus, wrong_pairs=wrong), dataclasses.replace(corpus, wrong_labels=wrong))
     assert len({corpus.fingerprint, pairs.fingerprint, labels.fingerprint}) == 3
     assert pairs.text_to_image.tolist() == corpus.image_trained_with.tolist() == [0, 1, 2, 3]
     assert pairs.image_trained_with.tolist() == [1, 0, 2, 3]
