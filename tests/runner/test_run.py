@@ -14,7 +14,6 @@ from toy_clip import save_toy_clip
 import itmbench
 from itmbench import store
 from itmbench.cli.main import main
-from itmbench.runner.callbacks import EpochLines
 
 
 def write_spec(folder: Path, datasets: dict[str, Any] | None = None, **losses: dict[str, Any]) -> Path:
@@ -132,28 +131,6 @@ def test_a_checkpoint_callback_of_the_users_does_not_choose_the_epoch(tmp_path: 
     assert (beside.validation, beside.metrics) == (alone.validation, alone.metrics)
 
 
-def test_a_changed_config_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = str(tmp_path / "results")
-    assert main(["bench", str(write_spec(tmp_path, m={"class_path": "InfoNCE"})), "--results", results]) == 0
-    changed = write_spec(tmp_path, m={"class_path": "InfoNCE", "init_args": {"temperature": 0.5}})
-    capsys.readouterr()
-    assert main(["bench", str(changed), "--results", results, "--dry-run"]) == 0
-    assert "to run" in capsys.readouterr().out
-
-
-def test_a_cell_runs_alone_from_its_config_to_the_same_numbers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
-    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 0
-    cell = tmp_path / "results" / "small" / "toy" / "m" / "seed0"
-    alone = tmp_path / "alone"
-    assert main(["fit", "--config", str(cell / "config.yaml"), "--trainer.default_root_dir", str(alone)]) == 0
-    again = torch.load(next(alone.rglob("best.ckpt")), weights_only=True)["state_dict"]
-    for name, weight in torch.load(cell / "best.ckpt", weights_only=True)["state_dict"].items():
-        assert torch.equal(again[name], weight), name
-
-
 def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = {"class_path": "toy.ToyData", "init_args": {"root": str(tmp_path / "toy"), "copies": 2}}
     bad = {"class_path": "toy_broken.BrokenToyData", "init_args": {"root": str(tmp_path / "broken"), "copies": 2}}
@@ -164,59 +141,6 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path: Path, capsys:
     assert "    failed: " in error and "0.png: not a readable image" in error and "FAILED m on broken, seed 0" in error
     assert "0.png" in (results / store.RUNNING / "small" / "broken" / "m" / "seed0" / "error.txt").read_text()
     assert list(itmbench.load_results(results)["dataset"]) == ["toy"]
-
-
-def test_wrong_configs_are_told_together_before_anything_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    losses = {"good": {"class_path": "InfoNCE"}, "bad": {"class_path": "NoLoss"}, "worse": {"class_path": "NoOther"}}
-    assert main(["bench", str(write_spec(tmp_path, **losses)), "--results", str(tmp_path / "results")]) == 2
-    first, second = (line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: "))
-    assert "bad on toy" in first and "NoLoss" in first and "worse on toy" in second and "NoOther" in second
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.parametrize(
-    "option", [{"fast_dev_run": True}, {"limit_val_batches": 0}, {"enable_checkpointing": False}, {"barebones": True}]
-)
-def test_options_that_leave_no_best_epoch_are_told_before_anything_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: dict[str, Any]
-) -> None:
-    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
-    content = yaml.safe_load(spec.read_text())
-    content["config"]["trainer"] |= option
-    spec.write_text(yaml.safe_dump(content))
-    assert main(["bench", str(spec), "--results", str(tmp_path / "results")]) == 2
-    error = capsys.readouterr().err
-    assert f"m on toy: trainer.{next(iter(option))} " in error and error.count("\n") == 1
-    assert not (tmp_path / "results").exists()
-    (tmp_path / "file").touch()
-    assert main(["bench", str(spec), "--results", str(tmp_path / "file")]) == 2
-    assert "file: not a folder; name one" in capsys.readouterr().err
-
-
-def test_missing_data_are_told_once_for_all_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nowhere = {"class_path": "KarpathyCaptions", "init_args": {"root": str(tmp_path / "nowhere")}}
-    losses = {"infonce": {"class_path": "InfoNCE"}, "triplet": {"class_path": "TripletLoss"}}
-    assert main(["bench", str(write_spec(tmp_path, {"missing": nowhere}, **losses))]) == 2
-    [said] = capsys.readouterr().err.strip().splitlines()
-    assert said.startswith(f"itmbench: missing: {tmp_path / 'nowhere'}")
-
-
-def test_an_interrupted_cell_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = write_spec(tmp_path, m={"class_path": "InfoNCE"})
-    command = ["bench", str(spec), "--results", str(tmp_path / "results")]
-    epochs = []
-
-    def stop_after_first(self: EpochLines, trainer: Any, model: Any) -> None:
-        epochs.append(trainer.current_epoch)
-        if len(epochs) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(EpochLines, "on_validation_end", stop_after_first)
-    assert main(command) == 1
-    assert main(command) == 0
-    assert epochs == [0, 1, 1]
 
 
 def test_a_benchmark_keeps_the_quick_checks_and_its_tables_show_what_failed(

@@ -93,16 +93,10 @@ def test_what_is_wrong_with_a_result_is_told_by_field_in_one_line(
     assert "\n" not in str(error.value) and str(cell / store.RESULT) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null"])
-def test_a_file_that_is_no_result_is_told_in_one_line(cell: Path, text: str) -> None:
-    (cell / store.RESULT).write_text(text)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b'{"key": "\xff"}'])
+def test_a_file_that_is_no_result_is_told_in_one_line(cell: Path, content: bytes) -> None:
+    (cell / store.RESULT).write_bytes(content)
     with pytest.raises(InputError, match=r"not a result .*run the cell again"):
-        store.Result.load(cell)
-
-
-def test_an_unreadable_result_is_told(cell: Path) -> None:
-    (cell / store.RESULT).write_bytes(b'{"key": "\xff"}')
-    with pytest.raises(InputError, match="not a result"):
         store.Result.load(cell)
 
 
