@@ -1,4 +1,4 @@
-"""The README's picture of the mini corpora: ``python -m draw_mini OUT.png``."""
+"""The README's picture of the mini corpora: ``python scripts/draw_mini.py OUT.png``."""
 
 import random
 import sys
@@ -56,5 +56,5 @@ def _row(sheet: Image.Image, y: int, cells: Sequence[tuple[Scene, int, list[str]
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m draw_mini OUT.png")
+        sys.exit("usage: python scripts/draw_mini.py OUT.png")
     draw(Path(sys.argv[1]))

@@ -1,6 +1,6 @@
 """How long benchmarks/paper.yaml takes on a GPU: measured where there is one, else computed from counted operations.
 
-    python scripts/perf/gpu_hours.py [--spec benchmarks/paper.yaml] [--steps 20] [--tflops 150]
+    python scripts/perf/gpu_hours.py [--spec paper] [--steps 20] [--tflops 150]
 
 Every method of the benchmark is built as its configs say, but with random weights, and trains on random photographs.
 With a GPU, ``--steps`` steps at the batch size and precision of the benchmark are timed, loading included. Without
@@ -16,7 +16,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -181,7 +180,7 @@ def measured(cell: Cell, options: argparse.Namespace, folder: str) -> Cost:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spec", default=str(Path(__file__).parents[1] / "paper.yaml"))
+    parser.add_argument("--spec", default="paper")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tflops", type=float, default=150.0)
     return parser.parse_args()

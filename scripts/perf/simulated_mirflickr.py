@@ -1,7 +1,7 @@
 """Writes MirFlickr-25K at its true size as a feature folder: genuine labels and tags, SIMULATED image features.
 
     python scripts/perf/simulated_mirflickr.py --root DIR [--out data/mirflickr25k-simulated-images]
-    itmbench bench benchmarks/mirflickr25k_simulated.yaml
+    itmbench bench mirflickr25k_simulated
 
 DIR holds the label and tag matrices of the hashing papers (.mat files with LAll and YAll). They come without images, so
 image features are made up: of an image with labels y they are signal * W y + e, with 24 orthogonal directions W of

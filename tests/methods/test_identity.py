@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from own_features import write_splits
 
 from itmbench import load_results
@@ -15,8 +14,6 @@ from itmbench.evaluation import caption_retrieval
 from itmbench.report.tables import tables
 
 ITEMS, TEST = 60, 20
-TRAINED = {"class_path": "DualEncoder", "init_args": {"dim": 8}}
-FEATURES = {"image": {"class_path": "FeatureEncoder"}, "text": {"class_path": "FeatureEncoder"}}
 
 
 def write_clip_like(root: Path, widths: tuple[int, int] = (12, 12)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -27,7 +24,7 @@ def write_clip_like(root: Path, widths: tuple[int, int] = (12, 12)) -> tuple[np.
     texts = np.zeros((2 * ITEMS, widths[1]), np.float32)
     texts[:, : min(widths)] = images[owner, : min(widths)]
     texts += generator.normal(scale=0.9, size=texts.shape).astype(np.float32)
-    root.mkdir()
+    root.mkdir(parents=True)
     for name, array in (("images", images), ("texts", texts), ("text_to_image", owner)):
         np.save(root / f"{name}.npy", array)
     train, test = list(range(ITEMS - TEST)), list(range(ITEMS - TEST, ITEMS))
@@ -35,31 +32,18 @@ def write_clip_like(root: Path, widths: tuple[int, int] = (12, 12)) -> tuple[np.
     return images[test], texts[-2 * TEST :], np.repeat(np.arange(TEST), 2)
 
 
-def test_ready_vectors_stand_beside_a_trained_method(tmp_path: Path) -> None:
-    image, text, owner = write_clip_like(tmp_path / "clip")
-    configs = {
-        "data": {"data": {"class_path": "FeatureFolder", "init_args": {"root": str(tmp_path / "clip")}}},
-        "identity": {"model": {"class_path": "Identity"}, "trainer": {"max_epochs": 0}},
-        "trained": {"model": TRAINED, "trainer": {"max_epochs": 1}},
-        "spec": {
-            "datasets": {"clip": "data.yaml"},
-            "methods": {"identity": "identity.yaml", "trained": "trained.yaml"},
-            "config": {
-                "trainer": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False},
-                "model": {"init_args": FEATURES},
-            },
-        },
-    }
-    for name, config in configs.items():
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    assert main(["bench", str(tmp_path / "spec.yaml"), "--results", str(tmp_path / "results")]) == 0
-    frame = load_results(tmp_path / "results").set_index("method")
-    (table,) = tables(frame.reset_index())
-    assert set(table.cells.index) == {"identity", "trained"}
+def test_ready_vectors_stand_beside_trained_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, text, owner = write_clip_like(tmp_path / "data" / "features")
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "embeddings"]) == 0
+    frame = load_results("results")
+    (table,) = tables(frame)
+    assert set(table.cells.index) == {"identity", "dual_infonce", "cca"}
     expected = caption_retrieval(Embeddings(torch.from_numpy(image)), Embeddings(torch.from_numpy(text)), owner)
-    assert 100 < expected["rSum"] < 590 and expected["rSum"] != frame.loc["trained", "rSum"]
+    row = frame.set_index("method").loc["identity"]
+    assert 100 < expected["rSum"] < 590
     for key, value in expected.items():
-        assert frame.loc["identity", key] == pytest.approx(value, abs=1e-6)
+        assert row[key] == pytest.approx(value, abs=1e-6)
 
 
 @pytest.mark.parametrize(
