@@ -1,9 +1,9 @@
-"""Who runs a cell: a file that one process at a time can create, and keeps fresh while it lives.
+"""The right to run a cell: a file that only one process can create, and that it keeps fresh while it lives.
 
-It needs no more of a file system than exclusive creation and dates of files, so machines that share a results folder
-share its cells. A holder whose file grows old is taken to be dead, and one on the same machine whose process is gone is
-known to be. Files are numbered: who takes a cell over creates the next number, which only one can, and nobody removes a
-file that another may have renewed. All dates are those of the file system, so that clocks need not agree.
+This needs nothing of a file system but exclusive creation and modification times, so machines that share a results
+folder share its cells. A holder counts as dead if its file grows old, or if it is a process of this machine that is
+gone. Files are numbered. To take a cell over, a process creates the next number, which only one can do; nobody removes
+a file that another process may have renewed. All times are those of the file system, so clocks need not agree.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from typing import Any
 from uuid import uuid4
 
 BEAT = 15.0
-"""Seconds between two signs of life."""
+"""Seconds between two renewals."""
 STALE = 180.0
-"""Seconds without one after which a holder is taken to be dead; network file systems may show dates a minute late."""
+"""Seconds without a renewal after which a holder counts as dead; network file systems may show times a minute late."""
 
 
 class Lost(Exception):
-    """Another process has taken the cell over, because this one seemed dead."""
+    """Another process has taken over the cell, because this one seemed dead."""
 
 
 class Lease:
-    """The right to run one cell, held by this process until ``release``; ``take`` makes one.
+    """The right to run one cell, held by this process until ``release``; use ``take`` to get one.
 
     Args:
         path: of the file.
-        beat: seconds between two signs of life.
+        beat: seconds between two renewals.
     """
 
     def __init__(self, path: Path, beat: float) -> None:
@@ -41,7 +41,7 @@ class Lease:
         threading.Thread(target=self._live, name=f"lease of {path.name}", daemon=True).start()
 
     def check(self) -> None:
-        """Raise ``Lost`` if the cell is no longer this process's."""
+        """Raise ``Lost`` if another process has taken over the cell."""
         if self._lost:
             raise Lost(f"{self._path.name} is gone, or there is a later one")
 
@@ -57,7 +57,7 @@ class Lease:
             try:
                 os.utime(self._path)
                 self._lost = _held(self._path)[-1:] != [self._path]
-            except OSError as error:  # a network that fails for a moment is no reason to stop, but a missing file is
+            except OSError as error:  # a network may fail for a moment; only a missing file means that it is lost
                 self._lost = isinstance(error, FileNotFoundError)
             if self._lost:
                 return
@@ -68,8 +68,8 @@ def take(cell: Path, beat: float = BEAT, stale: float = STALE) -> Lease | None:
 
     Args:
         cell: the folder that the cell runs in; leases lie beside it.
-        beat: seconds between two signs of life.
-        stale: seconds without one after which a holder counts as dead; several beats.
+        beat: seconds between two renewals.
+        stale: seconds without a renewal after which a holder counts as dead; several beats.
     """
     held = _held(cell)
     if held and _alive(held[-1], stale):
@@ -88,10 +88,10 @@ def take(cell: Path, beat: float = BEAT, stale: float = STALE) -> Lease | None:
 
 
 def shared(cell: Path, beat: float = BEAT) -> Lease:
-    """The lease of a cell that another process has taken for this one, which keeps it fresh as well.
+    """The lease of a cell that the parent process holds; this process renews it as well.
 
     Raises:
-        Lost: there is none.
+        Lost: nobody holds the cell.
     """
     held = _held(cell)
     if not held:
@@ -100,12 +100,12 @@ def shared(cell: Path, beat: float = BEAT) -> Lease:
 
 
 def holder(cell: Path, stale: float = STALE) -> str | None:
-    """Who runs a cell, as "host, process 17"; None if nobody does."""
+    """The holder of a cell as "host, process 17"; None if nobody runs it."""
     held = _held(cell)
     if not held or not _alive(held[-1], stale):
         return None
-    said = _said(held[-1])
-    return f"{said.get('host', 'another machine')}, process {said.get('pid', 'unknown')}"
+    owner = _owner(held[-1])
+    return f"{owner.get('host', 'another machine')}, process {owner.get('pid', 'unknown')}"
 
 
 def _held(cell: Path) -> list[Path]:
@@ -120,8 +120,8 @@ def _number(path: Path) -> int:
     return int(path.name.rpartition(".lease")[2])
 
 
-def _said(path: Path) -> dict[str, Any]:
-    """What a lease says of its holder; nothing while it is being written."""
+def _owner(path: Path) -> dict[str, Any]:
+    """Machine, host and process of a lease's holder; empty while the file is being written."""
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
@@ -129,9 +129,9 @@ def _said(path: Path) -> dict[str, Any]:
 
 
 def _alive(path: Path, stale: float) -> bool:
-    """Whether the holder of a lease lives, as far as can be told from here."""
-    said = _said(path)
-    if said.get("machine") == _machine() and not _runs(said["pid"]):
+    """Whether the holder of a lease lives, as far as this machine can tell."""
+    owner = _owner(path)
+    if owner.get("machine") == _machine() and not _runs(owner["pid"]):
         return False
     try:
         return _now(path.parent) - path.stat().st_mtime < stale
@@ -140,7 +140,7 @@ def _alive(path: Path, stale: float) -> bool:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine runs; one that has ended stays listed until its parent asks how."""
+    """Whether a process of this machine runs; zombies do not."""
     try:
         os.kill(process, 0)
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -151,7 +151,7 @@ def _runs(process: int) -> bool:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the file system, which dates the leases."""
+    """The time by the clock of the file system."""
     probe = folder / f".{uuid4().hex}"
     try:
         probe.touch()
@@ -164,7 +164,7 @@ def _now(folder: Path) -> float:
 
 
 def _machine() -> str:
-    """What no two machines have in common, nor two containers of one, whose processes have numbers of their own."""
+    """Identifies this machine, and this container on it: containers number their processes separately."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]

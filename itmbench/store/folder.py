@@ -1,4 +1,4 @@
-"""The results on disk: one folder a cell, whole or not there; and all of them as one table.
+"""The results on disk: one complete folder for each cell, and all of them as one table.
 
 A cell folder holds ``config.yaml`` (rerun it with ``itmbench fit --config``), ``result.json``, ``per_query.parquet``
 (rank or AP of every query) and ``best.ckpt``.
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def commit(finished: Path, folder: Path) -> None:
-    """Move a complete cell to its place; an older result there is replaced, and at no moment half there."""
+    """Move a complete cell to its place, where it replaces an older result."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     old = finished.with_name(finished.name + ".old")
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # a process was killed where the last line stands
+        shutil.rmtree(old, ignore_errors=True)  # left by a process that was killed before the last line
         os.replace(folder, old)
     os.replace(finished, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
-    """Every complete cell below a folder, in order of path.
+    """Every complete cell below a folder, sorted by path.
 
     Raises:
-        InputError: there is no such folder, or a file in it is not a result.
+        InputError: the folder is missing, or a result in it cannot be read.
     """
     root = Path(root)
     if not root.is_dir():
@@ -50,10 +50,10 @@ def cell_folder(root: str | Path, cell: str) -> Path:
 
     Args:
         root: the results folder.
-        cell: its folder as ``itmbench results list`` prints it, relative to the results, or as a path.
+        cell: its folder relative to the results, as ``itmbench results list`` prints it, or a path.
 
     Raises:
-        InputError: there is no complete cell, or it lies outside the results.
+        InputError: the folder holds no complete cell, or lies outside the results.
     """
     top = Path(root).resolve()
     for path in (top / cell, Path(cell)):
@@ -65,17 +65,17 @@ def cell_folder(root: str | Path, cell: str) -> Path:
 
 
 def remove(root: str | Path, cell: str) -> Path:
-    """Remove a cell, whole or not at all, and the folders above it that are empty then.
+    """Remove a cell atomically, and the folders above it that are then empty.
 
     Args:
         root: the results folder.
         cell: as for ``cell_folder``.
 
     Returns:
-        The folder that was.
+        The removed folder.
 
     Raises:
-        InputError: there is no such cell in it.
+        InputError: the results hold no such cell.
     """
     top, folder = Path(root).resolve(), cell_folder(root, cell)
     with _scratch(top) as scratch:
@@ -88,12 +88,12 @@ def remove(root: str | Path, cell: str) -> Path:
 
 
 class Merged(NamedTuple):
-    """What a merge has done with each cell of the other store, by folder.
+    """What a merge did with each cell of the other folder.
 
     Args:
-        copied: those that were not here.
-        equal: those that were, with the same key, metrics and results of every query.
-        conflicts: those whose place is taken by another result, which was left as it is; and what differs.
+        copied: cells that were missing here.
+        equal: cells that were here with the same key, metrics and results of every query.
+        conflicts: cells whose place another result takes, which was left as it is; and the difference.
     """
 
     copied: list[Path]
@@ -102,17 +102,17 @@ class Merged(NamedTuple):
 
 
 def merge(root: str | Path, other: str | Path) -> Merged:
-    """Copy the cells of another results folder; nothing that is here is changed.
+    """Copy the complete cells of another results folder; nothing that is here changes.
 
-    Every cell is copied beside the results and then moved to its place, so that an interrupted merge leaves whole cells
-    only and may be run again. Cells of the other folder that are not complete are not looked at.
+    Every cell is copied beside the results and then moved to its place, so an interrupted merge leaves only complete
+    cells and can be repeated.
 
     Args:
-        root: the results folder; made if there is none.
-        other: the folder of results to add.
+        root: the results folder; created if it is missing.
+        other: the results folder to add.
 
     Raises:
-        InputError: the other is no results folder or lies within this one, or a result in it cannot be read.
+        InputError: one folder contains the other, the other is no results folder, or a result in it cannot be read.
     """
     top, source = Path(root).resolve(), Path(other).resolve()
     if source.is_relative_to(top) or top.is_relative_to(source):
@@ -139,7 +139,7 @@ def merge(root: str | Path, other: str | Path) -> Merged:
 
 
 def _difference(folder: Path, other_folder: Path, other: Result) -> str:
-    """What sets two results at the same place apart; empty if they are the same up to what running them cost."""
+    """How two results at the same place differ; empty if only their cost differs."""
     import pandas as pd
 
     if not (folder / RESULT).is_file():
@@ -149,7 +149,7 @@ def _difference(folder: Path, other_folder: Path, other: Result) -> str:
         return f"key {here.key} here, {other.key} there"
     if json.dumps(here.metrics, sort_keys=True) != json.dumps(other.metrics, sort_keys=True):
         return f"key {here.key} in both, other metrics"
-    queries = [of / PER_QUERY for of in (folder, other_folder)]
+    queries = [cell / PER_QUERY for cell in (folder, other_folder)]
     if [path.exists() for path in queries] == [True, True]:
         same = pd.read_parquet(queries[0]).equals(pd.read_parquet(queries[1]))
     else:
@@ -159,21 +159,21 @@ def _difference(folder: Path, other_folder: Path, other: Result) -> str:
 
 @contextmanager
 def _scratch(top: Path) -> Iterator[Path]:
-    """A folder that no reader of results looks into, on their file system; gone at the end."""
+    """A temporary folder on the file system of the results, which readers of results ignore."""
     (top / RUNNING).mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=top / RUNNING, prefix="scratch-") as folder:
         yield Path(folder)
 
 
 def load_results(root: str | Path = "results") -> "pd.DataFrame":
-    """All results below a folder as a table, one row a cell.
+    """All results below a folder as a table, one row for each cell.
 
-    Columns: benchmark, dataset, method, seed; every metric by its own name; and what a comparison needs beside them
-    (validation, protocol and data fingerprint, pretraining, failed checks of the leak audit, parameters,
-    FLOPs, throughput, memory, seconds, folder).
+    Columns: benchmark, dataset, method, seed; every metric by its own name; and what a comparison needs in addition
+    (validation, protocol and data fingerprint, pretraining, failed checks of the leak audit, parameters, FLOPs,
+    throughput, memory, seconds, folder).
 
     Raises:
-        InputError: there is no such folder, or a file in it is not a result.
+        InputError: the folder is missing, or a result in it cannot be read.
     """
     import pandas as pd
 
@@ -198,7 +198,7 @@ def _row(folder: Path, result: Result) -> dict[str, Any]:
         "audit_failed": ", ".join(name for name, finding in result.audit.items() if not finding["passed"]),
         "parameters": result.parameters["all"],
         "trained_parameters": result.parameters["trained"],
-        **{f"{what}_flops": count for what, count in result.flops.items()},
+        **{f"{name}_flops": count for name, count in result.flops.items()},
         **result.throughput,
         "peak_memory": result.peak_memory,
         "seconds": result.seconds,

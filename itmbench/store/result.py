@@ -13,14 +13,14 @@ from itmbench.errors import InputError
 from itmbench.files import write_atomically
 
 SCHEMA = 3
-"""Of ``result.json``; 2 added ``audit``, 3 ``recipe``. Older results are read as well."""
+"""Version of ``result.json``: 2 added ``audit``, 3 ``recipe``. Older results are readable."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
 RUNNING = ".running"
-"""Folder, below the results, of cells that are not complete, and of what is being merged or removed."""
+"""Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 
 
 def _with(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A check that a mapping has some keys."""
+    """A validator: the mapping must have these keys."""
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
         if missing := [key for key in keys if key not in value]:
@@ -32,22 +32,22 @@ def _with(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Result:
-    """All that is known of a finished cell, as ``result.json`` holds it; docs/results.md tells it field by field.
+    """The content of ``result.json``; docs/results.md explains every field.
 
     Args:
-        key: hash of everything that can change the result; a cell whose key is in the store is not run again.
+        key: hash of everything that can change the result; a cell whose key has a result does not run again.
         metrics: of the test stage.
-        validation: the objective on the validation stage that chose the checkpoint.
-        protocol: the whole protocol that measured it.
+        validation: objective on the validation stage, by which the checkpoint was chosen.
+        protocol: every option of the evaluation protocol.
         data: name, fingerprint, and the counts found beside the published ones.
-        pretraining: "scratch", "unimodal" or "image-text": rows are ranked together only within a class.
-        inductive: every test item was encoded without the others.
-        flops: to encode one image and one text.
+        pretraining: "scratch", "unimodal" or "image-text"; only rows of the same class are ranked together.
+        inductive: whether every test item was encoded without the others.
+        flops: floating-point operations to encode one image and one text, and to score a pair.
         throughput: items a second.
         peak_memory: bytes.
-        seconds: wall time of the cell, training and test.
-        audit: check of the leak audit -> passed, found and bound; empty in results of before there was one.
-        recipe: hash as ``key``, but for the seed: seeds are averaged where it is the same; empty in older results.
+        seconds: wall time of training and test.
+        audit: check of the leak audit -> passed, found and bound; empty in results that predate the audit.
+        recipe: like ``key``, without the seed; seeds are averaged where it is equal. Empty in older results.
     """
 
     key: str
@@ -86,7 +86,7 @@ class Result:
         """Read ``result.json`` of a cell folder, of this schema or an older one.
 
         Raises:
-            InputError: there is none, a newer itmbench has written it, or a field is missing, unknown or of another
+            InputError: the file is missing, a newer itmbench wrote it, or a field is missing, unknown or of the wrong
                 type.
         """
         path = folder / RESULT
@@ -115,7 +115,8 @@ def _validator() -> TypeAdapter[Result]:
 
 
 def _in_a_line(error: Exception) -> str:
-    """What is wrong with a file, by field where that is known."""
+    """The error in one line, by field where the field is known."""
     if not isinstance(error, ValidationError):
         return str(error)
-    return "; ".join(f"{'.'.join(map(str, of['loc'])) or 'file'}: {of['msg']}" for of in error.errors()[:3])
+    problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()[:3]]
+    return "; ".join(f"{field or 'file'}: {message}" for field, message in problems)
