@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from small_benchmark import write
 from toy import TOY_MODEL
 from toy_clip import save_toy_clip
 
@@ -17,24 +18,17 @@ from itmbench.cli.main import main
 
 
 def write_spec(folder: Path, datasets: dict[str, Any] | None = None, **losses: dict[str, Any]) -> Path:
-    """A benchmark file on the toy dataset, with a method for each loss."""
-    datasets = datasets or {
-        "toy": {"class_path": "toy.ToyData", "init_args": {"root": str(folder / "toy"), "copies": 2}}
-    }
-    for name, data in datasets.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"data": data}))
+    """A small benchmark with a method for each loss, on other datasets if some are given."""
+    path = write(folder, *losses, epochs=2)
     for name, loss in losses.items():
         model = {"class_path": "DualEncoder", "init_args": TOY_MODEL["init_args"] | {"loss": loss}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
-    spec = {
-        "name": "small",
-        "datasets": {name: f"{name}.yaml" for name in datasets},
-        "methods": {name: f"{name}.yaml" for name in losses},
-        "seeds": [0],
-        "config": {"trainer": {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}},
-    }
-    path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(spec))
+    for name, data in (datasets or {}).items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"data": data}))
+    if datasets:
+        path.write_text(
+            yaml.safe_dump(yaml.safe_load(path.read_text()) | {"datasets": {n: f"{n}.yaml" for n in datasets}})
+        )
     return path
 
 

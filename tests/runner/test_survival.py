@@ -1,9 +1,6 @@
 """A benchmark that is killed, stopped, shared or partly broken: what is left, and what the next call makes of it."""
 
-import contextlib
 import gc
-import io
-import logging
 import os
 import random
 import signal
@@ -17,7 +14,7 @@ import yaml
 from small_benchmark import FILES, bench, content, ended, start, unfinished, write
 from toy import TOY_MODEL
 
-from itmbench import logs, store
+from itmbench import store
 from itmbench.cli.main import main
 from itmbench.methods.base import Matcher
 from itmbench.runner import cell, tracker
@@ -186,17 +183,6 @@ def test_a_checkpoint_that_was_moved_is_still_the_best(tmp_path: Path) -> None:
         assert checkpoint.best_model_path == (here if there else str(best))
         assert checkpoint.best_model_score == (score if there else None)
         assert checkpoint.best_k_models == ({here: score} if there else {})
-
-
-def test_a_reader_of_the_output_that_goes_ends_nothing(tmp_path: Path) -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
-    logs.configure()
-    with contextlib.redirect_stderr(Gone()), logs.to_file(tmp_path / "log"):
-        logging.getLogger("itmbench.runner").info("epoch 1")
-    assert (tmp_path / "log").read_text().endswith("  epoch 1\n")
 
 
 def test_what_an_earlier_replacement_has_left_does_not_keep_a_cell_from_its_place(tmp_path: Path) -> None:

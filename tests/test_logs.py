@@ -1,0 +1,53 @@
+"""Which messages reach the screen, and which a file."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from itmbench import logs
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    logs.configure()
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown"),
+    [
+        (0, ["own info", "own warning", "other warning"]),
+        (-1, ["own warning", "other warning"]),
+        (1, ["own debug", "own info", "own warning", "other info", "other warning"]),
+    ],
+)
+def test_the_screen_shows_what_was_asked_for_and_the_file_all_progress(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verbosity: int, shown: list[str]
+) -> None:
+    other = logging.getLogger("other")
+    other.setLevel(logging.INFO)
+    logs.configure(verbosity)
+    with logs.to_file(tmp_path / "log.txt"):
+        for name in ("own", "other"):
+            logger = logging.getLogger("itmbench.runner.run" if name == "own" else "other")
+            logger.debug("%s debug", name)
+            logger.info("%s info", name)
+            logger.warning("%s warning", name)
+    assert capsys.readouterr().err.splitlines() == shown
+    written = (tmp_path / "log.txt").read_text()
+    assert "  own info\n" in written and "  own warning\n" in written
+
+
+def test_a_reader_of_the_output_that_goes_away_ends_nothing(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    logs.configure()
+    with contextlib.redirect_stderr(Gone()), logs.to_file(tmp_path / "log"):
+        logging.getLogger("itmbench.runner").info("epoch 1")
+    assert (tmp_path / "log").read_text().endswith("  epoch 1\n")
