@@ -93,20 +93,6 @@ def test_items_that_look_at_each_other_have_no_bank_to_explain(tmp_path: Path) -
         deletion(model, [images], [texts], lambda image, text: 0.0)
 
 
-def test_it_is_said_whether_the_graph_is_used_at_test(tmp_path: Path) -> None:
-    model, _, _ = with_bank(tmp_path)
-    for inference, used, expected in (
-        ("auto", True, True),
-        ("auto", False, False),
-        ("anchor", False, True),
-        ("encoder", True, False),
-    ):
-        model.inference = inference  # type: ignore[assignment]
-        model.uses_graph.fill_(used)
-        assert model.graph_at_test is expected
-    assert not matcher(layers=0).graph_at_test
-
-
 def test_removing_what_is_looked_at_most_changes_more_than_removing_anything(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path, k=8)
     images, texts = inputs(model, data, range(48, 64))
