@@ -39,7 +39,8 @@ def test_vectors_of_label_data_are_a_feature_folder(tmp_path: Path, capsys: pyte
             assert {ids[row] for row in rows} == {corpus.image_ids[row] for row in expected}
 
     folder = ["--data=FeatureFolder", f"--data.root={tmp_path / 'out'}", "--model=itmbench.methods.identity.Identity"]
-    again = metrics(capsys, *folder, "--trainer.accelerator=cpu", "--trainer.logger=false")
+    trainer = [option for option in options if option.startswith("--trainer.")]
+    again = metrics(capsys, *folder, *trainer)
     first = metrics(capsys, *options)
     assert {"i2t/mAP", "t2i/mAP", "mAP"} <= set(first) & set(again)
     for name in set(first) & set(again):
