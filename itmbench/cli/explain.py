@@ -41,7 +41,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     import_from_here()
 
     from itmbench.logs import quiet
-    from itmbench.methods.mcr_dgn.explain import attached_to
+    from itmbench.methods.mcr_dgn.explain import attached_bank
     from itmbench.methods.mcr_dgn.items import explain_items, measure_deletion, select_items
     from itmbench.methods.mcr_dgn.module import MCRDGN
     from itmbench.runner.lightning import PreparedCLI
@@ -56,7 +56,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     selected = select_items(corpus, options.items)
     with quiet():
         trainer.test(model, datamodule=data, verbose=False, **cli.checkpoint)  # no batch: it loads the checkpoint
-    attached_to(model)
+    attached_bank(model)
     model.to(trainer.strategy.root_device).eval()
     with trainer.precision_plugin.forward_context():
         items = explain_items(model, corpus, selected, options.top)

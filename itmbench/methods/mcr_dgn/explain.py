@@ -74,7 +74,7 @@ def explain(model: MCRDGN, modality: str, inputs: Inputs) -> list[list[Seen]]:
     Raises:
         InputError: the model does not attach items to a bank, or the bank is empty.
     """
-    bank = attached_to(model)
+    bank = attached_bank(model)
     nodes, keys = _nodes(model, modality, inputs)
     layers = model.propagate(MODALITIES.index(modality), nodes, keys)
     share = 1 / (nodes.shape[1] * len(layers))
@@ -114,7 +114,7 @@ def deletion(
     Raises:
         InputError: the model does not attach items to a bank, the bank is empty, or ``draws`` is below 1.
     """
-    attached_to(model)
+    attached_bank(model)
     if draws < 1:
         raise InputError(f"explain: draws is {draws}; give 1 or more")
     generator = torch.Generator().manual_seed(seed)
@@ -135,7 +135,7 @@ def deletion(
     )
 
 
-def attached_to(model: MCRDGN) -> Context:
+def attached_bank(model: MCRDGN) -> Context:
     """The bank that the model attaches items to.
 
     Raises:

@@ -10,7 +10,7 @@ from toy import ToyData
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.mcr_dgn.context import Edges
-from itmbench.methods.mcr_dgn.explain import attached_to, deletion, explain, without_random, without_strongest
+from itmbench.methods.mcr_dgn.explain import attached_bank, deletion, explain, without_random, without_strongest
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
 
@@ -80,7 +80,7 @@ def test_nothing_to_explain_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no graph or is untrained"):
         explain(model, "image", images)
     with pytest.raises(InputError, match="no graph or is untrained"):
-        attached_to(matcher(layers=0))
+        attached_bank(matcher(layers=0))
 
 
 def test_items_that_look_at_each_other_have_no_bank_to_explain(tmp_path: Path) -> None:
