@@ -163,7 +163,7 @@ def test_one_benchmark_runs_every_method_on_the_folder(
     spec["config"]["model"]["init_args"]["dim"] = 16
     Path("few.yaml").write_text(yaml.safe_dump(spec))
     assert main(["bench", "few.yaml"]) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.count("epoch 2/2") == len(METHODS_OF_ONE_VECTOR) - 1 and printed.count("epoch 1/1") == 1
     results = {result.method: result for _, result in store.results(tmp_path / "results")}
     assert set(results) == METHODS_OF_ONE_VECTOR
