@@ -14,7 +14,7 @@ import torch
 import yaml
 from toy import TOY_MODEL
 
-from itmbench import store
+from itmbench import logs, store
 from itmbench.cli.main import main
 from itmbench.runner import run as runner
 
@@ -64,6 +64,7 @@ def start(command: list[str], log: Path, before: Callable[[], None] = lambda: No
     def body() -> None:
         sys.stdout = sys.stderr = log.open("a")
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+        logs.configure()
         before()
         code = main(command) if command[0] == "bench" else int(bool(runner.run(command[0], command[1])))
         sys.stdout.flush()

@@ -14,7 +14,7 @@ import yaml
 from small_benchmark import FILES, bench, content, ended, start, unfinished, write
 from toy import TOY_MODEL
 
-from itmbench import store
+from itmbench import logs, store
 from itmbench.cli.main import main
 from itmbench.methods.base import Matcher
 from itmbench.runner import cell, tracker
@@ -24,6 +24,12 @@ from itmbench.runner.lease import Lease, Lost
 from itmbench.runner.lightning import MatcherCLI
 from itmbench.runner.plan import Planner, Request
 from itmbench.runner.spec import load_cells
+
+
+@pytest.fixture(autouse=True)
+def _progress() -> None:
+    """Calls from Python show progress only where it was asked for."""
+    logs.configure()
 
 
 @pytest.fixture(scope="module")
