@@ -24,24 +24,9 @@ _NO_THINGS = word_list(
     pieces part set"""
 )
 # Nouns for the same thing: swapping them would change nothing.
-_SYNONYMS = {
-    word: group[0]
-    for group in (
-        ("thing", "object", "shape", "item"),
-        ("circle", "disc"),
-        ("ring", "hoop"),
-        ("man", "guy", "gentleman"),
-        ("men", "guys", "gentlemen"),
-        ("woman", "lady"),
-        ("women", "ladies"),
-        ("child", "kid"),
-        ("children", "kids"),
-        ("bike", "bicycle"),
-        ("plane", "airplane"),
-        ("sofa", "couch"),
-    )
-    for word in group
-}
+_SYNONYM_GROUPS = """thing/object/shape/item circle/disc ring/hoop man/guy/gentleman men/guys/gentlemen woman/lady
+women/ladies child/kid children/kids bike/bicycle plane/airplane sofa/couch"""
+_SYNONYMS = {word: group.split("/")[0] for group in _SYNONYM_GROUPS.split() for word in group.split("/")}
 # Between two phrases, these words give both the same role: "a man and a dog", "a dog next to a man".
 _SYMMETRIC = {"and", "or", "with", "beside", "near", "next", "to", "by", "alongside"}
 

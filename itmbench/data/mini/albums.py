@@ -1,70 +1,28 @@
 """Photographs as users of a photo site upload them: recurring topics, and tags that describe them only in part."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from itmbench.data.mini.language import synonym
 from itmbench.data.mini.scene import Scene, Topic, sample_scene
 
 # By popularity: the second topic has half as many photographs as the first, the third a third, and so on.
-TOPICS = (
-    Topic(
-        "fair",
-        (("red", "star"), ("yellow", "ring"), ("pink", "circle"), ("blue", "triangle")),
-        "striped",
-        0.2,
-        ("fair", "carnival", "fun", "festival"),
-    ),
-    Topic(
-        "harbour",
-        (("white", "triangle"), ("orange", "ring"), ("blue", "square"), ("red", "cross")),
-        "wavy",
-        0.1,
-        ("harbour", "boats", "sea", "water"),
-    ),
-    Topic(
-        "garden",
-        (("pink", "star"), ("green", "triangle"), ("yellow", "circle"), ("purple", "cross")),
-        "speckled",
-        0.0,
-        ("garden", "flowers", "spring", "nature"),
-    ),
-    Topic(
-        "city",
-        (("white", "square"), ("yellow", "square"), ("green", "cross"), ("red", "circle")),
-        "checked",
-        0.2,
-        ("city", "street", "urban", "architecture"),
-    ),
-    Topic(
-        "sky",
-        (("white", "star"), ("yellow", "star"), ("white", "cross"), ("purple", "ring")),
-        "dotted",
-        0.9,
-        ("sky", "astronomy", "longexposure", "stars"),
-    ),
-    Topic(
-        "kitchen",
-        (("orange", "circle"), ("red", "circle"), ("green", "square"), ("white", "ring")),
-        "plain",
-        0.1,
-        ("food", "kitchen", "homemade", "breakfast"),
-    ),
-    Topic(
-        "desert",
-        (("orange", "triangle"), ("yellow", "circle"), ("green", "cross"), ("pink", "square")),
-        "speckled",
-        0.0,
-        ("desert", "travel", "sand", "landscape"),
-    ),
-    Topic(
-        "road",
-        (("red", "triangle"), ("blue", "circle"), ("white", "cross"), ("orange", "square")),
-        "plain",
-        0.2,
-        ("road", "cars", "traffic", "roadtrip"),
-    ),
+_TOPICS = """
+fair    | red star, yellow ring, pink circle, blue triangle        | striped  | 0.2 | fair carnival fun festival
+harbour | white triangle, orange ring, blue square, red cross      | wavy     | 0.1 | harbour boats sea water
+garden  | pink star, green triangle, yellow circle, purple cross   | speckled | 0.0 | garden flowers spring nature
+city    | white square, yellow square, green cross, red circle     | checked  | 0.2 | city street urban architecture
+sky     | white star, yellow star, white cross, purple ring        | dotted   | 0.9 | sky astronomy longexposure stars
+kitchen | orange circle, red circle, green square, white ring      | plain    | 0.1 | food kitchen homemade breakfast
+desert  | orange triangle, yellow circle, green cross, pink square | speckled | 0.0 | desert travel sand landscape
+road    | red triangle, blue circle, white cross, orange square    | plain    | 0.2 | road cars traffic roadtrip
+"""
+TOPICS = tuple(
+    Topic(name, tuple(tuple(thing.split()) for thing in things.split(", ")), texture, float(night), tuple(tags.split()))
+    for line in _TOPICS.strip().splitlines()
+    for name, things, texture, night, tags in [map(str.strip, line.split("|"))]
 )
 
 # Tags unrelated to the picture, the most popular first.
@@ -119,8 +77,11 @@ def sample_tags(scene: Scene, topic: Topic, rng: random.Random) -> tuple[str, ..
 def overlook(scene: Scene, rng: random.Random) -> Scene:
     """What an annotator notices: a small thing among several is overlooked with probability 1/8."""
     alone = len(scene.things) == 1
-    return Scene(
-        tuple(thing for thing in scene.things if alone or thing.size == "large" or rng.random() >= 0.125),
-        scene.texture,
-        scene.light,
-    )
+    seen = (thing for thing in scene.things if alone or thing.size == "large" or rng.random() >= 0.125)
+    return replace(scene, things=tuple(seen))
+
+
+def write_lines(path: Path, lines: Iterable[object]) -> None:
+    """Write a text file, and the folder that it belongs in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())

@@ -1,5 +1,6 @@
 """flickr30k-mini: captioned scenes with near twins and complete truth, in the layout of Karpathy's Flickr30K."""
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -16,14 +17,9 @@ from itmbench.data.mini.scene import Scene, sample_scene, sample_twins
 
 @dataclass(frozen=True)
 class Photo:
-    """One image of the corpus.
+    """One image of the corpus: what it shows, the captions, and their logical forms.
 
-    Args:
-        split: "train", "val" or "test".
-        scene: what it shows.
-        seed: decides everything that no caption mentions; near twins share it.
-        claims: the logical forms of its captions.
-        captions: the captions.
+    ``seed`` decides everything that no caption mentions; near twins share it.
     """
 
     split: str
@@ -96,23 +92,20 @@ def _filename(imgid: int) -> str:
 def _entries(photos: Sequence[Photo]) -> list[dict[str, object]]:
     """The ``images`` list of Karpathy's JSON."""
     entries: list[dict[str, object]] = []
-    sentid = 0
+    sentid = itertools.count()
     for imgid, photo in enumerate(photos):
-        sentences = []
-        for text in photo.captions:
-            raw = f"{text[0].upper()}{text[1:]} ."
-            tokens = text.replace(",", "").split()
-            sentences.append({"tokens": tokens, "raw": raw, "imgid": imgid, "sentid": sentid})
-            sentid += 1
-        entries.append(
+        sentences = [
             {
-                "sentids": [sentence["sentid"] for sentence in sentences],
+                "tokens": text.replace(",", "").split(),
+                "raw": f"{text[0].upper()}{text[1:]} .",
                 "imgid": imgid,
-                "sentences": sentences,
-                "split": photo.split,
-                "filename": _filename(imgid),
+                "sentid": next(sentid),
             }
-        )
+            for text in photo.captions
+        ]
+        sentids = [sentence["sentid"] for sentence in sentences]
+        entry = {"sentids": sentids, "imgid": imgid, "sentences": sentences, "split": photo.split}
+        entries.append(entry | {"filename": _filename(imgid)})
     return entries
 
 

@@ -5,30 +5,13 @@ import random
 from itmbench.data.mini.claims import Claim, Part
 
 # The usual word first; the others are synonyms.
-WORDS: dict[str, tuple[str, ...]] = {
-    "circle": ("circle", "disc"),
-    "ring": ("ring", "hoop"),
-    "square": ("square", "box"),
-    "triangle": ("triangle",),
-    "star": ("star",),
-    "cross": ("cross", "plus"),
-    "red": ("red", "scarlet"),
-    "orange": ("orange",),
-    "yellow": ("yellow", "golden"),
-    "green": ("green",),
-    "blue": ("blue", "azure"),
-    "purple": ("purple", "violet"),
-    "pink": ("pink",),
-    "white": ("white",),
-    "small": ("small", "little", "tiny"),
-    "large": ("large", "big", "huge"),
-    "plain": ("plain", "smooth"),
-    "striped": ("striped",),
-    "checked": ("checked", "chequered"),
-    "dotted": ("dotted", "spotted"),
-    "speckled": ("speckled", "grainy"),
-    "wavy": ("wavy", "rippled"),
-}
+_WORDS = """
+circle/disc ring/hoop square/box triangle star cross/plus
+red/scarlet orange yellow/golden green blue/azure purple/violet pink white
+small/little/tiny large/big/huge
+plain/smooth striped checked/chequered dotted/spotted speckled/grainy wavy/rippled
+"""
+WORDS = {words.split("/")[0]: tuple(words.split("/")) for words in _WORDS.split()}
 ANYTHING = ("thing", "object", "shape")
 BACKGROUND = ("background", "backdrop")
 LIGHT = {"day": ("by day", "in daylight"), "night": ("at night", "in the dark")}

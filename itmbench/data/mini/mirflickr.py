@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from itmbench.data.mini.albums import Upload, overlook, sample_upload
+from itmbench.data.mini.albums import overlook, sample_upload, write_lines
 from itmbench.data.mini.paint import save_all
 from itmbench.data.mini.scene import COLOURS, SHAPES, TEXTURES, Scene
 
@@ -13,9 +13,10 @@ COMMON = 20
 """Tags used at least this often make the vocabulary, as in the genuine archive."""
 ARRANGEMENTS = ("crowd", "giants", "night", "side_by_side", "stacked")
 
-README = """Labels of mirflickr-mini. <label>.txt holds the numbers of the images that a label may apply to, one a line;
-<label>_r1.txt those to which it clearly applies.
-"""
+README = (
+    "Labels of mirflickr-mini. <label>.txt holds the numbers of the images that a label may apply to, one a line;",
+    "<label>_r1.txt those to which it clearly applies.",
+)
 
 
 def render_mirflickr(root: Path, seed: int = 0, *, images: int = 2400, pixels: int = 64) -> None:
@@ -29,14 +30,15 @@ def render_mirflickr(root: Path, seed: int = 0, *, images: int = 2400, pixels: i
     """
     rng = random.Random(f"mirflickr-mini {seed}")
     uploads = [sample_upload(rng, (1, 1, 1, 1, 1, 2, 2, 3), loyalty=0.4) for _ in range(images)]
-    photographs, tags, doc = (root / "mirflickr" / part for part in ("", "meta/tags", "doc"))
-    tags.mkdir(parents=True)
-    doc.mkdir()
-    paths = [photographs / f"im{number}.jpg" for number in range(1, images + 1)]
+    folder = root / "mirflickr"
+    folder.mkdir(parents=True)
+    paths = [folder / f"im{number}.jpg" for number in range(1, images + 1)]
     save_all([upload.scene for upload in uploads], [upload.seed for upload in uploads], paths, pixels)
     for number, upload in enumerate(uploads, 1):
-        (tags / f"tags{number}.txt").write_bytes("".join(f"{tag}\n" for tag in upload.tags).encode())
-    _write_common_tags(doc / "common_tags.txt", uploads)
+        write_lines(folder / "meta" / "tags" / f"tags{number}.txt", upload.tags)
+    counts = Counter(tag for upload in uploads for tag in upload.tags)
+    common = sorted((-count, tag) for tag, count in counts.items() if count >= COMMON)
+    write_lines(folder / "doc" / "common_tags.txt", (f"{tag} {-count}" for count, tag in common))
     _write_annotations(root / "mirflickr25k_annotations_v080", [overlook(upload.scene, rng) for upload in uploads])
 
 
@@ -62,26 +64,14 @@ def labels(scene: Scene) -> dict[str, bool]:
     return facts | {label: False for label, applies in others.items() if applies}
 
 
-def _write_common_tags(path: Path, uploads: Sequence[Upload]) -> None:
-    """Write the vocabulary with its counts, most frequent tags first."""
-    counts = Counter(tag for upload in uploads for tag in upload.tags)
-    common = sorted((-count, tag) for tag, count in counts.items() if count >= COMMON)
-    path.write_bytes("".join(f"{tag} {-count}\n" for count, tag in common).encode())
-
-
 def _write_annotations(folder: Path, scenes: Sequence[Scene]) -> None:
     """Write the image numbers of every label and stricter label, as in the genuine archive with 24 and 14 of them."""
-    folder.mkdir()
-    (folder / "README.txt").write_bytes(README.encode())
+    write_lines(folder / "README.txt", README)
     stricter = (*SHAPES, *COLOURS)
     names = (*stricter, *(texture for texture in TEXTURES if texture != "plain"), *ARRANGEMENTS)
     labels_of_image = [labels(scene) for scene in scenes]
     for name in names:
         potential = [number for number, image_labels in enumerate(labels_of_image, 1) if name in image_labels]
-        _write_numbers(folder / f"{name}.txt", potential)
+        write_lines(folder / f"{name}.txt", potential)
         if name in stricter:
-            _write_numbers(folder / f"{name}_r1.txt", [n for n in potential if labels_of_image[n - 1][name]])
-
-
-def _write_numbers(path: Path, numbers: Sequence[int]) -> None:
-    path.write_bytes("".join(f"{number}\n" for number in numbers).encode())
+            write_lines(folder / f"{name}_r1.txt", [n for n in potential if labels_of_image[n - 1][name]])

@@ -2,46 +2,34 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from itmbench.data.mini.albums import IRRELEVANT, TOPICS, Upload, overlook, sample_upload
+from itmbench.data.mini.albums import IRRELEVANT, TOPICS, Upload, overlook, sample_upload, write_lines
 from itmbench.data.mini.language import WORDS
 from itmbench.data.mini.paint import save_all
 from itmbench.data.mini.scene import COLOURS, SHAPES, TEXTURES, Scene
 
 # Every pair of colour and shape, every texture, and night. The scenes decide which 21 are the most frequent.
-CONCEPTS = tuple(
-    sorted(
-        ["night"]
-        + [texture for texture in TEXTURES if texture != "plain"]
-        + [f"{colour}_{shape}" for colour in COLOURS for shape in SHAPES]
-    )
-)
+_PAIRS = (f"{colour}_{shape}" for colour in COLOURS for shape in SHAPES)
+CONCEPTS = sorted(["night", *(texture for texture in TEXTURES if texture != "plain"), *_PAIRS])
 # One word in eight is missing, because no real tag list has every word that users know.
-TAG_LIST = tuple(
-    tag
-    for position, tag in enumerate(
-        dict.fromkeys(
-            (
-                *(word for words in WORDS.values() for word in words),
-                *("night", "dark"),
-                *(tag for topic in TOPICS for tag in topic.tags),
-                *IRRELEVANT,
-            )
-        )
-    )
-    if position % 8 != 7
+_TAGS = (
+    *(word for words in WORDS.values() for word in words),
+    *("night", "dark"),
+    *(tag for topic in TOPICS for tag in topic.tags),
+    *IRRELEVANT,
 )
+TAG_LIST = tuple(tag for position, tag in enumerate(dict.fromkeys(_TAGS)) if position % 8 != 7)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of every file: the place of the image and what it shows."""
+    """One row of every file: the image and what it shows."""
 
     folder: str
-    number: int
+    name: str
     photo_id: int
     upload: Upload
     concepts: frozenset[str]
@@ -60,13 +48,13 @@ def render_nuswide(root: Path, seed: int = 0, *, images: int = 2400, repeated: i
     rows = _rows(random.Random(f"nuswide-mini {seed}"), images, repeated)
     for folder in sorted({row.folder for row in rows}):
         (root / "Flickr" / folder).mkdir(parents=True)
-    paths = [root / "Flickr" / row.folder / _filename(row) for row in rows]
+    paths = [root / "Flickr" / row.folder / row.name for row in rows]
     save_all([row.upload.scene for row in rows], [row.upload.seed for row in rows], paths, pixels)
-    _write_lines(root / "ImageList" / "Imagelist.txt", (f"{row.folder}\\{_filename(row)}" for row in rows))
-    _write_lines(root / "ConceptsList" / "Concepts81.txt", CONCEPTS)
+    write_lines(root / "ImageList" / "Imagelist.txt", (f"{row.folder}\\{row.name}" for row in rows))
+    write_lines(root / "ConceptsList" / "Concepts81.txt", CONCEPTS)
     for concept in CONCEPTS:
         flags = (str(int(concept in row.concepts)) for row in rows)
-        _write_lines(root / "Groundtruth" / "AllLabels" / f"Labels_{concept}.txt", flags)
+        write_lines(root / "Groundtruth" / "AllLabels" / f"Labels_{concept}.txt", flags)
     _write_tags(root / "NUS_WID_Tags", rows)
 
 
@@ -91,22 +79,14 @@ def _rows(rng: random.Random, images: int, repeated: int) -> list[Row]:
     rows = []
     for folder, _, index in sorted(filed):
         numbers[folder] += 1
-        rows.append(Row(folder, numbers[folder], photo_ids[index], uploads[index], annotated[index]))
+        name = f"{numbers[folder]:04d}_{photo_ids[index]}.jpg"
+        rows.append(Row(folder, name, photo_ids[index], uploads[index], annotated[index]))
     return rows
 
 
 def _write_tags(folder: Path, rows: Sequence[Row]) -> None:
     """Write all tags by photo id, and the 0/1 matrix over the tag list with the genuine file's trailing tabs."""
-    _write_lines(folder / "All_Tags.txt", (" ".join((str(row.photo_id), *row.upload.tags)) for row in rows))
-    _write_lines(folder / "TagList1k.txt", TAG_LIST)
+    write_lines(folder / "All_Tags.txt", (" ".join((str(row.photo_id), *row.upload.tags)) for row in rows))
+    write_lines(folder / "TagList1k.txt", TAG_LIST)
     flags = ("".join(f"{int(tag in row.upload.tags)}\t" for tag in TAG_LIST) for row in rows)
-    _write_lines(folder / "AllTags1k.txt", flags)
-
-
-def _filename(row: Row) -> str:
-    return f"{row.number:04d}_{row.photo_id}.jpg"
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    write_lines(folder / "AllTags1k.txt", flags)

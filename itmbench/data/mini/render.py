@@ -41,17 +41,12 @@ def render(name: str, cache_root: Path, seed: int = 0) -> Path:
         with tempfile.TemporaryDirectory(prefix=".rendering-", dir=cache_root) as unfinished:
             corpus = Path(unfinished) / name
             RENDERERS[name](corpus, seed)
-            _move(corpus, folder)
+            try:
+                os.replace(corpus, folder)
+            except OSError:  # another process was faster
+                if not folder.is_dir():
+                    raise
     return folder
-
-
-def _move(corpus: Path, folder: Path) -> None:
-    """Move the finished corpus into place, unless another process was faster."""
-    try:
-        os.replace(corpus, folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
 
 
 def _renderer_hash() -> str:

@@ -15,8 +15,6 @@ CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 MOST_THINGS = 3
 
-Axis = Literal["row", "column"]
-
 
 @dataclass(frozen=True)
 class Thing:
@@ -51,7 +49,7 @@ class Topic:
     """
 
     name: str
-    favourites: tuple[tuple[str, str], ...]
+    favourites: tuple[tuple[str, ...], ...]
     texture: str
     night: float
     tags: tuple[str, ...]
@@ -77,45 +75,32 @@ def sample_scene(rng: random.Random, count: int, topic: Topic | None = None, loy
 def sample_twins(scene: Scene, rng: random.Random) -> tuple[Scene, Scene, Scene]:
     """Draw three scenes that differ in one fact: two colours swapped, two places swapped, one shape changed."""
     first, second = rng.sample(range(len(scene.things)), 2)
-    return (
-        swap_colours(scene, first, second),
-        swap_places(scene, *rng.choice(place_swaps(scene))),
-        change_shape(scene, first, rng.choice([s for s in SHAPES if all(s != t.shape for t in scene.things)])),
+    colours = swap(scene, first, second, "colour")
+    places = swap(scene, *rng.choice(place_swaps(scene)))
+    things = list(scene.things)
+    things[first] = replace(
+        things[first], shape=rng.choice([s for s in SHAPES if all(s != thing.shape for thing in things)])
     )
+    return colours, places, replace(scene, things=tuple(things))
 
 
-def swap_colours(scene: Scene, first: int, second: int) -> Scene:
-    """Swap the colours of two things."""
-    one, other = scene.things[first], scene.things[second]
-    return _with(scene, {first: replace(one, colour=other.colour), second: replace(other, colour=one.colour)})
+def swap(scene: Scene, first: int, second: int, fact: Literal["colour", "row", "column"]) -> Scene:
+    """Swap the colours, the rows (top and bottom) or the columns (left and right) of two things."""
+    things = list(scene.things)
+    for at, other in ((first, second), (second, first)):
+        things[at] = replace(things[at], **{fact: getattr(scene.things[other], fact)})
+    return replace(scene, things=tuple(things))
 
 
-def swap_places(scene: Scene, first: int, second: int, axis: Axis) -> Scene:
-    """Swap the columns (left and right) or the rows (top and bottom) of two things."""
-    one, other = scene.things[first], scene.things[second]
-    if axis == "row":
-        return _with(scene, {first: replace(one, row=other.row), second: replace(other, row=one.row)})
-    return _with(scene, {first: replace(one, column=other.column), second: replace(other, column=one.column)})
-
-
-def change_shape(scene: Scene, index: int, shape: str) -> Scene:
-    """Change the shape of one thing."""
-    return _with(scene, {index: replace(scene.things[index], shape=shape)})
-
-
-def place_swaps(scene: Scene) -> list[tuple[int, int, Axis]]:
+def place_swaps(scene: Scene) -> list[tuple[int, int, Literal["row", "column"]]]:
     """Pairs of things, each with an axis along which swapping them puts no two things in one place."""
-    swaps: list[tuple[int, int, Axis]] = []
+    swaps: list[tuple[int, int, Literal["row", "column"]]] = []
+    alone = len(scene.things) == 2
     for second in range(len(scene.things)):
         for first in range(second):
             one, other = scene.things[first], scene.things[second]
-            alone = len(scene.things) == 2
             if one.column != other.column and (one.row == other.row or alone):
                 swaps.append((first, second, "column"))
             if one.row != other.row and (one.column == other.column or alone):
                 swaps.append((first, second, "row"))
     return swaps
-
-
-def _with(scene: Scene, changed: dict[int, Thing]) -> Scene:
-    return replace(scene, things=tuple(changed.get(i, thing) for i, thing in enumerate(scene.things)))

@@ -7,7 +7,7 @@ from mini_reading import read, true_of
 
 from itmbench.data.mini.claims import Claim, Part, sample_claims, truth
 from itmbench.data.mini.language import ANYTHING, BACKGROUND, LIGHT, WORDS, caption
-from itmbench.data.mini.scene import Scene, Thing, sample_scene, swap_colours, swap_places
+from itmbench.data.mini.scene import Scene, Thing, sample_scene, swap
 
 SCENE = Scene(
     (
@@ -52,7 +52,7 @@ def test_swapped_scenes_differ_only_in_what_belongs_together() -> None:
     """Two sentences of the same words: one true of the scene, the other true of its swapped twin."""
     red_circle, blue_square = Part("circle", "red"), Part("square", "blue")
     blue_circle, red_square = Part("circle", "blue"), Part("square", "red")
-    colours, places = swap_colours(SCENE, 0, 1), swap_places(SCENE, 0, 1, "column")
+    colours, places = swap(SCENE, 0, 1, "colour"), swap(SCENE, 0, 1, "column")
     said = Claim((red_circle, blue_square), "left")
     assert truth([said, Claim((blue_circle, red_square), "left")], [SCENE, colours]).tolist() == [[1, 0], [0, 1]]
     assert truth([said, Claim((blue_square, red_circle), "left")], [SCENE, places]).tolist() == [[1, 0], [0, 1]]

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from itmbench.data.mini.scene import Scene, Thing, place_swaps, sample_scene, sample_twins, swap_places
+from itmbench.data.mini.scene import Scene, Thing, place_swaps, sample_scene, sample_twins, swap
 
 FACTS = ("shape", "colour", "size", "row", "column")
 
@@ -51,5 +51,5 @@ def test_a_diagonal_pair_swaps_one_axis_only_when_nothing_is_in_the_way() -> Non
     third = Thing("cross", "green", "small", 0, 1)
     assert place_swaps(Scene((one, other), "plain", "day")) == [(0, 1, "column"), (0, 1, "row")]
     assert place_swaps(Scene((one, other, third), "plain", "day")) == [(0, 2, "column"), (1, 2, "row")]
-    swapped = swap_places(Scene((one, other), "plain", "day"), 0, 1, "column")
+    swapped = swap(Scene((one, other), "plain", "day"), 0, 1, "column")
     assert [(thing.shape, thing.row, thing.column) for thing in swapped.things] == [("circle", 0, 1), ("star", 1, 0)]
