@@ -1,7 +1,7 @@
 """A corpus: images, texts, the map between them, labels and splits."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
@@ -65,6 +65,7 @@ class NpyRows:
         lengths: number of rows of each file.
         shape: shape of the concatenated array.
         dtype: type of the numbers.
+        digests: known hashes of files, by path, which need not be read again for `digest`.
 
     Raises:
         InputError: a file is missing or damaged, or its rows differ from those of the first file.
@@ -83,11 +84,11 @@ class NpyRows:
                     f"{first.dtype} {first.shape[1:]}; use files of one extraction"
                 )
         self.dtype = first.dtype
-        self.shape = (sum(self.lengths), *first.shape[1:])
-        self._digests: dict[str, str] = {}
+        self.shape = (int(self._ends[-1]), *first.shape[1:])
+        self.digests: dict[str, str] = {}
 
     def __len__(self) -> int:
-        return sum(self.lengths)
+        return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """One row, or the rows of a slice, as an array."""
@@ -95,16 +96,11 @@ class NpyRows:
         if isinstance(index, range):
             return np.stack([self[row] for row in index])
         part = int(np.searchsorted(self._ends, index, side="right"))
-        row: NDArray[Any] = self._arrays[part][index - self._ends[part]]  # a negative index, from the end of the file
-        return row
+        return np.asarray(self._arrays[part][index - self._ends[part]])  # a negative index, from the end of the file
 
     def digest(self) -> str:
         """Hash of the files' contents."""
-        return "\n".join(self._digests.get(str(path)) or file_digest(path) for path in self.paths)
-
-    def know(self, digests: Mapping[str, str]) -> None:
-        """Use known hashes of files, by path, instead of reading them again."""
-        self._digests.update(digests)
+        return "\n".join(self.digests.get(str(path)) or file_digest(path) for path in self.paths)
 
     def __reduce__(self) -> tuple[type["NpyRows"], tuple[list[Path]]]:
         return NpyRows, (self.paths,)
@@ -235,26 +231,18 @@ class Corpus:
     hard_negatives: Rows | None = None
     wrong_pairs: Rows | None = None
     wrong_labels: Rows | None = None
-    counts: Sequence[Count] = field(default=())
+    counts: Sequence[Count] = ()
 
     def __post_init__(self) -> None:
         images, texts = len(self.image_ids), len(self.text_ids)
-        lengths = {
-            "images": (images, None if self.images is None else len(self.images)),
-            "texts": (texts, len(self.texts)),
-            "text_to_image": (texts, len(self.text_to_image)),
-            "labels": (images, None if self.labels is None else len(self.labels)),
-            "true_images": (texts, None if self.true_images is None else len(self.true_images)),
-        }
-        for what, (expected, length) in lengths.items():
-            if length is not None and length != expected:
-                raise InputError(f"{self.name}: {what} has {length} rows, but there are {expected} ids")
-        used = [
-            self.text_to_image,
-            self.train,
-            *(rows for s in self.stages.values() for rows in (s.queries, s.gallery)),
-        ]
-        if any(len(rows) and (rows.min() < 0 or rows.max() >= images) for rows in used):
+        expected = {"images": images, "labels": images, "texts": texts, "text_to_image": texts, "true_images": texts}
+        for what, number in expected.items():
+            items = getattr(self, what)
+            if items is not None and len(items) != number:
+                raise InputError(f"{self.name}: {what} has {len(items)} rows, but there are {number} ids")
+        stages = [rows for stage in self.stages.values() for rows in (stage.queries, stage.gallery)]
+        used = (self.text_to_image, self.train, *stages)
+        if any(len(rows) and not 0 <= rows.min() <= rows.max() < images for rows in used):
             raise InputError(
                 f"{self.name}: a split or the text-to-image map names an image row outside 0..{images - 1}"
             )
@@ -292,8 +280,8 @@ class Corpus:
         """Hash of everything that can change a result: ids, contents, map, labels, splits, truth and noise."""
         stages = [rows for key in sorted(self.stages) for rows in (self.stages[key].queries, self.stages[key].gallery)]
         truth = None if self.true_images is None else np.concatenate([np.append(rows, -1) for rows in self.true_images])
-        wrong: list[str | Rows] = [] if self.wrong_pairs is None else [self.wrong_pairs]
-        wrong += [] if self.wrong_labels is None else ["wrong labels", self.wrong_labels]
+        wrong = [] if self.wrong_pairs is None else [self.wrong_pairs]
+        wrong_labels = () if self.wrong_labels is None else ("wrong labels", self.wrong_labels)
         return digest(
             "\n".join(self.image_ids),
             "\n".join(self.text_ids),
@@ -307,4 +295,5 @@ class Corpus:
             truth,
             self.hard_negatives,
             *wrong,
+            *wrong_labels,
         )

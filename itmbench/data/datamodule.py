@@ -235,9 +235,12 @@ class CorpusDataModule(L.LightningDataModule):
         )
 
     def _options(self) -> dict[str, Any]:
-        """Constructor arguments of the subclass, without those of this class."""
-        names = inspect.signature(type(self)).parameters.keys() - inspect.signature(CorpusDataModule).parameters.keys()
-        return {name: getattr(self, name) for name in names - {"kwargs"}}
+        """Constructor arguments of the subclasses, without those of this class."""
+        mro = type(self).__mro__
+        above = mro[: mro.index(CorpusDataModule)]
+        names = {name for dataset in above for name in inspect.signature(dataset).parameters}
+        names -= {"kwargs", *inspect.signature(CorpusDataModule).parameters}
+        return {name: getattr(self, name) for name in names}
 
     def _order(self, dataset: Dataset[Any]) -> EpochOrder:
         if self.trainer is None:

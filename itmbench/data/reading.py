@@ -175,10 +175,6 @@ def first_folder(candidates: Iterable[Path]) -> Path | None:
     return next((path for path in candidates if path.is_dir()), None)
 
 
-BLOCK_BYTES = 1 << 24
-"""How much of a file of bits is compared at once."""
-
-
 def read_bits(path: Path, columns: int) -> NDArray[np.uint8]:
     r"""Read a matrix of 0 and 1 `[rows, columns]` with one row per line and values separated by tabs.
 
@@ -187,53 +183,28 @@ def read_bits(path: Path, columns: int) -> NDArray[np.uint8]:
     Raises:
         InputError: a line has another number of values, or a value other than 0 and 1; names the first such line.
     """
-    matrix = _fixed_width(path, columns)
-    return _line_by_line(path, columns) if matrix is None else matrix
-
-
-def _fixed_width(path: Path, columns: int) -> NDArray[np.uint8] | None:
-    """Read the matrix fast if all lines have the layout of the first; otherwise return None.
-
-    Every line is compared with a line of zeros. Bytes may differ only at digits, and there only in the lowest bit.
-    """
-    with path.open("rb") as file:
-        first = file.readline()
-        body = len(first.rstrip(b"\r\n"))
-        ending = first[body:]
-        rows, rest = divmod(path.stat().st_size, max(1, len(first)))
-        if body not in (2 * columns - 1, 2 * columns) or rest not in (0, body):
-            return None
-        zeros = np.frombuffer((b"0\t" * columns)[:body] + ending, np.uint8)
-        allowed = np.zeros(len(first), np.uint8)
-        allowed[: 2 * columns : 2] = 1
-        matrix = np.empty((rows + bool(rest), columns), np.uint8)
-        lines = max(1, BLOCK_BYTES // len(first))
-        file.seek(0)
-        for start in range(0, len(matrix), lines):
-            block = file.read(lines * len(first))
-            if len(block) % len(first):
-                block += ending
-            difference = np.frombuffer(block, np.uint8).reshape(-1, len(first)) ^ zeros
-            if (difference > allowed).any():
-                return None
-            matrix[start : start + lines] = difference[:, : 2 * columns : 2]
-    return matrix
-
-
-def _line_by_line(path: Path, columns: int) -> NDArray[np.uint8]:
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):
+        content += b"\r\n" if b"\r\n" in content[: 3 * columns] else b"\n"
+    width = content.find(b"\n") + 1
+    if width >= 2 * columns and len(content) % width == 0:  # as it is where all lines are like the first
+        lines = np.frombuffer(content, np.uint8).reshape(-1, width)
+        digits, tabs, ends = lines[:, : 2 * columns : 2], lines[:, 1 : 2 * columns - 1 : 2], lines[:, 2 * columns - 1 :]
+        blank = not ends[0].tobytes().strip() and (ends == ends[0]).all()
+        if blank and (tabs == ord("\t")).all() and ((digits | 1) == ord("1")).all():
+            return np.bitwise_and(digits, 1, dtype=np.uint8)
     rows = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            values = line.split()
-            if not values:
-                continue
-            if len(values) != columns:
-                raise InputError(
-                    f"{path}, line {number}: {len(values):,} values instead of {columns:,}; restore the original file"
-                )
-            odd = next((value for value in values if value not in (b"0", b"1")), None)
-            if odd is not None:
-                text = odd[:20].decode(errors="replace")
-                raise InputError(f"{path}, line {number}: {text!r} instead of 0 or 1; restore the original file")
-            rows.append(np.array(values) == b"1")
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        values = line.split()
+        if not values:
+            continue
+        if len(values) != columns:
+            raise InputError(
+                f"{path}, line {number}: {len(values):,} values instead of {columns:,}; restore the original file"
+            )
+        odd = next((value for value in values if value not in (b"0", b"1")), None)
+        if odd is not None:
+            text = odd[:20].decode(errors="replace")
+            raise InputError(f"{path}, line {number}: {text!r} instead of 0 or 1; restore the original file")
+        rows.append(np.array(values) == b"1")
     return np.array(rows, dtype=np.uint8).reshape(-1, columns)

@@ -1,10 +1,12 @@
 """Queries, gallery and training items of labelled corpora, for which no id lists were published."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from itmbench.data.corpus import Rows, Stage
+from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
 
 Order = Literal["seeded", "first", "last"]
@@ -50,3 +52,39 @@ def label_split(
     fit, held_out = rest[: train - val], rest[train - val : train]
     stages = {"val": Stage(np.sort(held_out), np.sort(fit)), "test": Stage(np.sort(chosen), np.sort(rest))}
     return np.sort(fit), stages
+
+
+class LabelledDataset(CorpusDataModule):
+    """Base of the labelled datasets, whose items `label_split` divides.
+
+    Args:
+        root: the folder of the dataset.
+        name: the dataset's name.
+        queries: number of test queries.
+        train: number of training items, before validation queries are taken from them.
+        val: number of validation queries; by default a tenth of ``train``.
+        order: how queries are chosen: "seeded" (as in MITH), "first" (as in DCMH's own code) or "last" (as in UCCH).
+        split_seed: seed of the "seeded" order.
+        **kwargs: arguments of ``CorpusDataModule``.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        root: str | Path,
+        name: str,
+        queries: int = 2_000,
+        train: int = 10_000,
+        val: int | None = None,
+        order: Order = "seeded",
+        split_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root, self.name = Path(root).resolve(), name
+        self.queries, self.train, self.val, self.order, self.split_seed = queries, train, val, order, split_seed
+
+    def split(self, items: int) -> tuple[Rows, dict[str, Stage]]:
+        """Training rows, and the stages "val" and "test", of a corpus of so many items."""
+        return label_split(items, self.queries, self.train, self.val, self.order, self.split_seed)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itmbench.data import reading
 from itmbench.data.reading import listing, read_bits, read_lines, read_text
 from itmbench.errors import InputError
 
@@ -41,21 +40,15 @@ def test_listing_reaches_one_level_and_follows_links(tmp_path: Path) -> None:
 
 @given(
     rows=st.integers(1, 40), columns=st.integers(1, 5), trailing=st.booleans(), ending=st.sampled_from(["\n", "\r\n"]),
-    last=st.booleans(), block=st.integers(1, 64),
+    last=st.booleans(),
 )  # fmt: skip
-def test_every_layout_of_bits_reads_the_same(
-    rows: int, columns: int, trailing: bool, ending: str, last: bool, block: int
-) -> None:
+def test_every_layout_of_bits_reads_the_same(rows: int, columns: int, trailing: bool, ending: str, last: bool) -> None:
     expected = np.random.default_rng(rows * columns).integers(0, 2, (rows, columns))
     text = ending.join("\t".join(map(str, row)) + "\t" * trailing for row in expected) + ending * last
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BLOCK_BYTES", block)
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bits.txt")
         path.write_bytes(text.encode())
         np.testing.assert_array_equal(read_bits(path, columns), expected)
-        fast = reading._fixed_width(path, columns)
-        assert fast is not None
-        np.testing.assert_array_equal(fast, expected)
 
 
 def test_irregular_and_blank_lines_of_bits_are_read(tmp_path: Path) -> None:

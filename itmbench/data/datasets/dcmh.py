@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from scipy.io import loadmat, whosmat
 
 from itmbench.data.corpus import Corpus, Count, Features
-from itmbench.data.datamodule import CorpusDataModule
-from itmbench.data.splits import Order, label_split
+from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError
 
 PUBLISHED = {"items": 20_015, "labels": 24, "tags in the vocabulary": 1_386}
 
 
-class DCMHMatrices(CorpusDataModule):
+class DCMHMatrices(LabelledDataset):
     """The MATLAB matrices of the hashing papers, from all ``.mat`` files of a folder (MATLAB 5 to 7).
 
     ``LAll`` `[N, C]` holds labels and ``YAll`` `[N, T]` tags, which are the texts. Without ``IAll`` `[N, D]`, image
@@ -28,35 +27,21 @@ class DCMHMatrices(CorpusDataModule):
 
     Args:
         root: the folder of the ``.mat`` files.
-        queries: test queries; see `label_split`, also for the next four arguments.
-        train: training items, before validation queries are taken from them.
-        val: validation queries; by default a tenth of ``train``.
-        order: how queries are chosen: "seeded", "first" (as in DCMH's own code) or "last".
-        split_seed: seed of the "seeded" order.
         name: the dataset's name.
-        **kwargs: arguments of ``CorpusDataModule``.
+        **kwargs: arguments of ``LabelledDataset``, which hold the split, and of ``CorpusDataModule``.
 
     Raises:
         InputError: while reading: a matrix is missing, occurs twice or is not two-dimensional, numbers of rows differ,
             labels or tags are not 0 and 1, a file is unreadable, the split does not fit the data.
     """
 
-    name: str
-
     def __init__(
         self,
         root: str | Path,
-        queries: int = 2_000,
-        train: int = 10_000,
-        val: int | None = None,
-        order: Order = "seeded",
-        split_seed: int = 0,
         name: str = "mirflickr25k-dcmh",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.root, self.name = Path(root).resolve(), name
-        self.queries, self.train, self.val, self.order, self.split_seed = queries, train, val, order, split_seed
+        super().__init__(root, name, **kwargs)
 
     def inputs(self) -> list[Path]:
         return sorted(self.root.glob("*.mat"))
@@ -73,7 +58,7 @@ class DCMHMatrices(CorpusDataModule):
         if len(set(rows.values())) > 1:
             lengths = ", ".join(f"{key} has {count:,} rows" for key, count in rows.items())
             raise InputError(f"{root}: {lengths}; use matrices of one release")
-        train, stages = label_split(len(labels), self.queries, self.train, self.val, self.order, self.split_seed)
+        train, stages = self.split(len(labels))
         ids = [str(row) for row in range(len(labels))]
         counts = {"items": len(labels), "labels": labels.shape[1], "tags in the vocabulary": tags.shape[1]}
         published = PUBLISHED if self.name == "mirflickr25k-dcmh" else {}

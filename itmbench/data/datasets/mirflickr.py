@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, Strings
-from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.reading import first_folder, image_files, listing, read_integers, read_lines, require
-from itmbench.data.splits import Order, label_split
+from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError
 
 LAYOUT = (
@@ -25,7 +24,7 @@ PUBLISHED = {"images": 25_000, "tags in the vocabulary": 1_386, "images with a t
 PUBLISHED_LABELS = {"potential": 24, "all": 38}
 
 
-class MirFlickr25K(CorpusDataModule):
+class MirFlickr25K(LabelledDataset):
     """MirFlickr-25K: photographs with user tags and 24 or 38 labels.
 
     The vocabulary is ``doc/common_tags.txt``, the tags used at least 20 times. Images without such a tag or without a
@@ -39,20 +38,13 @@ class MirFlickr25K(CorpusDataModule):
         labels: "potential", the 24 that papers use; "all" adds the 14 stricter ones (``<label>_r1.txt``), and their
             number to the dataset's name. Both keep the same images.
         text: "tags", strings, or "bow", multi-hot vectors over the vocabulary `[N, 1386]`.
-        queries: test queries; see `label_split`, also for the next four arguments.
-        train: training items, before validation queries are taken from them.
-        val: validation queries; by default a tenth of ``train``.
-        order: how queries are chosen: "seeded", "first" or "last".
-        split_seed: seed of the "seeded" order.
         name: the dataset's name.
-        **kwargs: arguments of ``CorpusDataModule``.
+        **kwargs: arguments of ``LabelledDataset``, which hold the split, and of ``CorpusDataModule``.
 
     Raises:
         InputError: while reading: files or images are missing, text is not UTF-8, a line of the vocabulary is not a tag
             and a count, a label file names an image that does not exist, the split does not fit the data.
     """
-
-    name: str
 
     def __init__(
         self,
@@ -60,17 +52,11 @@ class MirFlickr25K(CorpusDataModule):
         annotations: str | Path | None = None,
         labels: Literal["potential", "all"] = "potential",
         text: Literal["tags", "bow"] = "tags",
-        queries: int = 2_000,
-        train: int = 10_000,
-        val: int | None = None,
-        order: Order = "seeded",
-        split_seed: int = 0,
         name: str = "mirflickr25k",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.root, self.name, self.labels, self.text = Path(root).resolve(), name, labels, text
-        self.queries, self.train, self.val, self.order, self.split_seed = queries, train, val, order, split_seed
+        super().__init__(root, name, **kwargs)
+        self.labels, self.text = labels, text
         inner = self.root / "mirflickr"
         self.photos = inner if inner.is_dir() else self.root
         usual = (
@@ -98,7 +84,7 @@ class MirFlickr25K(CorpusDataModule):
         keep = np.flatnonzero(multi_hot[:, potential].any(axis=1) & np.array([len(words) > 0 for words in tags]))
         columns = np.flatnonzero(potential if self.labels == "potential" else np.ones(len(names), bool))
         kept_tags = [tags[row] for row in keep]
-        train, stages = label_split(len(keep), self.queries, self.train, self.val, self.order, self.split_seed)
+        train, stages = self.split(len(keep))
         ids = [f"im{row + 1}" for row in keep]
         counts = {
             "images": len(tags),

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, Strings
-from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.reading import first_folder, image_files, listing, read_bits, read_lines, require
-from itmbench.data.splits import Order, label_split
+from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError
 
 LAYOUT = (
@@ -30,7 +29,7 @@ MAX_FOREIGN_ROWS = 0.01
 """If the photo ids of more rows than this share disagree, the two lists are not in the same order."""
 
 
-class NUSWide(CorpusDataModule):
+class NUSWide(LabelledDataset):
     """NUS-WIDE: photographs with user tags and 21, 10 or 81 concepts as labels.
 
     Rows with one of the chosen concepts are kept. They are identified by their place in the list, because some photo
@@ -46,21 +45,16 @@ class NUSWide(CorpusDataModule):
         require_tag: keep only rows with one of the 1,000 tags, and append "-tagged" to the dataset's name. With "tc21"
             this keeps 190,421 rows instead of 195,834. Otherwise a row without a tag has an empty text.
         text: "tags", strings, or "bow", multi-hot vectors over ``TagList1k.txt`` `[N, 1000]`.
-        queries: test queries; by default 2,100, or 2,000 for "tc10". See `label_split`, also for the next four
-            arguments.
-        train: training items, before validation queries are taken from them; by default 10,500, or 5,000 for "tc10".
-        val: validation queries; by default a tenth of ``train``.
-        order: how queries are chosen: "seeded", "first" or "last".
-        split_seed: seed of the "seeded" order.
+        queries: number of test queries; by default 2,100, or 2,000 for "tc10".
+        train: number of training items, before validation queries are taken from them; by default 10,500, or 5,000 for
+            "tc10".
         name: the dataset's name, to which the concepts are appended.
-        **kwargs: arguments of ``CorpusDataModule``.
+        **kwargs: arguments of ``LabelledDataset``, which hold the rest of the split, and of ``CorpusDataModule``.
 
     Raises:
         InputError: while reading: files or images are missing, numbers of lines differ, a line is malformed, tags and
             images are not in the same order, the split does not fit the data.
     """
-
-    name: str
 
     def __init__(
         self,
@@ -71,17 +65,13 @@ class NUSWide(CorpusDataModule):
         text: Literal["tags", "bow"] = "tags",
         queries: int | None = None,
         train: int | None = None,
-        val: int | None = None,
-        order: Order = "seeded",
-        split_seed: int = 0,
         name: str = "nuswide",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.root, self.name = Path(root).resolve(), name
+        self.most, usual_queries, usual_train = VARIANTS[concepts]
+        super().__init__(root, name, queries=queries or usual_queries, train=train or usual_train, **kwargs)
         self.images = Path(images).resolve() if images else first_folder([self.root / "Flickr", self.root / "images"])
         self.concepts, self.require_tag, self.text = concepts, require_tag, text
-        self.queries, self.train, self.val, self.order, self.split_seed = queries, train, val, order, split_seed
         self.image_list = self.root / "ImageList" / "Imagelist.txt"
         self.concept_list = self.root / "ConceptsList" / "Concepts81.txt"
         tags = self.root / "NUS_WID_Tags"
@@ -97,23 +87,19 @@ class NUSWide(CorpusDataModule):
 
     def read(self) -> Corpus:
         require([self.image_list, self.concept_list, self.tag_lines, self.tag_matrix, self.tag_list], LAYOUT)
-        most, queries, train = VARIANTS[self.concepts]
         paths = _image_paths(self.image_list)
-        label_names, labels = _labels(self.label_folder, self.concept_list, most, len(paths))
+        label_names, labels = _labels(self.label_folder, self.concept_list, self.most, len(paths))
         vocabulary = _names(self.tag_list)
         bag = read_bits(self.tag_matrix, len(vocabulary))
         _require_rows(self.tag_matrix, len(bag), len(paths))
         tags, different = _tags(self.tag_lines, vocabulary, bag, [_photo_id(path) for path in paths])
 
         keep = np.flatnonzero(labels.any(axis=1) & (bag.any(axis=1) if self.require_tag else True))
-        train_rows, stages = label_split(
-            len(keep), self.queries or queries, self.train or train, self.val, self.order, self.split_seed
-        )
-        ids = _ids(paths)
-        kept_ids = [ids[row] for row in keep]
-        published: dict[str, int | None] = {}
-        if self.name == "nuswide":
-            published = {**PUBLISHED, "rows kept": PUBLISHED_KEPT.get((self.concepts, self.require_tag))}
+        train, stages = self.split(len(keep))
+        first = {path: row for row, path in reversed(list(enumerate(paths)))}  # a path may be on two rows
+        ids = [paths[row] if first[paths[row]] == row else f"{paths[row]}#{row + 1}" for row in keep]
+        kept = PUBLISHED_KEPT.get((self.concepts, self.require_tag))
+        published = {**PUBLISHED, "rows kept": kept} if self.name == "nuswide" else {}
         counts = {
             "rows": len(paths),
             "tags in the vocabulary": len(vocabulary),
@@ -122,12 +108,12 @@ class NUSWide(CorpusDataModule):
         }
         return Corpus(
             name=f"{self.name}-{self.concepts}-tagged" if self.require_tag else f"{self.name}-{self.concepts}",
-            image_ids=kept_ids,
+            image_ids=ids,
             images=_images(self.images, [paths[row] for row in keep]),
-            text_ids=kept_ids,
+            text_ids=ids,
             texts=Features(bag[keep]) if self.text == "bow" else Strings([" ".join(tags[row]) for row in keep]),
             text_to_image=np.arange(len(keep)),
-            train=train_rows,
+            train=train,
             stages=stages,
             labels=labels[keep],
             label_names=label_names,
@@ -151,16 +137,6 @@ def _image_paths(path: Path) -> list[str]:
 def _photo_id(path: str) -> str:
     """``2124494179`` of ``actor/0001_2124494179.jpg``."""
     return path.rpartition("_")[2].partition(".")[0]
-
-
-def _ids(paths: Sequence[str]) -> list[str]:
-    """An id for every row: its path, with the line number appended if an earlier row has the same path."""
-    seen: set[str] = set()
-    ids = []
-    for line, path in enumerate(paths, start=1):
-        ids.append(f"{path}#{line}" if path in seen else path)
-        seen.add(path)
-    return ids
 
 
 def _require_rows(path: Path, found: int, expected: int) -> None:
