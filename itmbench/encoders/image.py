@@ -1,5 +1,6 @@
 """Pixels -> tokens, by any vision transformer of timm."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -110,8 +111,7 @@ class PixelProcessor:
 
 def _create(name: str, pretrained: bool, checkpoint: str | None, **args: Any) -> Any:
     """A timm model without a classifier head."""
-    import timm
-
+    timm = _import_timm()
     if name == "tiny" and pretrained and checkpoint is None:
         raise InputError("image encoder tiny: has no published weights; name a timm model, or give a checkpoint")
     if checkpoint is not None and not Path(checkpoint).is_file():
@@ -134,3 +134,16 @@ def _create(name: str, pretrained: bool, checkpoint: str | None, **args: Any) ->
     if not hasattr(model, "num_prefix_tokens"):
         raise InputError(f"image encoder {name}: not a vision transformer; choose one of timm.list_models('vit*')")
     return model
+
+
+def _import_timm() -> Any:
+    """Import timm, but not wandb, which only its training script needs and which takes seconds."""
+    if "wandb" in sys.modules:
+        import timm
+    else:
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # makes its import fail
+        try:
+            import timm
+        finally:
+            del sys.modules["wandb"]
+    return timm

@@ -1,6 +1,5 @@
 """LightningCLI for matchers: ``itmbench fit|validate|test|predict``, and the config of a benchmark cell."""
 
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -67,7 +66,7 @@ class MatcherCLI(LightningCLI):
                 run=run,
             )
         except ArgumentError as error:
-            raise InputError(_plainer(" ".join(str(error).split()))) from error
+            raise InputError(_one_line(str(error))) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Always keep two checkpoints: the best on validation, and the last to resume from.
@@ -348,22 +347,31 @@ class CellCLI(MatcherCLI):
         return trainer, model
 
 
-def _plainer(message: str) -> str:
-    """What jsonargparse says of a wrong value, without all the types that it tried; what it says else as it is."""
-    where = ".".join(re.findall(r'Parser key "([^"]+)":', message))
-    tried = re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", message.rpartition("Subtypes: [")[2].partition("]")[0])
-    if name := re.search(r"Expected a dot import path string: (\S+)", message):
-        kinds = {"model": "methods", "data": "datasets"}
-        known = [each.target.rpartition(":")[2] for each in registry.entries(kinds[where])] if where in kinds else tried
-        known = [each for each in known if each != "NoneType"]
-        return f"{where}: there is no {name[1]}; give one of {', '.join(known)}, or module.Class of your own"
-    if of_class := re.findall(r"class_path '([\w.]+)': (?!Parser key|Does not)(.*?)(?= - Expected|$)", message):
-        return f"{where}: {of_class[-1][0].rpartition('.')[2]}: {of_class[-1][1]}"
-    if value := re.search(r"Expected an? <class '(\w+)'>\. Got value: (.*?)(?= - Expected|$)", message):
-        return f"{where}: {value[2]} is no {value[1]}"
-    if tried and (given := re.search(r"Given value: (.*)$", message)):
-        return f"{where}: {given[1]} is none of {', '.join(tried)}"
-    return message
+def _one_line(message: str) -> str:
+    """The option and the first reason in a message of jsonargparse, which lists all the types that it tried."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    option = ".".join(line.split('"')[1] for line in lines if line.startswith("Parser key"))
+    problems = [at for at, line in enumerate(lines) if line.startswith("Problem with given class_path")]
+    reasons = [line for line in lines if line.startswith(("Expected", "Option")) and "NoneType" not in line]
+    reasons = [line for line in reasons if not line.startswith("Expected a path")]
+    if not option or not (reasons or problems):
+        return " ".join(message.split())
+    given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value: ")), "")
+    reason = reasons[0] if reasons else lines[problems[-1] + 1]
+    class_name = reason.removeprefix("Expected a dot import path string: ")
+    if class_name != reason:
+        kind = {"model": "methods", "data": "datasets"}.get(option)
+        types = [line for line in lines if line.startswith("Subtypes")][-1].split("'")[1::2]
+        known = [entry.target for entry in registry.entries(kind)] if kind else types
+        names = [name.replace(":", ".").rpartition(".")[2] for name in known if name != "NoneType"]
+        return f"{option}: there is no {class_name}; give one of {', '.join(names)}, or module.Class of your own"
+    if reason.startswith("Expected"):
+        reason = (
+            reason.replace("<class '", "").replace("'>", "").replace("typing.", "").replace(". Got value:", ", got")
+        )
+        reason = reason.replace("Expected a ", "expected ")
+        return f"{option}: {reason}" + ("" if ", got" in reason else f", got {given}")
+    return f"{option}: {lines[problems[-1]].split(chr(39))[1].rpartition('.')[2]}: {reason}" if problems else reason
 
 
 @contextmanager

@@ -177,11 +177,11 @@ WRONG = {
     f"test --model DualEncoder {MINI} --ckpt_path .": ".: no such checkpoint",
     f"fit {MINI} --model SEDRAA": "model: there is no SEDRAA; give one of CCA, CLIP, ",
     f"fit {MINI} --model SEDRA --model.dimm 3": "model: SEDRA: Option 'dimm' is not accepted",
-    f"fit {MINI} --model SEDRA --model.dim abc": "model.dim: abc is no int",
+    f"fit {MINI} --model SEDRA --model.dim abc": "model.dim: expected int, got abc",
     f"fit {MINI} --model SEDRA --model.loss Info": "model.loss: there is no Info; give one of InfoNCE, TripletLoss, ",
     f"fit {MINI} --model SEDRA --data Foo": "data: there is no Foo; give one of KarpathyCaptions, ",
     f"fit {MINI} --model no_module.X": "model: X: No module named 'no_module'",
-    f"fit {MINI} --model SEDRA --trainer.max_epochs x": "trainer.max_epochs: x is none of int, ",
+    f"fit {MINI} --model SEDRA --trainer.max_epochs x": "trainer.max_epochs: expected int, got x",
     f"fit {MINI} --model SEDRA --trainer.devices 0": "trainer: ",
     f"fit {MINI} --model SEDRA --data.batch_size 0": "data.batch_size: 0 is too few; give 1 or more",
 }
