@@ -107,9 +107,8 @@ def toy_corpus(root: Path, labels: bool = False, copies: int = 6) -> Corpus:
 
 def toy_encoders() -> dict[str, TimmImageEncoder | ScratchTextEncoder]:
     """The smallest encoders that learn the toy: keyword arguments of a method."""
-    tiny = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    image = TimmImageEncoder(image_size=32, train_crop=1.0, model_args=tiny)
-    return {"image": image, "text": ScratchTextEncoder(width=32, depth=1, heads=2, vocab_size=100)}
+    image, text = (TOY_MODEL["init_args"][name]["init_args"] for name in ("image", "text"))
+    return {"image": TimmImageEncoder(**image), "text": ScratchTextEncoder(**text)}
 
 
 def evaluation_of(trainer: L.Trainer, model: Matcher, data: CorpusDataModule) -> Evaluation:

@@ -1,11 +1,13 @@
-"""Methods that fail while they train."""
+"""A method and a dataset that fail."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from toy import ToyData
 
+from itmbench.data.corpus import Corpus
 from itmbench.methods.base import Batch
 from itmbench.methods.dual_encoder import DualEncoder
 
@@ -30,3 +32,12 @@ class Failing(DualEncoder):
         if self.how == "memory":
             raise torch.OutOfMemoryError("tried to allocate 1 PiB")
         return loss * float(self.how)
+
+
+class BrokenToyData(ToyData):
+    """The first training picture is cut short after it was listed."""
+
+    def read(self) -> Corpus:
+        corpus = super().read()
+        (self.root / "0.png").write_bytes((self.root / "0.png").read_bytes()[:50])
+        return corpus

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 from textwrap import indent
 from typing import Any, NoReturn
 
@@ -10,18 +11,12 @@ from itmbench.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose help ends with an example.
+    """The parser of a command: its errors are one line, and its help ends with an example."""
 
-    Args:
-        example: command lines, one a line.
-        **kwargs: those of ``argparse.ArgumentParser``.
-    """
-
-    def __init__(self, example: str = "", **kwargs: Any) -> None:
-        epilog = f"example:\n{indent(example, '  ')}" if example else None
-        super().__init__(
-            epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
-        )
+    def __init__(self, command: str = "", example: str = "", **kwargs: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(**{"prog": f"itmbench {command}"} | kwargs, formatter_class=formatter, allow_abbrev=False)
+        self.epilog = f"example:\n{indent(example, '  ')}" if example else None
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog.removeprefix('itmbench ')}: {message}; see {self.prog} --help")
@@ -38,15 +33,11 @@ def import_from_here() -> None:
         sys.path.append(here)
 
 
-def write_out(path: str, text: str) -> None:
-    """Write the file that ``--out`` names.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+def write_out(path: str | Path, text: str) -> None:
+    """Write a file that the user may have named."""
     from itmbench.files import write_atomically
 
     try:
         write_atomically(path, text)
     except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror}); name another file") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}); name another file") from None

@@ -11,14 +11,7 @@ EXAMPLE = "itmbench audit --config RUN/config.yaml --ckpt_path RUN/checkpoints/b
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run the audit and print a line for each check.
-
-    Returns:
-        1 if a check fails, else 0.
-
-    Raises:
-        InputError: an option, the dataset or the checkpoint is wrong.
-    """
+    """Run the audit and print a line for each check; return 1 if one fails."""
     parser = lightning_parser(command, SUMMARY, EXAMPLE)
     parser.add_argument("--images", type=int, default=300, help="most images of the test split to use (default: 300)")
     options, rest = parser.parse_known_args(arguments or ["--help"])
@@ -34,7 +27,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     cli = PreparedCLI(rest)
     corpus = part(cli.datamodule.corpus, options.images)
     with quiet():
-        findings = audit(cli.trainer, cli.model, cli.datamodule.with_corpus(corpus), **cli.checkpoint)
+        findings = audit(cli.trainer, cli.model, cli.datamodule.with_corpus(corpus), cli.ckpt_path)
     if not cli.trainer.is_global_zero:
         return 0
     images = corpus.stages["test"].images

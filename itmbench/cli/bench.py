@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from itmbench.cli.arguments import Parser, add_results_folder, import_from_here
+from itmbench.cli.arguments import Parser, add_results_folder, import_from_here, write_out
 from itmbench.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -17,17 +17,9 @@ itmbench bench paper --dry-run                       # what would run, and how l
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run a benchmark.
-
-    Returns:
-        1 if a cell failed, else 0.
-
-    Raises:
-        InputError: the benchmark, a config, a dataset or an option is wrong.
-        KeyboardInterrupt: the user interrupted it.
-    """
+    """Run a benchmark; return 1 if a cell failed."""
     parser = Parser(
-        prog=f"itmbench {command}",
+        command,
         description="Train and test every cell (method × dataset × seed) that has no result yet, print the tables of "
         "all results and write them as a page.",
         example=EXAMPLE,
@@ -51,11 +43,11 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
     from itmbench.runner.done import is_done
     from itmbench.runner.processes import forget_launcher
-    from itmbench.runner.spec import load_cells
+    from itmbench.runner.spec import Cell, load_cells
     from itmbench.store import results
 
     forget_launcher()
-    failed = False
+    failed: list[Cell] = []
     try:
         cells = load_cells(options.spec, options.only)
         if not (options.dry_run or options.force) and is_done(cells, Path(options.results)):
@@ -64,26 +56,17 @@ def run(command: str, arguments: Sequence[str]) -> int:
         else:
             from itmbench.runner.run import run as run_benchmark  # imports torch
 
-            failed = bool(
-                run_benchmark(
-                    options.spec,
-                    options.results,
-                    only=options.only,
-                    dry_run=options.dry_run,
-                    force=options.force,
-                    retry_failed=options.retry_failed,
-                    devices=options.devices,
-                    launcher=options.launcher,
-                )
-            )
+            failed = run_benchmark(**vars(options))  # its arguments have the names of the options
     except (BrokenPipeError, KeyboardInterrupt) as error:
         raise KeyboardInterrupt("the same command resumes from the last finished epoch") from error
     if not options.dry_run and options.launcher == "local" and any(results(options.results)):
         from itmbench.report.formats import plain
-        from itmbench.report.page import write_html
+        from itmbench.report.page import page
         from itmbench.report.tables import load, tables
 
         shown = tables(load(options.results))
         print(plain(shown))
-        print(f"As a page: {write_html(shown, Path(options.results, 'index.html'))}")
+        path = Path(options.results, "index.html")
+        write_out(path, page(shown, path.parent))
+        print(f"As a page: {path}")
     return 1 if failed else 0

@@ -19,16 +19,9 @@ LEGEND = (
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Compare methods of a results folder.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: there are no results, or the methods cannot be compared.
-    """
+    """Print, table by table, the differences of a method to others or of all pairs; then the average ranks."""
     parser = Parser(
-        prog=f"itmbench {command}",
+        command,
         description="Differences between methods with 95 % intervals and corrected p-values, table by table.",
         example="itmbench compare sedra vse scan\nitmbench compare --results results --format markdown",
     )
@@ -37,24 +30,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
     add_results_folder(parser)
     parser.add_argument("--format", default="table", choices=["table", "markdown"])
     options = parser.parse_args(arguments)
-    return compare(options.results, options.first, options.others, options.format)
+    results, first, others = options.results, options.first, options.others
+    markdown = options.format == "markdown"
 
-
-def compare(results: str, first: str | None, others: Sequence[str], format: str) -> int:
-    """Print, table by table, the differences of a method to others or of all pairs; then the average ranks.
-
-    Args:
-        results: folder of the results.
-        first: a method; None for all pairs.
-        others: methods to compare it with; all methods of its tables if empty.
-        format: "table" or "markdown".
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: there are no results, a method is in none, no two may be compared, or their queries differ.
-    """
     from itmbench.report.compare import differences
     from itmbench.report.formats import pipes
     from itmbench.report.ranks import average_ranks, in_words
@@ -77,10 +55,10 @@ def compare(results: str, first: str | None, others: Sequence[str], format: str)
         reasons = " ".join(f"{table.title}. {table.reason}" for table in left_out)
         raise InputError(f"{results}: no two of these methods can be compared. {reasons}".strip())
     for table, rows in compared:
-        print(f"{'### ' if format == 'markdown' else ''}{table.title}\n")
+        print(f"{'### ' if markdown else ''}{table.title}\n")
         print("\n".join(filter(None, (table.reason, table.warning, _seeds(table, rows)))), end="\n\n")
         text = _formatted(rows)
-        print(pipes(text) if format == "markdown" else text.to_string(index=False), end="\n\n")
+        print(pipes(text) if markdown else text.to_string(index=False), end="\n\n")
     print(LEGEND.format(tests=sum(len(rows) for _, rows in compared)))
     for table in left_out:
         print(f"\nNot compared: {table.title}. {table.reason}")

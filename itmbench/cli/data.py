@@ -18,16 +18,9 @@ SHOWN = 20
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Read a dataset and print its counts beside the published ones; ``verify`` also decodes every image.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: there is no such dataset, an option is wrong, or the dataset is damaged.
-    """
+    """Read a dataset and print its counts beside the published ones; ``verify`` also decodes every image."""
     parser = Parser(
-        prog=f"itmbench {command}",
+        command,
         description="Read a dataset, render or parse it into the cache, and print its counts beside the published "
         "ones. verify also decodes every image.",
         example="itmbench data verify captions --root data/flickr30k\nitmbench data prepare flickr30k-mini\n"

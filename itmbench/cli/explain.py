@@ -22,14 +22,7 @@ SHOWN = 70
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Explain items and measure the deletion gap.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: the method has no graph, an id is unknown, or the checkpoint was trained on other data.
-    """
+    """Explain items and measure the deletion gap."""
     parser = lightning_parser(command, SUMMARY, EXAMPLE)
     parser.add_argument(
         "--items", default="", metavar="ID,…", help="test images and texts (default: three images, a text of each)"
@@ -55,7 +48,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     corpus = data.corpus
     selected = select_items(corpus, options.items)
     with quiet():
-        trainer.test(model, datamodule=data, verbose=False, **cli.checkpoint)  # no batch: it loads the checkpoint
+        # No batch: this loads the checkpoint.
+        trainer.test(model, datamodule=data, ckpt_path=cli.ckpt_path, verbose=False, weights_only=True)
     attached_bank(model)
     model.to(trainer.strategy.root_device).eval()
     with trainer.precision_plugin.forward_context():

@@ -47,15 +47,7 @@ more:
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run a command of LightningCLI.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: an option, the dataset or the checkpoint is wrong.
-        KeyboardInterrupt: the user interrupted it.
-    """
+    """Run a command of LightningCLI."""
     parser = lightning_parser(command, SUMMARIES[command], EXAMPLES[command])
     parser.add_argument("--help-all", action="store_true", help="print all options of the trainer and the checkpoints")
     parser.add_argument("--print_config", action="store_true", help="print every option as YAML, with the value in use")
@@ -79,17 +71,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 
 def lightning_parser(command: str, summary: str, example: str) -> Parser:
-    """A parser for the options that a command has beside LightningCLI's; its help shows the most common of both.
-
-    Args:
-        command: its name.
-        summary: what it does.
-        example: one command line.
-    """
-    parser = Parser(
-        prog=f"itmbench {command}",
-        usage=f"itmbench {command} --model CLASS --data CLASS [--SECTION.OPTION VALUE …] [--config FILE …]",
-        description=summary,
-    )
+    """A parser for the options that a command has beside LightningCLI's; its help shows the most common of both."""
+    usage = f"itmbench {command} --model CLASS --data CLASS [--SECTION.OPTION VALUE …] [--config FILE …]"
+    parser = Parser(command, usage=usage, description=summary)
     parser.epilog = f"example:\n  {example}\n\n{OPTIONS}\n{MORE}"
     return parser

@@ -8,13 +8,9 @@ from itmbench.runner import registry
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Print a line for each method, dataset and packaged benchmark.
-
-    Returns:
-        0.
-    """
+    """Print a line for each method, dataset and packaged benchmark."""
     parser = Parser(
-        prog=f"itmbench {command}",
+        command,
         description="List methods and datasets with their class names, those of other packages included, and the "
         "packaged benchmarks.",
         example="itmbench list",

@@ -6,12 +6,12 @@ or 1 (something failed).
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 
 from itmbench import __version__, logs
-from itmbench.cli.terminal import flush, print_error
-from itmbench.errors import InputError
+from itmbench.errors import InputError, InputErrors
 
 COMMANDS = {
     "bench": ("bench", "run methods × datasets × seeds and print the tables"),
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run([argument for argument in arguments if argument not in ("-v", "-q")])
     except InputError as error:
-        print_error(error)
+        _print_error(error)
         return 2
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         return 0
@@ -66,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nitmbench: " + "; ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
         return 1
     finally:
-        flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # drop what is left, or Python would complain when it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -81,6 +84,23 @@ def _run(arguments: list[str]) -> int:
         raise InputError(f"{command}: no such command; give one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[command]
     return int(import_module(f"itmbench.cli.{module}").run(command, rest))
+
+
+def _print_error(error: InputError) -> None:
+    """Print an input error as one line, or one line for each of several.
+
+    An error from a loader process arrives as a traceback that ends with it. If several devices train, rank 0 prints
+    the error; the others print theirs only if rank 0 does not end with it.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        first, until = os.getppid(), time.monotonic() + 20
+        while time.monotonic() < until:
+            if os.getppid() != first:
+                return
+            time.sleep(0.1)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    for line in error.lines if isinstance(error, InputErrors) else lines[-1:]:
+        print(f"itmbench: {line.removeprefix('itmbench.errors.InputError: ')}", file=sys.stderr)
 
 
 if __name__ == "__main__":

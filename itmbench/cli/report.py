@@ -13,16 +13,9 @@ SCREEN = 120
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Print all results below a folder, or write them to a file.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: there are no results, or the file cannot be written.
-    """
+    """Print all results below a folder, or write them to a file."""
     parser = Parser(
-        prog=f"itmbench {command}",
+        command,
         description="Print or write the results: as tables (table, markdown, latex), as a page (html), or with one row "
         "a cell and every value (csv).",
         example="itmbench report\nitmbench report --format csv --out results.csv",
@@ -43,17 +36,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 
 def report(results: str, format: str, folder: Path, width: int = SCREEN) -> str:
-    """The results below a folder as text.
-
-    Args:
-        results: the results folder.
-        format: one of ``FORMATS``.
-        folder: where the text will be stored; links of a page are relative to it.
-        width: characters a line of plain tables.
-
-    Raises:
-        InputError: there are no results.
-    """
+    """The results below a folder as text; links of a page are relative to the folder that it will be written to."""
     from itmbench.report.formats import latex, markdown, plain
     from itmbench.report.page import page
     from itmbench.report.tables import load, tables

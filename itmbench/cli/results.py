@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
-from typing import Any
 
 from itmbench.cli.arguments import Parser, add_results_folder
 
@@ -16,17 +15,8 @@ itmbench results merge results-of-another-machine"""
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run one of the four actions.
-
-    Returns:
-        1 if cells to merge are in conflict with others, else 0.
-
-    Raises:
-        InputError: a folder, a cell or a filter is wrong.
-    """
-    parser = Parser(
-        prog=f"itmbench {command}", description="What a results folder holds, cell by cell.", example=EXAMPLE
-    )
+    """Run one of the four actions; return 1 if cells to merge are in conflict with others."""
+    parser = Parser(command, description="What a results folder holds, cell by cell.", example=EXAMPLE)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="print a line for each cell")
     listing.add_argument("--only", default="", metavar="KEY=NAME,…", help="such as benchmark=mini,method=scan,seed=0")
@@ -56,11 +46,9 @@ def list_cells(options: argparse.Namespace) -> int:
     from itmbench.store.selection import KEYS, select
 
     found = list(store.results(options.results))
-    selected = {id(result) for result in select([result for _, result in found], options.only)}
+    folders = {id(result): folder for folder, result in found}
     rows = []
-    for folder, result in found:
-        if id(result) not in selected:
-            continue
+    for result in select([result for _, result in found], options.only):
         objective = result.protocol["objective"]
         value = result.metrics[objective]
         shown = next((column.show(value) for _, column in find([objective]).values()), f"{value:.4f}")
@@ -69,7 +57,7 @@ def list_cells(options: argparse.Namespace) -> int:
                 **{key: getattr(result, key) for key in KEYS},
                 "objective": f"{objective} {shown}",
                 "finished": result.finished[:16].replace("T", " "),
-                "folder": folder.relative_to(options.results).as_posix(),
+                "folder": folders[id(result)].relative_to(options.results).as_posix(),
             }
         )
     print(pd.DataFrame(rows).to_string(index=False) if rows else f"{options.results}: no cells")
@@ -78,14 +66,15 @@ def list_cells(options: argparse.Namespace) -> int:
 
 def show_cells(options: argparse.Namespace) -> int:
     """Print everything that is recorded of some cells."""
+    import yaml
+
     from itmbench import store
     from itmbench.report.words import in_words
 
     for folder in [store.cell_folder(options.results, cell) for cell in options.cells]:
         result = store.Result.load(folder)
         print(folder)
-        for name, value in asdict(result).items():
-            print("\n".join(_lines(name, value)))
+        print(yaml.safe_dump(asdict(result), sort_keys=False, allow_unicode=True), end="")
         print("measured")
         print(fill(in_words(result.protocol, result.inductive), 100, initial_indent="  ", subsequent_indent="  "))
         print("files")
@@ -115,18 +104,3 @@ def merge_results(options: argparse.Namespace) -> int:
     for place, difference in merged.conflicts.items():
         print(f"CONFLICT {place}: {difference}; nothing was changed, remove one of the two", file=sys.stderr)
     return 1 if merged.conflicts else 0
-
-
-def _lines(name: str, value: Any) -> list[str]:
-    """A field of a result: one line, or a heading and a line for each entry."""
-    if not isinstance(value, dict):
-        return [f"{name:<26} {value}"]
-    return [name, *(f"  {key:<24} {_inline(entry)}" for key, entry in value.items())]
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_inline(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return "; ".join(map(_inline, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -12,16 +12,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def tenths(value: float) -> str:
-    """A number with one decimal."""
-    return f"{value:.1f}"
-
-
-def whole(value: float) -> str:
-    """A number without decimals."""
-    return f"{value:,.0f}"
-
-
 def amount(value: float) -> str:
     """A large number with three digits and k, M, G or T.
 
@@ -32,11 +22,6 @@ def amount(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.3g}{prefix}" if value < 999.5 * factor else f"{value / factor:.0f}{prefix}"
     return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
-
-
-def gigabytes(value: float) -> str:
-    """Bytes as GB of 10^9 bytes."""
-    return f"{value / 1e9:.2f} GB"
 
 
 @dataclass(frozen=True)
@@ -58,6 +43,7 @@ class Column:
     detail: bool = False
 
 
+tenths = "{:.1f}".format
 COLUMNS = (
     Column(r"(i2t|t2i)/R@(1|5|10)", r"\1 R@\2", percent, better=1),
     Column(r"rSum", "rSum", tenths, better=1),
@@ -81,9 +67,9 @@ COLUMNS = (
     Column(r"images_per_second", "images encoded/s", amount),
     Column(r"texts_per_second", "texts encoded/s", amount, detail=True),
     Column(r"scored_pairs_per_second", "pairs scored/s", amount),
-    Column(r"peak_memory", "peak memory", gigabytes),
+    Column(r"peak_memory", "peak memory", lambda value: f"{value / 1e9:.2f} GB"),
     Column(r"seconds", "wall time", duration),
-    Column(r"epochs", "epochs", whole, detail=True),
+    Column(r"epochs", "epochs", "{:,.0f}".format, detail=True),
 )
 
 

@@ -15,8 +15,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from itmbench.errors import InputError
-from itmbench.files import write_atomically
 from itmbench.report.plots import Looks, cost_plot, looks, seeds_plot
 from itmbench.report.tables import Table, legend
 from itmbench.report.words import in_words
@@ -35,28 +33,14 @@ STYLE: Any = {
 }
 
 
-def write_html(tables: Sequence[Table], path: str | Path) -> Path:
-    """Write the page. It needs no network and no other file, and links to the cells' files relative to itself.
+def page(tables: Sequence[Table], folder: Path) -> str:
+    """At least one table as HTML, which needs no network and links to the cells' files.
 
-    Args:
-        tables: from `itmbench.report.tables.tables`, at least one.
-        path: the file to create or replace.
-
-    Returns:
-        The file.
+    Links are relative to the folder that the page will be written to.
 
     Raises:
-        InputError: it cannot be written, or a cell's ``result.json`` is gone.
+        InputError: a cell's ``result.json`` is gone.
     """
-    try:
-        write_atomically(path, page(tables, Path(path).parent))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); name another folder") from None
-    return Path(path)
-
-
-def page(tables: Sequence[Table], folder: Path) -> str:
-    """The page as text, with links relative to the folder that it will be written to."""
     results = {name: Result.load(Path(name)) for table in tables for name in table.rows["folder"]}
     jinja = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     jinja.filters |= {"time": _time, "link": lambda path: Path(os.path.relpath(path, folder)).as_posix()}

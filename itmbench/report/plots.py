@@ -43,12 +43,8 @@ def seeds_plot(axes: Axes, table: Table, looks: Looks) -> None:
 def cost_plot(axes: Axes, table: Table, looks: Looks, cost: str = "seconds") -> None:
     """The objective against a cost: a point for each seed, and a dotted line along the Pareto front of the means.
 
-    Args:
-        axes: where to draw.
-        table: the methods.
-        looks: from ``looks``.
-        cost: name of the cost in the results, or of a rate ("..._per_second"), of which more is better. The axis is
-            logarithmic if it spans more than a factor of ten.
+    ``cost`` is a column of the results; of a rate ("..._per_second"), more is better. The axis is logarithmic if it
+    spans more than a factor of ten.
     """
     for name, colour, marker, rows in _methods(table, looks):
         axes.plot(rows[cost], rows[table.objective], marker, color=colour, alpha=0.9, markersize=7, label=name)

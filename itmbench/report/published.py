@@ -28,23 +28,16 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Published:
-    """Published figures measured in one way.
+    """Published figures measured in one way: texts to print, one row a method, in the order of the file."""
 
-    Args:
-        title: dataset and setting.
-        cells: texts to print, one row a method, in the order of the file.
-    """
-
-    title: str
+    title: str  # dataset and setting
     cells: pd.DataFrame
 
 
 def published(data: Iterable[str], protocol: str) -> list[Published]:
-    """The figures for some data, one table a setting, because one method's mAP differs by 8 points between two papers.
+    """The figures for some data and a protocol, given by the names in the results.
 
-    Args:
-        data: names of the results' data.
-        protocol: name of the results' protocol.
+    One table a setting, because one method's mAP differs by 8 points between two papers.
     """
     known = figures()
     datasets = {DATASETS[name] for name in data if name in DATASETS}

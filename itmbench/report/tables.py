@@ -117,11 +117,7 @@ def legend(tables: Iterable[Table], mark: str) -> str:
 
 
 def load(results: str | Path) -> pd.DataFrame:
-    """All results below a folder, one row a cell, as ``itmbench.load_results``.
-
-    Raises:
-        InputError: there is no such folder, it has no results, or a file in it is not a result.
-    """
+    """All results below a folder, one row a cell, as ``itmbench.load_results``; an InputError if there are none."""
     frame = load_results(results)
     if frame.empty:
         raise InputError(f"{results}: no results yet; run a benchmark first, or name another folder with --results")
@@ -129,11 +125,9 @@ def load(results: str | Path) -> pd.DataFrame:
 
 
 def tables(frame: pd.DataFrame, mark: bool = True) -> list[Table]:
-    """Tables of the results, dataset by dataset.
+    """Tables of the results (``load_results``), dataset by dataset.
 
-    Args:
-        frame: from ``load_results``, or some of its rows.
-        mark: test which methods are not significantly worse than the best; this reads the outcome of every query.
+    ``mark`` tests which methods are not significantly worse than the best; this reads the outcome of every query.
     """
     if frame.empty:
         return []
@@ -229,11 +223,7 @@ def _cell(column: Column, mean: float, std: float) -> str:
 
 
 def _leaders(rows: pd.DataFrame, methods: list[str], headings: Mapping[str, str]) -> Iterable[tuple[str, list[str]]]:
-    """The methods to mark under each heading (heading -> metric), where any of them beats random chance.
-
-    Raises:
-        InputError: the outcomes of the queries are missing, or differ in their queries.
-    """
+    """The methods to mark under each heading (heading -> metric), where any of them beats random chance."""
     tested = {heading: metric for heading, metric in headings.items() if parts(metric)}
     if not tested:
         return

@@ -53,12 +53,7 @@ def without_mark(label: str) -> str:
 
 
 def in_words(protocol: dict[str, Any], inductive: bool) -> str:
-    """What is ranked, what counts as a match, and what the metrics mean.
-
-    Args:
-        protocol: as stored in a result.
-        inductive: every test item was encoded without the others.
-    """
+    """What is ranked, what counts as a match, and what the metrics mean, for a protocol as stored in a result."""
     if protocol["objective"] == "rSum":
         task = "i2t: an image queries all captions. t2i: a caption queries all images."
     else:
@@ -71,12 +66,7 @@ def in_words(protocol: dict[str, Any], inductive: bool) -> str:
 
 
 def notes(protocol: dict[str, Any], headings: Iterable[str] | None = None) -> list[str]:
-    """A sentence for every kind of column.
-
-    Args:
-        protocol: as stored in a result.
-        headings: of the columns to explain; None for all metrics of the protocol.
-    """
+    """A sentence for every kind of column with one of these headings; None for all metrics of the protocol."""
     metrics = CAPTION_NOTES if protocol["objective"] == "rSum" else LABEL_NOTES
     normaliser = protocol.get("normaliser", "")
     sentences = {key: note.format(normaliser=NORMALISERS.get(normaliser, normaliser)) for key, note in metrics.items()}
@@ -87,11 +77,7 @@ def notes(protocol: dict[str, Any], headings: Iterable[str] | None = None) -> li
 
 
 def audit_in_words(failed: dict[str, list[str]]) -> str:
-    """Which methods failed which checks of the leak audit; empty if none did.
-
-    Args:
-        failed: method -> names of the failed checks.
-    """
+    """Which methods failed which checks of the leak audit; empty if none did."""
     if not failed:
         return ""
     methods = (f"{method} ({', '.join(AUDIT.get(name, name) for name in names)})" for method, names in failed.items())

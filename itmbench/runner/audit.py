@@ -55,21 +55,8 @@ class StateWatch(L.Callback):
         return frozen(self.before, self.after, evaluations)
 
 
-def audit(
-    trainer: L.Trainer,
-    model: Matcher,
-    data: CorpusDataModule,
-    ckpt_path: str | None = None,
-    weights_only: bool | None = None,
-) -> list[Finding]:
+def audit(trainer: L.Trainer, model: Matcher, data: CorpusDataModule, ckpt_path: str | None = None) -> list[Finding]:
     """Run all checks: four passes through the trainer's test loop, five if there are labels.
-
-    Args:
-        trainer: runs the passes.
-        model: trained or not.
-        data: provides the test stage.
-        ckpt_path: as for ``trainer.test``.
-        weights_only: as for ``trainer.test``.
 
     Raises:
         InputError: the test passes do not evaluate the whole stage.
@@ -78,7 +65,7 @@ def audit(
     corpus = replace(data.corpus, true_images=None, hard_negatives=None)  # these only add metrics
     data = data.with_corpus(corpus)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    passes = [_test(trainer, model, data, ckpt_path, weights_only), _test(trainer, model, data)]
+    passes = [_test(trainer, model, data, ckpt_path), _test(trainer, model, data)]
     trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
     findings = [*audit_few(model, data), watch.finding(*passes)]
 
@@ -130,16 +117,10 @@ def _in_full_precision(model: Matcher) -> Iterator[None]:
         model.to(dtype).train(training)
 
 
-def _test(
-    trainer: L.Trainer,
-    model: Matcher,
-    data: CorpusDataModule,
-    ckpt_path: str | None = None,
-    weights_only: bool | None = None,
-) -> Evaluation:
+def _test(trainer: L.Trainer, model: Matcher, data: CorpusDataModule, ckpt_path: str | None = None) -> Evaluation:
     kept = KeepEvaluation()
     trainer.callbacks.append(kept)  # type: ignore[attr-defined]
-    trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=weights_only)
+    trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
     trainer.callbacks.remove(kept)  # type: ignore[attr-defined]
     if kept.evaluation is None:
         raise InputError("audit: nothing was evaluated; leave trainer.fast_dev_run unset")

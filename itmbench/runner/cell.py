@@ -22,25 +22,7 @@ from itmbench.store.versions import versions
 
 
 def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback] = ()) -> None:
-    """Train and test a cell and write the result into its folder; called on every device.
-
-    Args:
-        cell: to run.
-        cli: config and data of the cell.
-        folder: to run in.
-        key: of the cell.
-        callbacks: in addition to those of every cell.
-    """
-    trainer, result = _train_and_test(cell, cli, folder, key, callbacks)
-    if result is not None:
-        result.save(folder)  # last and atomically: if result.json exists, every other file is complete
-        tracker.publish(trainer, result, folder)
-
-
-def _train_and_test(
-    cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback]
-) -> tuple[L.Trainer, store.Result | None]:
-    """The trainer and, on rank 0, the result."""
+    """Train and test a cell in its folder, and write the result there on rank 0; called on every device."""
     cost.reset_peak_memory()
     meter, watch, kept = cost.Meter(), audit.StateWatch(), KeepEvaluation()
     tracker.prepare(cli.config, cell)
@@ -58,7 +40,7 @@ def _train_and_test(
     trainer.test(model, data, ckpt_path=best or None, verbose=False, weights_only=True)
     trainer.save_checkpoint(folder / store.CHECKPOINT, weights_only=True)
     if not trainer.is_global_zero:
-        return trainer, None
+        return
     findings = [*audit.audit_few(model, data), watch.finding()]
     evaluation = kept.evaluation
     assert evaluation is not None and validation is not None
@@ -93,4 +75,5 @@ def _train_and_test(
         recipe=recipe,
         audit={finding.name: finding.as_dict() for finding in findings},
     )
-    return trainer, result
+    result.save(folder)  # last and atomically: if result.json exists, every other file is complete
+    tracker.publish(trainer, result, folder)

@@ -15,9 +15,6 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import EvaluationCallback
 from itmbench.methods.trained import Trained
 
-SCORED = {"cpu": (128, 256)}
-SCORED_ELSEWHERE = (1024, 4096)
-"""Images and texts whose pairs are scored to measure the rate."""
 COUNTED = 8
 """Images and texts for which the floating-point operations of a pair are counted."""
 
@@ -88,7 +85,7 @@ class Meter(EvaluationCallback):
         """Time the scores of some pairs before all of them are evaluated."""
         if stage != "test":
             return
-        most = SCORED.get(model.device.type, SCORED_ELSEWHERE)
+        most = (128, 256) if model.device.type == "cpu" else (1024, 4096)
         image, text = (_spread(items, count) for items, count in zip((images, texts), most, strict=True))
         some = slice(0, COUNTED)
         with FlopCounterMode(display=False) as counter:

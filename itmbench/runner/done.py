@@ -7,9 +7,9 @@ long as that digest stays the same, so do the keys.
 
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from itmbench import store
 from itmbench.data.cache import inputs_digest
@@ -29,11 +29,7 @@ def plan_path(cells: Sequence[Cell], results: Path) -> Path:
 
 
 def is_done(cells: Sequence[Cell], results: Path) -> bool:
-    """Whether all cells are known to be finished; False if that cannot be told without planning.
-
-    Raises:
-        InputError: a result cannot be read.
-    """
+    """Whether all cells are known to be finished; False if only planning can tell."""
     path = plan_path(cells, results)
     try:
         plan = json.loads(path.read_bytes())
@@ -52,30 +48,16 @@ def is_done(cells: Sequence[Cell], results: Path) -> bool:
 def source(cells: Sequence[Cell], inputs: Sequence[Path], path: Path) -> str | None:
     """Digest of everything that decides the keys of cells; None if a config names further config files.
 
-    Args:
-        cells: with their configs as written in the benchmark.
-        inputs: files and folders that the datasets were read from.
-        path: of the plan; an index of the inputs lies beside it.
-
-    Raises:
-        OSError: an input is gone.
+    ``inputs`` are the files and folders that the datasets were read from; an index of them lies beside the plan.
     """
     configs = [cell.config for cell in cells]
-    if any(text.endswith((".yaml", ".yml", ".json")) for text in _texts(configs)):
+    if re.search(r'\.(yaml|yml|json)"', json.dumps(configs, default=str)):
         return None
     packages = {path.partition(".")[0] for path in (__name__, *class_paths(configs))}
     packages |= {entry.target.partition(".")[0] for group in registry.GROUPS for entry in registry.entries(group)}
     code = [[str(file), file_digest(file)] for package in sorted(packages) for file in _sources(package)]
     parts = [configs, code, versions()]
     return digest(json.dumps(parts, sort_keys=True, default=str), inputs_digest(inputs, path.with_suffix(".index")))
-
-
-def _texts(config: Any) -> Iterator[str]:
-    """Every string among the values of a config."""
-    if isinstance(config, str):
-        yield config
-    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
-        yield from _texts(value)
 
 
 def _sources(package: str) -> list[Path]:

@@ -34,12 +34,7 @@ LEFT_OUT = (
 
 
 def cell_key(config: dict[str, Any], corpus: Corpus) -> str:
-    """16 hexadecimal digits over the resolved config, the data, the protocol and the code.
-
-    Args:
-        config: with all defaults, as in the ``config.yaml`` of a cell.
-        corpus: the data to train and test on.
-    """
+    """16 hexadecimal digits over the config with all its defaults, the data, the protocol and the code."""
     code = code_digest(class_paths(config))
     parts = [VERSION, _without(config, LEFT_OUT), corpus.fingerprint, protocol_for(corpus).as_dict(), code]
     return digest(json.dumps(parts, sort_keys=True, default=str))

@@ -27,15 +27,10 @@ class Lost(Exception):
 
 
 class Lease:
-    """The right to run one cell, held by this process until ``release``; use ``take`` to get one.
+    """The right to run one cell, held by this process until ``release``; use ``take`` to get one."""
 
-    Args:
-        path: of the file.
-        beat: seconds between two renewals.
-    """
-
-    def __init__(self, path: Path, beat: float) -> None:
-        self._path, self._beat = path, beat
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._released = threading.Event()
         self._lost = False
         threading.Thread(target=self._live, name=f"lease of {path.name}", daemon=True).start()
@@ -53,7 +48,7 @@ class Lease:
                 path.unlink(missing_ok=True)
 
     def _live(self) -> None:
-        while not self._released.wait(self._beat):
+        while not self._released.wait(BEAT):
             try:
                 os.utime(self._path)
                 self._lost = _held(self._path)[-1:] != [self._path]
@@ -63,16 +58,10 @@ class Lease:
                 return
 
 
-def take(cell: Path, beat: float = BEAT, stale: float = STALE) -> Lease | None:
-    """The lease of a cell, or None if another process holds it.
-
-    Args:
-        cell: the folder that the cell runs in; leases lie beside it.
-        beat: seconds between two renewals.
-        stale: seconds without a renewal after which a holder counts as dead; several beats.
-    """
+def take(cell: Path) -> Lease | None:
+    """The lease of a cell, beside the folder that it runs in; None if another process holds it."""
     held = _held(cell)
-    if held and _alive(held[-1], stale):
+    if held and _alive(held[-1]):
         return None
     path = cell.with_name(f"{cell.name}.lease{_number(held[-1]) + 1 if held else 1}")
     cell.parent.mkdir(parents=True, exist_ok=True)
@@ -81,28 +70,24 @@ def take(cell: Path, beat: float = BEAT, stale: float = STALE) -> Lease | None:
             json.dump({"machine": _machine(), "host": socket.gethostname(), "pid": os.getpid()}, file)
     except FileExistsError:
         return None
-    if any(_alive(other, stale) for other in _held(cell) if other != path):  # taken while this one looked
+    if any(_alive(other) for other in _held(cell) if other != path):  # taken while this one looked
         path.unlink(missing_ok=True)
         return None
-    return Lease(path, beat)
+    return Lease(path)
 
 
-def shared(cell: Path, beat: float = BEAT) -> Lease:
-    """The lease of a cell that the parent process holds; this process renews it as well.
-
-    Raises:
-        Lost: nobody holds the cell.
-    """
+def shared(cell: Path) -> Lease:
+    """The lease of a cell that the parent process holds; this process renews it as well."""
     held = _held(cell)
     if not held:
         raise Lost(f"{cell.name} is held by nobody")
-    return Lease(held[-1], beat)
+    return Lease(held[-1])
 
 
-def holder(cell: Path, stale: float = STALE) -> str | None:
+def holder(cell: Path) -> str | None:
     """The holder of a cell as "host, process 17"; None if nobody runs it."""
     held = _held(cell)
-    if not held or not _alive(held[-1], stale):
+    if not held or not _alive(held[-1]):
         return None
     owner = _owner(held[-1])
     return f"{owner.get('host', 'another machine')}, process {owner.get('pid', 'unknown')}"
@@ -128,13 +113,13 @@ def _owner(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _alive(path: Path, stale: float) -> bool:
+def _alive(path: Path) -> bool:
     """Whether the holder of a lease lives, as far as this machine can tell."""
     owner = _owner(path)
     if owner.get("machine") == _machine() and not _runs(owner["pid"]):
         return False
     try:
-        return _now(path.parent) - path.stat().st_mtime < stale
+        return _now(path.parent) - path.stat().st_mtime < STALE
     except FileNotFoundError:
         return False
 

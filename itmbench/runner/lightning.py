@@ -19,7 +19,6 @@ from itmbench import logs
 from itmbench.checkpoint import read_checkpoint
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
-from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
@@ -95,19 +94,15 @@ class MatcherCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Build the trainer; it writes checkpoints atomically unless a strategy brings its own way.
-
-        Raises:
-            InputError: Lightning refuses the options on this machine.
-        """
+        """Build the trainer; it writes checkpoints atomically unless a strategy brings its own way."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not in TRAINER_DEFAULTS: a callback shared by all trainers would keep the last model alive.
         trainer.callbacks.insert(0, SeedEpochs())  # type: ignore[attr-defined]
-        self._kept = KeepEvaluation()
-        trainer.callbacks.append(self._kept)  # type: ignore[attr-defined]
+        self.kept = KeepEvaluation()
+        trainer.callbacks.append(self.kept)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
         if trainer.world_size > 1:
@@ -118,9 +113,6 @@ class MatcherCLI(LightningCLI):
         """Take nothing from a checkpoint: its options must not replace the user's, nor name code to import.
 
         Options that differ are refused when the checkpoint is loaded (``Matcher.on_load_checkpoint``).
-
-        Raises:
-            InputError: the file is not a checkpoint of tensors and plain values, or would run code when read.
         """
         path = self.config[self.config.subcommand].get("ckpt_path") if self.config.get("subcommand") else None
         if path and Path(path).is_file():
@@ -130,27 +122,21 @@ class MatcherCLI(LightningCLI):
         """Leave out Lightning's table of metrics, which has a column a loader; ``after_test`` prints one of its own.
 
         Checkpoints are read without unpickling code, also those at an address, which Lightning (2.6) would trust.
-
-        Raises:
-            InputError: there is no such checkpoint.
         """
+        if not self.subcommand:
+            return
+        options = self.config[self.subcommand]
+        options.weights_only = True
         if self.subcommand in ("validate", "test"):
-            self.config[self.subcommand].verbose = False
-        if self.subcommand and "weights_only" in self.config[self.subcommand]:
-            self.config[self.subcommand].weights_only = True
-        checkpoint = self.config[self.subcommand].ckpt_path if self.subcommand else None
-        if self.subcommand and self.subcommand != "fit" and not checkpoint:
+            options.verbose = False
+        checkpoint = options.ckpt_path
+        if self.subcommand != "fit" and not checkpoint:
             print(f"no --ckpt_path: {self.subcommand} takes the model as it is built, untrained", file=sys.stderr)
         by_name = self.subcommand == "fit" and checkpoint in ("best", "last", "hpc")
         if checkpoint and not by_name and ":" not in checkpoint:
             path = Path(checkpoint)
             if not (path.is_file() or (path / ".metadata").exists()):  # a folder, where weights were sharded
                 raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
-
-    @property
-    def evaluation(self) -> Evaluation | None:
-        """The last evaluation of the trainer."""
-        return self._kept.evaluation
 
     def after_validate(self) -> None:
         """Print the metrics of the validation stage."""
@@ -162,7 +148,7 @@ class MatcherCLI(LightningCLI):
 
     def _print_metrics(self, stage: str) -> None:
         """One line a metric, beside what a random order scores where that is known."""
-        evaluation = self.evaluation
+        evaluation = self.kept.evaluation
         if not self.trainer.is_global_zero or evaluation is None:
             return
         protocol = self.model.evaluated_by
@@ -202,16 +188,7 @@ class PrintConfigCLI(MatcherCLI):
 
 
 class PreparedCLI(MatcherCLI):
-    """Trainer, model and data as ``itmbench test`` builds them, for another use; nothing is logged or saved.
-
-    Args:
-        arguments: those of ``itmbench test``.
-
-    Attributes:
-        checkpoint: keyword arguments of ``trainer.test`` that load the checkpoint.
-    """
-
-    checkpoint: dict[str, Any]
+    """Trainer, model and data as ``itmbench test`` builds them, for another use; nothing is logged or saved."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(["test", *arguments, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
@@ -222,26 +199,13 @@ class PreparedCLI(MatcherCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run nothing."""
-        config = self.config[subcommand]
-        self.checkpoint = {"ckpt_path": config.ckpt_path, "weights_only": config.weights_only}
+        self.ckpt_path = self.config[subcommand].ckpt_path
 
 
 class CellCLI(MatcherCLI):
-    """The parsed config of a benchmark cell, with its data; ``make`` builds everything else.
+    """The parsed config of a benchmark cell, with its data; ``make`` builds everything else."""
 
-    Args:
-        config: keys as in a config file of ``itmbench fit``.
-
-    Raises:
-        InputError: the config names a class or an option that does not exist, or a value of the wrong type.
-
-    Attributes:
-        devices: number of devices that the cell trains on.
-        data: the datamodule.
-        best: after ``make``, the callback that keeps the checkpoint to test.
-    """
-
-    best: ModelCheckpoint
+    best: ModelCheckpoint  # after ``make``, the callback that keeps the checkpoint to test
     _shared_parser: ClassVar[LightningArgumentParser | None] = None
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -265,9 +229,6 @@ class CellCLI(MatcherCLI):
         """Number of devices: one unless the config gives another number; the config then says one as well.
 
         The effective batch spans all devices, so the device count affects the result.
-
-        Raises:
-            InputError: the number depends on the machine, or a benchmark cannot train on these devices.
         """
         options = self.config.trainer
         if options.num_nodes > 1:
@@ -287,11 +248,7 @@ class CellCLI(MatcherCLI):
         return count
 
     def _check_validation(self) -> None:
-        """Check that there will be a best epoch.
-
-        Raises:
-            InputError: options of the trainer leave out validation or checkpoints.
-        """
+        """Check that the trainer validates and keeps checkpoints, so that there will be a best epoch."""
         options = self.config.trainer
         for option, given in (
             ("fast_dev_run", bool(options.fast_dev_run)),
@@ -305,11 +262,7 @@ class CellCLI(MatcherCLI):
                 )
 
     def check_devices(self) -> None:
-        """Check that this machine has the devices.
-
-        Raises:
-            InputError: it lacks them.
-        """
+        """Check that this machine has the devices."""
         options = self.config.trainer
         try:
             with warnings.catch_warnings():

@@ -63,7 +63,10 @@ class EmbeddingWriter(L.Callback):
             return
         folder = Path(trainer.default_root_dir, self.folder)
         for name, table in tables.items():
-            _save_embeddings(folder, name, table)
+            values = table.pooled if table.tokens is None else table.tokens
+            np.save(folder / f"{name}s.npy", values.float().cpu().numpy())
+            if table.mask is not None:
+                np.save(folder / f"{name}_mask.npy", table.mask.cpu().numpy())
         np.save(folder / "text_to_image.npy", np.searchsorted(images, corpus.text_to_image[rows["text"]]))
         for name, ids in (("image", corpus.image_ids), ("text", corpus.text_ids)):
             (folder / f"{name}_ids.txt").write_text("".join(f"{ids[row]}\n" for row in rows[name]), encoding="utf-8")
@@ -75,15 +78,6 @@ class EmbeddingWriter(L.Callback):
         print(f"{what} of {len(images):,} images and {len(rows['text']):,} texts: {folder}")
         if type(pl_module).score is not Matcher.score:
             print(f"{type(pl_module).__name__} does not score pairs by the cosine of pooled vectors: use itmbench.load")
-
-
-def _save_embeddings(folder: Path, name: str, table: Embeddings) -> None:
-    """Tokens and their mask, or pooled vectors where no tokens were kept; float32."""
-    if table.tokens is None or table.mask is None:
-        np.save(folder / f"{name}s.npy", table.pooled.float().cpu().numpy())
-    else:
-        np.save(folder / f"{name}s.npy", table.tokens.float().cpu().numpy())
-        np.save(folder / f"{name}_mask.npy", table.mask.cpu().numpy())
 
 
 def _splits(corpus: Corpus, images: Rows) -> dict[str, list[int]]:

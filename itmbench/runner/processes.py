@@ -41,12 +41,7 @@ logger = logging.getLogger(__name__)
 class Child:
     """A worker process that ends with this one, in a session of its own so that Ctrl-C reaches this process only.
 
-    Its output is logged here line by line.
-
-    Args:
-        arguments: of the worker, which must call ``end_with_parent``.
-        variables: added to its environment.
-        prefix: put before every line that it prints.
+    Its output is logged here line by line after a prefix. The worker must call ``end_with_parent``.
     """
 
     def __init__(self, arguments: Sequence[str], variables: Mapping[str, str] | None = None, prefix: str = "") -> None:
@@ -73,21 +68,17 @@ class Child:
                 self._output.join(LOOK)  # its own children may still hold the pipe
                 return status
 
-    def terminate(self) -> None:
-        """Ask it and its children to end."""
-        self._signal(signal.SIGTERM)
+    def signal(self, number: int) -> None:
+        """Send a signal to it and its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def kill(self, patience: float = 0.0) -> None:
         """Kill it and its children, after ``patience`` seconds in which it may end by itself."""
-        if patience:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
-        self._signal(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+        self.signal(signal.SIGKILL)
         self._process.wait()
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
 
     def _log(self) -> None:
         # The child has applied -q already: whatever it still prints must be shown.
@@ -115,18 +106,7 @@ def forget_launcher() -> None:
 
 
 def run_side_by_side(arguments: Sequence[str], count: int, gpus: int) -> None:
-    """Run several runners on this machine until all have ended.
-
-    A cell whose runner is killed has no outcome afterwards.
-
-    Args:
-        arguments: of a runner.
-        count: number of runners.
-        gpus: GPUs of this machine, one for each runner; with 0 the runners share the processors.
-
-    Raises:
-        InputError: there are fewer GPUs than runners.
-    """
+    """Run several runners on this machine until all have ended, each on a GPU; without GPUs they share processors."""
     if 0 < gpus < count:
         raise InputError(f"--devices {count}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
     children: list[Child] = []
@@ -137,7 +117,7 @@ def run_side_by_side(arguments: Sequence[str], count: int, gpus: int) -> None:
             child.wait()
     finally:
         for child in children:
-            child.terminate()
+            child.signal(signal.SIGTERM)
         for child in children:
             child.kill(PATIENCE)
 
@@ -152,42 +132,10 @@ def device_variables(count: int, gpus: int) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:count]]
 
 
-def run_ranks(arguments: Sequence[str], check: Callable[[], None]) -> int:
-    """Run one cell in a worker, from which Lightning starts the processes of further devices.
-
-    Lightning starts them by calling the program again with the same arguments, so the benchmark itself cannot be that
-    program: each of its copies would take another cell.
-
-    Args:
-        arguments: of the worker.
-        check: called meanwhile; whatever it raises ends the processes.
-
-    Returns:
-        The exit status.
-    """
-    child = Child(arguments)
-    try:
-        return child.wait(check)
-    finally:
-        child.kill()  # at once: an interrupted cell must not record a failure
-
-
 def submit(arguments: Sequence[str], name: str, count: int, gpus: int, cpus: int, log_folder: Path) -> str:
-    """Submit an array of Slurm jobs, one runner each; ``SBATCH_...`` variables set everything else that they need.
+    """Submit an array of Slurm jobs, one runner each, and return its number; ``gpus`` and ``cpus`` are those of a job.
 
-    Args:
-        arguments: of a runner; the results folder must be on a disk that all machines share.
-        name: of the benchmark.
-        count: number of jobs.
-        gpus: of a job.
-        cpus: of a job.
-        log_folder: for the output of the jobs.
-
-    Returns:
-        The number of the job.
-
-    Raises:
-        InputError: Slurm is not installed here, or refuses the job.
+    ``SBATCH_...`` variables set everything else that they need. All machines must share the results folder.
     """
     script = SLURM.format(
         cpus=cpus,

@@ -83,10 +83,18 @@ def run(
     if left and (launcher == "slurm" or devices > 1):
         options = {"plan": str(path), **asdict(request), "results": str(results), "verbosity": logs.verbosity()}
         arguments = ["runner", json.dumps(options)]
+        count, wants_gpu = min(devices, len(left)), any(row.wants_gpu for row in left)
         if launcher == "slurm":
-            _submit(arguments, left, devices, request)
+            per_cell = max(row.devices for row in left)
+            cpus = per_cell * (1 + max(row.loaders for row in left))
+            log_folder = request.results / store.RUNNING
+            name, gpus = cells[0].benchmark, per_cell if wants_gpu else 0
+            job = processes.submit(arguments, name, count, gpus, cpus, log_folder)
+            message = "job %s: %d runners for %d cells; the same command with --dry-run shows progress"
+            logger.info(message, job, count, len(left))
             return []
-        _run_side_by_side(arguments, left, devices)
+        with sigterm_interrupts():
+            processes.run_side_by_side(arguments, count, torch.cuda.device_count() if wants_gpu else 0)
         here = [row for row in left if request.outcome(row) is None]  # cells of runners that were killed
     with sigterm_interrupts():
         run_cells(here, planner, request)
@@ -94,14 +102,7 @@ def run(
 
 
 def run_cells(planned: Sequence[Planned], planner: Planner, request: Request, wait: bool = True) -> None:
-    """Run all cells without an outcome.
-
-    Args:
-        planned: the cells.
-        planner: opens them.
-        request: of the user.
-        wait: for cells that other processes run, until every cell has an outcome.
-    """
+    """Run all cells without an outcome; ``wait`` for those that other processes run, until they have one."""
     waiting = list(enumerate(planned, 1))
     announced = False
     while waiting:
@@ -170,24 +171,25 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
         # Schedulers send SIGTERM to loader processes as well, and the death of one may be noticed first.
         if _terminated.is_set() or ("killed by signal: Terminated" in str(error) and _terminated.wait(POLL)):
             raise KeyboardInterrupt from error
-        failure = running.recorded_failure(folder, planned.key) if isinstance(error, running.FailureRecorded) else None
-        failure = failure or running.record_failure(folder, planned.key, error)
+        # A process of one of several devices may have recorded why it failed.
+        failure = running.recorded_failure(folder, planned.key) or running.record_failure(folder, planned.key, error)
         logger.error("    failed: %s", failure.error)
 
 
 def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:
-    """Train and test a cell on several devices.
+    """Train and test a cell in a worker, from which Lightning starts the processes of further devices.
 
-    Raises:
-        FailureRecorded: it failed.
-        RuntimeError: its processes ended without a result or a recorded failure.
+    Lightning starts them by calling the program again with the same arguments, so the benchmark itself cannot be that
+    program: each of its copies would take another cell.
     """
     options = {"folder": str(folder), **asdict(planned), "verbosity": logs.verbosity()}
-    status = processes.run_ranks(["rank", json.dumps(options)], held.check)
+    child = processes.Child(["rank", json.dumps(options)])
+    try:
+        status = child.wait(held.check)
+    finally:
+        child.kill()  # at once: an interrupted cell must not record a failure
     if running.finished_at(folder, planned.key) is not None:
         return
-    if running.recorded_failure(folder, planned.key) is not None:
-        raise running.FailureRecorded
     how = f"was killed by signal: {signal.strsignal(-status)}" if status < 0 else f"ended with exit code {status}"
     raise RuntimeError(f"a process {how} before there was a result; its output is in {folder / running.LOG}")
 
@@ -200,31 +202,6 @@ def _require_one_device_each(left: Sequence[Planned], devices: int) -> None:
                 f"--devices {devices} gives each cell one device, but {row.cell} has trainer.devices "
                 f"{row.cell.config['trainer']['devices']}; give one of the two"
             )
-
-
-def _run_side_by_side(arguments: Sequence[str], left: Sequence[Planned], devices: int) -> None:
-    """Run cells by several runners on this machine.
-
-    Raises:
-        InputError: this machine has too few GPUs.
-    """
-    gpus = torch.cuda.device_count() if any(row.wants_gpu for row in left) else 0
-    with sigterm_interrupts():
-        processes.run_side_by_side(arguments, min(devices, len(left)), gpus)
-
-
-def _submit(arguments: Sequence[str], left: Sequence[Planned], devices: int, request: Request) -> None:
-    """Submit runners as Slurm jobs, each with the devices that one cell needs."""
-    per_cell = max(row.devices for row in left)
-    gpus = per_cell if any(row.wants_gpu for row in left) else 0
-    cpus = per_cell * (1 + max(row.loaders for row in left))
-    count = min(devices, len(left))
-    job = processes.submit(
-        arguments, left[0].cell.benchmark, count, gpus, cpus, log_folder=request.results / store.RUNNING
-    )
-    logger.info(
-        "job %s: %d runners for %d cells; the same command with --dry-run shows progress", job, count, len(left)
-    )
 
 
 def _report_failures(planned: Sequence[Planned], request: Request) -> list[Cell]:

@@ -25,25 +25,14 @@ class Diverged(RuntimeError):
     """The training loss is not finite."""
 
 
-class FailureRecorded(Exception):
-    """The cell failed in another process, which has recorded the failure."""
-
-
 @dataclass(frozen=True)
 class Failure:
-    """A failure, as ``failure.json`` holds it.
+    """A failure, as ``failure.json`` holds it."""
 
-    Args:
-        key: of the cell that failed; a cell with another key runs.
-        error: type and message, one line.
-        advice: what to do, one line; may be empty.
-        time: of the failure; ISO 8601, UTC.
-    """
-
-    key: str
-    error: str
-    advice: str
-    time: str
+    key: str  # of the cell that failed; a cell with another key runs
+    error: str  # type and message, one line
+    advice: str  # what to do, one line; may be empty
+    time: str  # ISO 8601, UTC
 
 
 def start(folder: Path, key: str) -> None:
@@ -69,11 +58,7 @@ def finish(folder: Path, place: Path) -> None:
 
 
 def finished_at(folder: Path, key: str) -> str | None:
-    """The time at which exactly this cell finished, or None if the folder does not hold its result.
-
-    Raises:
-        InputError: the folder holds a result that cannot be read.
-    """
+    """The time at which exactly this cell finished, or None if the folder does not hold its result."""
     if not (folder / store.RESULT).exists():
         return None
     result = store.Result.load(folder)
@@ -91,12 +76,8 @@ def epochs_done(folder: Path, key: str) -> int:
 def record_failure(folder: Path, key: str, error: BaseException) -> Failure:
     """Record how a cell failed."""
     message = str(error).strip().splitlines()
-    failure = Failure(
-        key,
-        f"{type(error).__name__}: {message[-1] if message else ''}",
-        _advice(error),
-        datetime.now(UTC).isoformat(timespec="microseconds"),
-    )
+    line = f"{type(error).__name__}: {message[-1] if message else ''}"
+    failure = Failure(key, line, _advice(error), datetime.now(UTC).isoformat(timespec="microseconds"))
     write_atomically(folder / TRACEBACK, "".join(traceback.format_exception(error)))
     write_atomically(folder / FAILURE, json.dumps(asdict(failure), indent=2) + "\n")
     return failure

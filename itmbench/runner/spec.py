@@ -115,11 +115,7 @@ class Benchmark(_Strict):
 
 
 def load_cells(path: str | Path, only: str = "") -> list[Cell]:
-    """Cells of a benchmark file, dataset by dataset.
-
-    Args:
-        path: the benchmark file, or the name of a packaged one.
-        only: keep cells that match all of these comma-separated pairs; see `itmbench.store.selection`.
+    """Cells of a benchmark file or a packaged benchmark, dataset by dataset; ``only`` is that of ``select``.
 
     Raises:
         InputErrors: files are missing or malformed, keys or names are unknown; one line each.
@@ -181,13 +177,7 @@ def load_yaml(path: Path) -> Any:
         InputError: the file is missing or not YAML, or a mapping has the same key twice; with the line number.
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if twice := _duplicate_key(node):
-            raise InputError(f"{path}:{twice.start_mark.line + 1}: {twice.value} is given twice; remove one")
-        return loader.construct_document(node)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
@@ -199,19 +189,19 @@ def load_yaml(path: Path) -> Any:
         raise InputError(f"{where}: not YAML ({problem})") from None
 
 
-def _duplicate_key(node: yaml.Node) -> yaml.ScalarNode | None:
-    """The first key that a mapping of the document repeats."""
-    seen, children = set[tuple[str, str]](), list[yaml.Node]()
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    return key
-                seen.add((key.tag, key.value))
-            children.append(value)
-    elif isinstance(node, yaml.SequenceNode):
-        children = node.value
-    return next((duplicate for child in children if (duplicate := _duplicate_key(child))), None)
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that repeats a key, of which PyYAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            if (name := (key.tag, str(key.value))) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} is given twice; remove one", problem_mark=key.start_mark
+                )
+            seen.add(name)
+        return node
 
 
 def _mapping(path: Path, value: Any) -> Config:

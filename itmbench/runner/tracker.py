@@ -24,12 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(config: Namespace, cell: Cell) -> None:
-    """Name the run after the cell and group it by benchmark; work offline without a key or a network.
-
-    Args:
-        config: of the cell, parsed; changed in place before the trainer is built.
-        cell: to name the run after.
-    """
+    """Change a cell's config: name the run after the cell, group it by benchmark, go offline without key or network."""
     tracker = config.trainer.logger
     if not isinstance(tracker, Namespace) or tracker.class_path != LOGGER:
         return
@@ -44,11 +39,6 @@ def publish(trainer: L.Trainer, result: store.Result, folder: Path) -> None:
     """Write config, summary and result files into the trainer's run, if it has one, and end the run.
 
     Otherwise the next cell of this process would continue the same run.
-
-    Args:
-        trainer: that trained the cell.
-        result: of the cell.
-        folder: holds ``result.json``, ``config.yaml`` and ``per_query.parquet``.
     """
     if not isinstance(trainer.logger, WandbLogger) or not trainer.is_global_zero:
         return

@@ -23,12 +23,7 @@ from itmbench.runner.spec import Cell
 
 
 def runner(options: dict[str, Any], child: bool) -> int:
-    """Run cells of a saved plan.
-
-    Args:
-        options: ``plan``, its file, and the fields of ``Request``.
-        child: end with the process that started this one.
-    """
+    """Run cells of a saved plan; a child ends with the process that started it."""
     if child:
         end_with_parent()
     forget_launcher()
@@ -42,13 +37,7 @@ def runner(options: dict[str, Any], child: bool) -> int:
 
 
 def rank(options: dict[str, Any]) -> int:
-    """Train and test one cell on several devices.
-
-    Lightning starts this program again for every further device; the first process writes the result.
-
-    Args:
-        options: ``folder``, in which the cell runs, and the fields of ``Planned``.
-    """
+    """Train and test one cell; Lightning starts this program again for every further device."""
     end_with_parent()
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     if not first:
@@ -72,15 +61,11 @@ def rank(options: dict[str, Any]) -> int:
     return 0
 
 
-def main(kind: str, options: str, *flags: str) -> int:
-    """Run one of the two programs."""
+if __name__ == "__main__":
+    kind, options, *flags = sys.argv[1:]
     values = json.loads(options)
     logs.configure(values.pop("verbosity"))
-    return runner(values, child=bool(flags)) if kind == "runner" else rank(values)
-
-
-if __name__ == "__main__":
-    status = main(*sys.argv[1:])
+    status = runner(values, child=bool(flags)) if kind == "runner" else rank(values)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # the processes of a failed run may wait for each other on the way out

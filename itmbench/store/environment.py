@@ -26,21 +26,15 @@ def hardware(trainer: L.Trainer) -> dict[str, Any]:
     }
 
 
-def git_state(package: Path | None = None) -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Commit of the checkout that itmbench runs from, and whether it differs from the commit.
 
-    Args:
-        package: folder of the package; by default that of itmbench.
-
-    Returns:
-        None unless the repository tracks the package's own files: an environment may lie inside another repository.
+    None unless the repository tracks the package's own files: an environment may lie inside another repository.
     """
-    folder = package or Path(itmbench.__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        command = ["git", "-C", str(Path(itmbench.__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", "--", "__init__.py")

@@ -46,14 +46,10 @@ def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
 
 
 def cell_folder(root: str | Path, cell: str) -> Path:
-    """The folder of a cell.
-
-    Args:
-        root: the results folder.
-        cell: its folder relative to the results, as ``itmbench results list`` prints it, or a path.
+    """The folder of a complete cell, given relative to the results, as ``itmbench results list`` prints it, or as path.
 
     Raises:
-        InputError: the folder holds no complete cell, or lies outside the results.
+        InputError: the results hold no such cell.
     """
     top = Path(root).resolve()
     for path in (top / cell, Path(cell)):
@@ -65,18 +61,7 @@ def cell_folder(root: str | Path, cell: str) -> Path:
 
 
 def remove(root: str | Path, cell: str) -> Path:
-    """Remove a cell atomically, and the folders above it that are then empty.
-
-    Args:
-        root: the results folder.
-        cell: as for ``cell_folder``.
-
-    Returns:
-        The removed folder.
-
-    Raises:
-        InputError: the results hold no such cell.
-    """
+    """Remove a cell (as for ``cell_folder``) atomically, with the folders above it that are then empty; return it."""
     top, folder = Path(root).resolve(), cell_folder(root, cell)
     with _scratch(top) as scratch:
         os.replace(folder, scratch / "removed")
@@ -88,17 +73,11 @@ def remove(root: str | Path, cell: str) -> Path:
 
 
 class Merged(NamedTuple):
-    """What a merge did with each cell of the other folder.
+    """What a merge did with each cell of the other folder."""
 
-    Args:
-        copied: cells that were missing here.
-        equal: cells that were here with the same key, metrics and results of every query.
-        conflicts: cells whose place another result takes, which was left as it is; and the difference.
-    """
-
-    copied: list[Path]
-    equal: list[Path]
-    conflicts: dict[Path, str]
+    copied: list[Path]  # missing here
+    equal: list[Path]  # here with the same key, metrics and results of every query
+    conflicts: dict[Path, str]  # here with another result, which was left as it is; and the difference
 
 
 def merge(root: str | Path, other: str | Path) -> Merged:
@@ -106,10 +85,6 @@ def merge(root: str | Path, other: str | Path) -> Merged:
 
     Every cell is copied beside the results and then moved to its place, so an interrupted merge leaves only complete
     cells and can be repeated.
-
-    Args:
-        root: the results folder; created if it is missing.
-        other: the results folder to add.
 
     Raises:
         InputError: one folder contains the other, the other is no results folder, or a result in it cannot be read.

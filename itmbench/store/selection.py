@@ -11,11 +11,7 @@ Item = TypeVar("Item")
 
 
 def select(items: Sequence[Item], only: str) -> list[Item]:
-    """Items whose attributes match every pair of ``only``.
-
-    Args:
-        items: objects with the attributes ``benchmark``, ``dataset``, ``method`` and ``seed``.
-        only: comma-separated pairs such as ``method=scan,seed=0``; empty for all items.
+    """Items with the attributes ``KEYS`` that match every comma-separated pair, such as ``method=scan,seed=0``.
 
     Raises:
         InputError: a key is unknown, no item has the value, or no item matches all pairs.

@@ -8,7 +8,6 @@ import pytest
 from toy import ToyData, toy_arguments
 
 from itmbench.cli.main import main
-from itmbench.methods.mcr_dgn import explain
 
 
 def options(folder: Path, method: str = "MCRDGN", *more: str) -> list[str]:
@@ -66,16 +65,6 @@ def test_items_are_explained_and_the_gap_is_one_number(
     table = {line[:17].strip(): line[17:].split() for line in lines[-3:]}
     assert table["edges removed"] == ["0%", "25%", "50%", "75%", "100%"]
     assert table["most attention"][1:-1] == [f"{value:.4f}" for value in found["deletion"]["strongest"]]
-
-    monkeypatch.setattr(explain, "_first", reversed_first(explain._first))
-    _, upside_down = explained(command, tmp_path, capsys, "--items=50.png", "--draws=1")
-    assert abs(upside_down["deletion"]["gap"] - found["deletion"]["gap"]) > 1e-3
-    assert upside_down["deletion"]["whole"] == found["deletion"]["whole"]
-
-
-def reversed_first(first: Any) -> Any:
-    """Who has the least attention goes first."""
-    return lambda edges, value, share: first(edges, -value, share)
 
 
 def test_what_is_measured_is_what_the_test_measures(

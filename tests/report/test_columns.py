@@ -1,6 +1,6 @@
 import pytest
 
-from itmbench.report.columns import COLUMNS, amount, duration, find, gigabytes
+from itmbench.report.columns import COLUMNS, amount, duration, find
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,9 @@ def test_amounts_keep_three_digits(value: float, text: str) -> None:
 def test_units() -> None:
     durations = {3.04: "3.0 s", 60: "60 s", 119.4: "119 s", 120: "2.0 min", 3600: "60 min", 7200: "2.0 h"}
     assert {seconds: duration(seconds) for seconds in durations} == durations
-    assert gigabytes(1_500_000_000) == "1.50 GB"
+    columns = {metric: column.show for metric, column in find(["peak_memory", "epochs", "rSum"]).values()}
+    assert columns["peak_memory"](1_500_000_000) == "1.50 GB"
+    assert (columns["epochs"](1234), columns["rSum"](431.26)) == ("1,234", "431.3")
 
 
 def test_columns_are_in_the_order_of_the_tables_and_every_metric_is_in_one() -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from itmbench.encoders import Embeddings
 from itmbench.runner import cost as measure
 
 
@@ -17,12 +16,6 @@ def test_reading_the_best_checkpoint_for_the_test_counts_nothing_twice() -> None
     assert meter.items["train"] == 8 and 100 <= meter.elapsed() < 110
     meter.load_state_dict(before.state_dict() | {"elapsed": 500.0})  # the test after it
     assert meter.elapsed() < 110
-
-
-def test_scored_items_are_evenly_spaced() -> None:
-    items = Embeddings(torch.arange(30.0).unsqueeze(1))
-    assert measure._spread(items, 8).pooled.squeeze(1).tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
-    assert len(measure._spread(items, 100)) == 30
 
 
 def test_operations_that_are_done_once_are_no_items() -> None:

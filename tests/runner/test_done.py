@@ -5,14 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from own_features import write_features
 
 from itmbench.cli.main import main
-from itmbench.runner import run as runner
 from itmbench.runner.done import is_done
 from itmbench.runner.spec import load_cells
 
@@ -124,28 +122,6 @@ def test_whatever_changes_is_planned_anew(folder: Path, monkeypatch: pytest.Monk
             if not path.exists() or path.read_bytes() != content:
                 path.write_bytes(content)
         assert is_done(load_cells("own.yaml"), Path("results")), what
-
-
-def test_more_cells_run_and_force_runs_all_of_them(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(str(folder))
-    assert main([*COMMAND, "--only", "method=theirs"]) == 0
-    run_cells = runner.run_cells
-
-    def edit(*arguments: Any) -> None:
-        run_cells(*arguments)
-        change("my_method.py", "dim: int = 8", "dim: int = 9")()
-
-    monkeypatch.setattr(runner, "run_cells", edit)
-    assert main(COMMAND) == 0
-    assert "theirs on mine, seed 0: done before" in capsys.readouterr().err
-    assert not is_done(load_cells("own.yaml"), Path("results"))  # the code changed while cells ran
-    monkeypatch.undo()
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.chdir(folder)
-    assert main([*COMMAND, "--force"]) == 0
-    assert "done before" not in capsys.readouterr().err
 
 
 def test_configs_that_name_files_are_planned_every_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

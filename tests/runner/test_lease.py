@@ -78,9 +78,12 @@ def test_a_silent_machine_loses_it_after_some_beats(tmp_path: Path) -> None:
     assert lease.take(cell) is not None
 
 
-def test_a_holder_that_lives_shows_it_and_one_that_lost_it_is_told(tmp_path: Path) -> None:
+def test_a_holder_that_lives_shows_it_and_one_that_lost_it_learns_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.02)
     cell = tmp_path / "seed0"
-    held = lease.take(cell, beat=0.02)
+    held = lease.take(cell)
     path = tmp_path / "seed0.lease1"
     assert held is not None
     os.utime(path, (0, 0))

@@ -38,6 +38,7 @@ def test_cells_are_datasets_times_methods_times_seeds(tmp_path: Path) -> None:
     ]
     assert cells[1].config == DATA | METHOD | {"trainer": {"max_epochs": 3}, "seed_everything": 1}
     assert cells[1].folder == Path("b/d1/m/seed1")
+    assert [str(cell) for cell in load_cells(tmp_path / "bench.yaml", "dataset=d2,seed=1")] == ["m on d2, seed 1"]
 
 
 def test_pairs_can_be_left_out(tmp_path: Path) -> None:
@@ -64,10 +65,6 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
     assert METHOD["model"]["init_args"] == {"dim": 4}
 
 
-def test_only_keeps_matching_cells(tmp_path: Path) -> None:
-    assert [str(cell) for cell in load_cells(write(tmp_path), "dataset=d2,seed=1")] == ["m on d2, seed 1"]
-
-
 @pytest.mark.parametrize(
     ("changes", "only", "message"),
     [
@@ -81,10 +78,8 @@ def test_only_keeps_matching_cells(tmp_path: Path) -> None:
         ({"leave_out": [{"method": "m3"}]}, "", "leave_out.0: no method m3 in this benchmark"),
         ({"leave_out": [{}]}, "", "leave_out.0: names neither a dataset nor a method"),
         ({"name": "../b"}, "", r"bench.yaml: name: cannot name a folder of results.*'../b'"),
-        ({"name": ".running"}, "", "name: cannot name a folder"),
         ({"name": 2024}, "", "name: Input should be a valid string, not 2024"),
         ({"methods": {"a/b": "method.yaml"}}, "", "methods.a/b: cannot name a folder"),
-        ({"methods": {3: "method.yaml"}}, "", "methods.3: Input should be a valid string"),
         ({"methods": {"m": METHOD}}, "", "methods.m: Input should be a valid list, not {'model'"),
         ({"methods": {"m": []}}, "", r"methods.m: .* should have at least 1 item .*, not \[\]"),
         ({"methods": {"m": "."}}, "", r"cannot be read \(Is a directory\)"),
@@ -93,10 +88,6 @@ def test_only_keeps_matching_cells(tmp_path: Path) -> None:
         ({"seeds": [0, 0]}, "", r"seeds: give each seed once, not \[0, 0\]"),
         ({"seeds": [2**32]}, "", "seeds.0: Input should be less than 4294967296"),
         ({"seeds": [True]}, "", "seeds.0: Input should be a valid integer, not True"),
-        ({"overrides": {"method": "m"}}, "", "overrides: Input should be a valid list"),
-        ({"overrides": [{"method": ["m"], "config": {}}]}, "", r"overrides.0.method: .* string, not \['m'\]"),
-        ({"overrides": [{"method": "m", "config": "x"}]}, "", "overrides.0.config: Input should be a valid dict"),
-        ({"leave_out": [None]}, "", "leave_out.0: Input should be a valid dictionary"),
         ({"leave_out": [{"method": "m"}]}, "", "leave_out leaves nothing to run"),
         ({}, "dataset=d3", "--only dataset=d3: no such dataset; choose one of d1, d2"),
         ({}, "colour=red", "colour is not one of benchmark, dataset, method, seed"),
@@ -125,17 +116,11 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
 def test_a_name_given_twice_is_no_name_lost(tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text("name: b\ndatasets: {d: data.yaml}\nmethods:\n  m: method.yaml\n  m: other.yaml\n")
-    with pytest.raises(InputError, match=r"bench\.yaml:5: m is given twice"):
+    with pytest.raises(InputError, match=r"bench\.yaml:5: not YAML \(m is given twice; remove one\)"):
         load_cells(path)
     path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: [{x: 1}, {x: 2}]\n")
     assert load_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": [{"x": 1}, {"x": 2}]}
-    path.write_bytes(b"\x00\x01")
-    with pytest.raises(InputError, match=r"bench\.yaml: not YAML"):
-        load_cells(path)
-
-
-def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
-    path = tmp_path / "broken.yaml"
-    path.write_text("name: b\ndatasets: [1, 2\nmethods: {}\n")
-    with pytest.raises(InputError, match=r"broken\.yaml:3: not YAML"):
-        load_yaml(path)
+    for content, message in ((b"\x00\x01", ": not YAML"), (b"name: b\ndatasets: [1, 2\nmethods: {}\n", ":3: not YAML")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"bench\.yaml{message}"):
+            load_yaml(path)

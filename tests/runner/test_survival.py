@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -120,14 +121,13 @@ def test_a_cell_again_with_loader_processes_and_alone_gives_the_same_results(
     MatcherCLI(["fit", *options, "--data.num_workers=2"])
     best = next(tmp_path.rglob("best.ckpt"))
     tested = MatcherCLI(["test", *options, f"--ckpt_path={best}"])
-    assert tested.evaluation is not None
+    evaluation = tested.kept.evaluation
+    assert evaluation is not None
     _, numbers, queries, weights = whole["small/toy/m/seed0"]
     again = torch.load(best, weights_only=True)["state_dict"]
     assert {key: value.tolist() for key, value in again.items()} == weights
-    assert tested.evaluation.metrics == numbers[0]
-    import pandas as pd
-
-    pd.DataFrame(tested.evaluation.per_query).to_parquet(tmp_path / "queries")
+    assert evaluation.metrics == numbers[0]
+    pd.DataFrame(evaluation.per_query).to_parquet(tmp_path / "queries")
     assert (tmp_path / "queries").read_bytes() == queries
 
 

@@ -53,10 +53,3 @@ def test_nor_does_one_at_an_address(trap: Path, capsys: pytest.CaptureFixture[st
             main(["test", *toy_arguments(trap.parent, f"--ckpt_path={address}")])
         server.shutdown()
     assert not trap.exists()
-
-
-def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "best.ckpt"
-    path.write_bytes(b"PK nothing")
-    assert main(["test", *toy_arguments(tmp_path, f"--ckpt_path={path}")]) == 2
-    assert f"itmbench: {path}: not a checkpoint" in capsys.readouterr().err
