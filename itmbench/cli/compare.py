@@ -72,10 +72,10 @@ def _seeds(table: "Table", rows: "pd.DataFrame") -> str:
     methods = dict.fromkeys([*rows["method"], *rows["other"]])
     seeds = {name: sorted(table.rows.loc[table.rows["label"] == name, "seed"]) for name in methods}
     first, *others = seeds.values()
-    if all(own == first for own in others):
+    if all(other == first for other in others):
         return f"Seeds: {_listed(first)}."
     common = sorted(set(first).intersection(*others))
-    by_method = "; ".join(f"{name} {_listed(own)}" for name, own in seeds.items())
+    by_method = "; ".join(f"{name} {_listed(numbers)}" for name, numbers in seeds.items())
     return f"Seeds differ: {by_method}; in common: {_listed(common) or 'none'}. Each method is averaged over its own."
 
 

@@ -45,10 +45,10 @@ def list_cells(options: argparse.Namespace) -> int:
     from itmbench.report.columns import find
     from itmbench.store.selection import KEYS, select
 
-    found = list(store.results(options.results))
-    folders = {id(result): folder for folder, result in found}
+    cells = list(store.results(options.results))
+    folders = {id(result): folder for folder, result in cells}
     rows = []
-    for result in select([result for _, result in found], options.only):
+    for result in select([result for _, result in cells], options.only):
         objective = result.protocol["objective"]
         value = result.metrics[objective]
         shown = next((column.show(value) for _, column in find([objective]).values()), f"{value:.4f}")

@@ -90,7 +90,7 @@ def _summaries(means: pd.DataFrame) -> list[AverageRanks]:
     while (more := shared | {one & other for one in shared for other in measured}) != shared:
         shared = more
     for datasets in sorted(shared, key=len):
-        methods = frozenset(name for name, own in zip(means.index, measured, strict=True) if own >= datasets)
+        methods = frozenset(name for name, its in zip(means.index, measured, strict=True) if its >= datasets)
         if len(datasets) >= 2 and len(methods) >= 3:
             largest[methods] = datasets
     return [_summary(means.loc[sorted(names), [d for d in means if d in shared]]) for names, shared in largest.items()]

@@ -69,18 +69,18 @@ def audit(trainer: L.Trainer, model: Matcher, data: CorpusDataModule, ckpt_path:
     trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
     findings = [*audit_few(model, data), watch.finding(*passes)]
 
-    own, protocol = model.protocol, replace(model.evaluated_by, ties="pessimistic")
+    chosen, protocol = model.protocol, replace(model.evaluated_by, ties="pessimistic")
     random, same = (data.with_corpus(change(corpus)) for change in (canaries.reassigned, canaries.constant))
-    found = []
+    scores = []
     try:
         # Pair recalls are checked for label protocols too: a leak between partners need not show in label metrics.
-        asked: list[Protocol] = [protocol, CaptionProtocol()] if isinstance(protocol, LabelProtocol) else [protocol]
-        for model.protocol in asked:
-            found += limits(_test(trainer, model, random), random.corpus, model.protocol)
+        protocols: list[Protocol] = [protocol, CaptionProtocol()] if isinstance(protocol, LabelProtocol) else [protocol]
+        for model.protocol in protocols:
+            scores += limits(_test(trainer, model, random), random.corpus, model.protocol)
         model.protocol = without_rounding(protocol)
-        findings += [at_chance(found), ties_lose(_test(trainer, model, same), same.corpus, protocol)]
+        findings += [at_chance(scores), ties_lose(_test(trainer, model, same), same.corpus, protocol)]
     finally:
-        model.protocol = own
+        model.protocol = chosen
     return findings
 
 
@@ -99,7 +99,7 @@ def _encoder(model: Matcher, loader: DataLoader[Any], count: int) -> Encode:
     places = np.linspace(0, len(loader.dataset) - 1, count).astype(int)  # type: ignore[arg-type]
 
     def encode(which: Sequence[int]) -> Embeddings:
-        batch = loader.collate_fn([loader.dataset[int(places[each])] for each in which])
+        batch = loader.collate_fn([loader.dataset[int(places[item])] for item in which])
         return model.predict_step(move_data_to_device(batch, model.device), 0)[1]
 
     return encode
