@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings
+from itmbench.errors import InputError
 from itmbench.files import digest
 from itmbench.options import Recorded
 
@@ -35,6 +36,8 @@ class Encoder(Recorded, nn.Module):
     """
 
     pretraining = "scratch"
+    reads: type = object
+    """The kind of item that it encodes."""
 
     def __init__(self, width: int, freeze: bool = False, lr_multiplier: float = 1.0) -> None:
         super().__init__()
@@ -53,7 +56,11 @@ class Encoder(Recorded, nn.Module):
         Raises:
             InputError: the dataset holds another kind of item.
         """
-        raise NotImplementedError
+        if not isinstance(source, self.reads):
+            raise InputError(
+                f"{type(self).__name__} reads {'words' if self.reads is Strings else 'photographs'}, and this dataset "
+                "holds ready-made features or other items: use FeatureEncoder, with a method that takes it"
+            )
 
     def recipe(self) -> str:
         """Everything beside the weights that decides what the encoder computes for an item."""

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
+from itmbench.data.corpus import ImageFiles
 from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.encoders.image import PixelProcessor
@@ -32,10 +32,10 @@ class CLIPImageEncoder(Encoder):
         projection: from its width to that of the common space.
         mean: of each colour, of values from 0 to 1.
         std: as ``mean``.
-        freeze: keep the weights fixed during training.
-        lr_multiplier: factor on the learning rate of these weights.
+        **kwargs: arguments of ``Encoder``.
     """
 
+    reads = ImageFiles
     mean: Tensor
     std: Tensor
     temperature = 0.07
@@ -47,10 +47,9 @@ class CLIPImageEncoder(Encoder):
         projection: nn.Linear,
         mean: Sequence[float],
         std: Sequence[float],
-        freeze: bool = False,
-        lr_multiplier: float = 1.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(projection.out_features, freeze, lr_multiplier)
+        super().__init__(projection.out_features, **kwargs)
         self.tower, self.projection = tower, projection
         for key, value in (("mean", mean), ("std", std)):
             self.register_buffer(key, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
@@ -58,13 +57,6 @@ class CLIPImageEncoder(Encoder):
 
     def recipe(self) -> str:
         return f"{super().recipe()} {transformers_model(self.tower)}"
-
-    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
-        if not isinstance(source, ImageFiles):
-            raise InputError(
-                f"{type(self).__name__} reads photographs, and this dataset holds ready-made features: "
-                "use FeatureEncoder with another method"
-            )
 
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of pixels uint8 `[B, 3, S, S]`: pooled the class token, tokens the patches."""
@@ -81,8 +73,7 @@ class PretrainedCLIPImageEncoder(CLIPImageEncoder):
         name: a hub name such as ``openai/clip-vit-base-patch32``, or a local folder with the model, its image
             processor and its tokenizer.
         train_crop: smallest share of the picture that a random training crop keeps; 1 trains on the centre crop.
-        freeze: keep the weights fixed during training.
-        lr_multiplier: factor on the learning rate of these weights.
+        **kwargs: arguments of ``Encoder``.
 
     Raises:
         InputError: there is no such CLIP model, or it cannot be downloaded.
@@ -90,19 +81,11 @@ class PretrainedCLIPImageEncoder(CLIPImageEncoder):
 
     pretraining = "image-text"
 
-    def __init__(
-        self,
-        name: str = "openai/clip-vit-base-patch32",
-        train_crop: float = 0.8,
-        freeze: bool = False,
-        lr_multiplier: float = 1.0,
-    ) -> None:
+    def __init__(self, name: str = "openai/clip-vit-base-patch32", train_crop: float = 0.8, **kwargs: Any) -> None:
         from transformers import AutoImageProcessor
 
         model, pictures = _load(name, AutoImageProcessor)
-        super().__init__(
-            model.vision_model, model.visual_projection, pictures.image_mean, pictures.image_std, freeze, lr_multiplier
-        )
+        super().__init__(model.vision_model, model.visual_projection, pictures.image_mean, pictures.image_std, **kwargs)
         self.pictures, self.train_crop = pictures, train_crop
         self.temperature = math.exp(-model.logit_scale.item())
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
+from itmbench.data.corpus import ImageFiles
 from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
@@ -39,6 +39,7 @@ class TimmImageEncoder(Encoder):
         InputError: timm has no such vision transformer, or its weights cannot be loaded.
     """
 
+    reads = ImageFiles
     mean: Tensor
     std: Tensor
 
@@ -71,12 +72,6 @@ class TimmImageEncoder(Encoder):
 
     def processor(self) -> "PixelProcessor":
         return PixelProcessor(self.image_size, self.train_crop, self.train_flip)
-
-    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
-        if not isinstance(source, ImageFiles):
-            raise InputError(
-                "TimmImageEncoder reads photographs, and this dataset holds ready-made features: use FeatureEncoder"
-            )
 
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of pixels uint8 `[B, 3, S, S]`: pooled as the model pools, tokens its patches."""

@@ -84,8 +84,12 @@ class StoredItems(Sequence[Stored]):
     @cached_property
     def _maps(self) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         return [
-            (np.load(each / "pooled.npy", mmap_mode="r"), np.load(each / "tokens.npy", mmap_mode="r"), _ends(each))
-            for each in self.shards
+            (
+                np.load(shard / "pooled.npy", mmap_mode="r"),
+                np.load(shard / "tokens.npy", mmap_mode="r"),
+                np.load(shard / "ends.npy"),
+            )
+            for shard in self.shards
         ]
 
     @cached_property
@@ -169,20 +173,18 @@ def encode_once(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
-            found = _index(folder)
+            shards, found = _index(folder)
             missing = {name: row for name, row in zip(names, rows.tolist(), strict=True) if name not in found}
             if missing:
                 _encode(encoder.to(device), source, missing, folder)
-                found = _index(folder)
+                shards, found = _index(folder)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error}); set ITMBENCH_CACHE to a folder that can be"
         ) from error
-    shards = sorted({shard for shard, _ in found.values()})
-    number = {shard: at for at, shard in enumerate(shards)}
     shard, place = np.full(len(source), -1), np.full(len(source), -1)
     for name, row in zip(names, rows.tolist(), strict=True):
-        shard[row], place[row] = number[found[name][0]], found[name][1]
+        shard[row], place[row] = found[name]
     return StoredItems(shards, shard, place)
 
 
@@ -203,18 +205,11 @@ def _names(source: ImageFiles | Strings, rows: Rows) -> list[bytes]:
     return [name(row) for row in rows.tolist()]
 
 
-def _index(folder: Path) -> dict[bytes, tuple[Path, int]]:
-    """Name of every stored item -> its shard and its position there."""
-    found = {}
-    for shard in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for place, name in enumerate(np.load(shard / "names.npy")):
-            found[name.tobytes()] = (shard, place)
-    return found
-
-
-def _ends(shard: Path) -> NDArray[Any]:
-    ends: NDArray[Any] = np.load(shard / "ends.npy")
-    return ends
+def _index(folder: Path) -> tuple[list[Path], dict[bytes, tuple[int, int]]]:
+    """All shards, and the shard and the position there of every stored item, by name."""
+    shards = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = ((at, np.load(shard / "names.npy")) for at, shard in enumerate(shards))
+    return shards, {name.tobytes(): (at, place) for at, some in names for place, name in enumerate(some)}
 
 
 @contextmanager
@@ -243,30 +238,29 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
     )
     message = "    encoding %d %s once with the frozen %s, into %s"
     logger.info(message, len(rows), what, type(encoder).__name__, folder)
-    shard = _Shard(folder)
-    began = said = time.perf_counter()
-    done = flops = 0
+    began = shard_began = said = time.perf_counter()
+    done = written = flops = 0
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in loader:
         inputs = {key: value.to(device) for key, value in batch[what].items()}
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             if not flops:
-                flops = _flops(encoder, inputs)
-            shard.add(names[done : done + len(batch["index"])], encoder.embed(inputs))
+                with FlopCounterMode(display=False) as counter:
+                    encoder.embed({key: value[:1] for key, value in inputs.items()})
+                flops = counter.get_total_flops()
+            parts.append(_halved(encoder.embed(inputs)))
+        size = sum(tokens.nbytes for _, tokens, _ in parts)
         if not done:
-            _check_room(folder, shard.bytes * len(rows) // len(batch["index"]), what)
+            _check_room(folder, size * len(rows) // len(batch["index"]), what)
         done += len(batch["index"])
-        if shard.bytes >= SHARD or done == len(rows):
-            shard.write(flops)
+        if size >= SHARD or done == len(rows):
+            cost = {"items": done - written, "seconds": time.perf_counter() - shard_began, "flops": int(flops)}
+            _write_shard(folder, names[written:done], parts, cost)
+            parts, written, shard_began = [], done, time.perf_counter()
         if (now := time.perf_counter()) - said > REPORT_EVERY and done < len(rows):
             said = now
             left = (now - began) / done * (len(rows) - done)
             logger.info("    %d of %d %s, about %s left", done, len(rows), what, duration(left))
-
-
-def _flops(encoder: Encoder, inputs: Inputs) -> int:
-    with FlopCounterMode(display=False) as counter:
-        encoder.embed({key: value[:1] for key, value in inputs.items()})
-    return int(counter.get_total_flops())
 
 
 def _check_room(folder: Path, needed: int, what: str) -> None:
@@ -278,52 +272,30 @@ def _check_room(folder: Path, needed: int, what: str) -> None:
         )
 
 
-class _Shard:
-    """Encoded items waiting to be written.
+def _halved(items: Embeddings) -> tuple[Tensor, Tensor, Tensor]:
+    """Pooled vectors `[B, D]` and all real tokens `[n, D]` in half precision, and how many tokens each item has `[B]`.
 
-    Args:
-        folder: of the entry.
+    Raises:
+        InputError: a value does not fit half precision or is not finite.
     """
+    assert items.tokens is not None and items.mask is not None
+    pooled, tokens = items.pooled.half().cpu(), items.tokens[items.mask].half().cpu()
+    if not bool(pooled.isfinite().all() and tokens.isfinite().all()):
+        raise InputError("a frozen encoder outputs values that are infinite or above 65,504; do not freeze it")
+    return pooled, tokens, items.mask.sum(1).cpu()
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._start()
 
-    def _start(self) -> None:
-        self.names: list[bytes] = []
-        self.pooled: list[Tensor] = []
-        self.tokens: list[Tensor] = []
-        self.lengths: list[Tensor] = []
-        self.bytes = 0
-        self.began = time.perf_counter()
-
-    def add(self, names: Sequence[bytes], items: Embeddings) -> None:
-        """Add encoded items.
-
-        Raises:
-            InputError: a value does not fit half precision or is not finite.
-        """
-        assert items.tokens is not None and items.mask is not None
-        pooled, tokens = items.pooled.half().cpu(), items.tokens[items.mask].half().cpu()
-        if not bool(pooled.isfinite().all() and tokens.isfinite().all()):
-            raise InputError("a frozen encoder outputs values that are infinite or above 65,504; do not freeze it")
-        self.names += names
-        self.pooled.append(pooled)
-        self.tokens.append(tokens)
-        self.lengths.append(items.mask.sum(1).cpu())
-        self.bytes += 2 * tokens.numel()
-
-    def write(self, flops: int) -> None:
-        """Write the shard atomically and start the next; ``flops`` is the cost of an item."""
-        seconds = time.perf_counter() - self.began
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
-            whole = Path(temporary, "shard")
-            whole.mkdir()
-            np.save(whole / "names.npy", np.frombuffer(b"".join(self.names), np.uint8).reshape(-1, 16))
-            np.save(whole / "pooled.npy", torch.cat(self.pooled).numpy())
-            np.save(whole / "tokens.npy", torch.cat(self.tokens).numpy())
-            np.save(whole / "ends.npy", torch.cat(self.lengths).cumsum(0).numpy())
-            cost = {"items": len(self.names), "seconds": seconds, "flops": flops}
-            (whole / "cost.json").write_text(json.dumps(cost))
-            os.rename(whole, self.folder / uuid.uuid4().hex)
-        self._start()
+def _write_shard(
+    folder: Path, names: Sequence[bytes], parts: Sequence[tuple[Tensor, Tensor, Tensor]], cost: dict[str, float]
+) -> None:
+    """Write a shard atomically."""
+    pooled, tokens, lengths = (torch.cat(some) for some in zip(*parts, strict=True))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        whole = Path(temporary, "shard")
+        whole.mkdir()
+        np.save(whole / "names.npy", np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16))
+        np.save(whole / "pooled.npy", pooled.numpy())
+        np.save(whole / "tokens.npy", tokens.numpy())
+        np.save(whole / "ends.npy", lengths.cumsum(0).numpy())
+        (whole / "cost.json").write_text(json.dumps(cost))
+        os.rename(whole, folder / uuid.uuid4().hex)

@@ -31,6 +31,7 @@ class TextEncoder(Encoder):
     ("Sentence-BERT", EMNLP 2019).
     """
 
+    reads = Strings
     model: Any
     tokenizer: Any
     max_length: int
@@ -41,12 +42,6 @@ class TextEncoder(Encoder):
 
     def processor(self) -> "TokenProcessor":
         return TokenProcessor(self.tokenizer, self.max_length)
-
-    def fit(self, source: ImageFiles | Features | Strings, rows: Rows) -> None:
-        if not isinstance(source, Strings):
-            raise InputError(
-                f"{type(self).__name__} reads words, and this dataset holds ready-made features: use FeatureEncoder"
-            )
 
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of ``input_ids`` and ``attention_mask``, int64 `[B, L]`."""
