@@ -1,9 +1,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,24 +219,6 @@ def test_a_cache_that_cannot_be_written_costs_only_time(root: Path, tmp_path: Pa
     with pytest.warns(UserWarning, match="cannot be written"):
         corpus = captions(root)
     assert len(corpus.image_ids) == 6
-
-
-def test_processes_may_share_the_cache(root: Path) -> None:
-    program = (
-        "import sys; from itmbench.data.datasets import KarpathyCaptions\n"
-        "for _ in range(30): print(KarpathyCaptions(sys.argv[1]).corpus.fingerprint)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(cache.__file__).parents[2])}
-    command = [sys.executable, "-c", program, str(root)]
-    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    while any(worker.poll() is None for worker in workers):
-        for entry in entries("*.pickle"):
-            entry.unlink(missing_ok=True)
-        time.sleep(0.01)
-    printed = [worker.communicate()[0].split() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0]
-    assert set(printed[0] + printed[1]) == {captions(root).fingerprint}
-    assert not entries(".*")
 
 
 def test_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """CLIP's towers: published weights must score as transformers' own CLIP does; small ones learn their words."""
 
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from toy_clip import save_toy_clip
 from transformers import BertConfig, CLIPProcessor
 
-from itmbench.data.corpus import Features, Strings
+from itmbench.data.corpus import Strings
 from itmbench.encoders import (
     PretrainedCLIPImageEncoder,
     PretrainedCLIPTextEncoder,
@@ -68,15 +67,6 @@ def test_tokens_lie_in_the_common_space(folder: Path) -> None:
     torch.testing.assert_close(image.projection(tower.post_layernorm(states[1, 4])), patches.tokens[1, 3])
 
 
-def test_an_item_does_not_depend_on_its_batch(folder: Path) -> None:
-    image, text = PretrainedCLIPImageEncoder(str(folder)).eval(), PretrainedCLIPTextEncoder(str(folder)).eval()
-    both: Any = ((image, pictures()), (text, TEXTS))
-    for encoder, items in both:
-        whole = encoder(encoder.processor()(items, False)).pooled
-        alone = encoder(encoder.processor()(items[2:], False)).pooled
-        torch.testing.assert_close(alone[0], whole[2], atol=1e-5, rtol=0)
-
-
 def test_long_texts_are_cut_and_still_end(folder: Path) -> None:
     text = PretrainedCLIPTextEncoder(str(folder)).eval()
     inputs = text.processor()([LONG], False)
@@ -94,17 +84,6 @@ def test_crop_changes_training_pictures_only(folder: Path) -> None:
     assert torch.equal(batch(True, 1.0), batch(False, 1.0))
     assert torch.equal(batch(False, 0.5), batch(False, 1.0))
     assert not torch.equal(batch(True, 0.5), batch(False, 1.0))
-
-
-def test_processors_travel_to_loader_processes(folder: Path) -> None:
-    both: Any = (
-        (PretrainedCLIPImageEncoder(str(folder)), pictures()),
-        (PretrainedCLIPTextEncoder(str(folder)), TEXTS),
-    )
-    for encoder, items in both:
-        sent = pickle.loads(pickle.dumps(encoder.processor()))
-        for key, value in encoder.processor()(items, False).items():
-            assert torch.equal(sent(items, False)[key], value)
 
 
 def test_frozen_towers_get_no_gradient(folder: Path) -> None:
@@ -133,18 +112,6 @@ def test_from_scratch_a_text_is_read_at_its_last_token(tmp_path: Path) -> None:
     torch.testing.assert_close(
         cut(cut.processor()([TEXTS[1]], False)).tokens[0, 3], cut(cut.processor()([TEXTS[1]], False)).pooled[0]
     )
-
-
-def test_from_scratch_the_checkpoint_carries_the_vocabulary(tmp_path: Path) -> None:
-    trained = scratch_text()
-    torch.save(trained.state_dict(), tmp_path / "text.pt")
-    other = ScratchCLIPTextEncoder(dim=16, width=32, depth=1, heads=2, vocab_size=100).eval()
-    other.fit(Strings(["nothing in common"]), np.array([0]))
-    other.load_state_dict(torch.load(tmp_path / "text.pt", weights_only=True))
-    for encoder in (trained, other):
-        assert "square" in encoder.tokenizer.get_vocab()
-    vectors = [encoder(encoder.processor()(TEXTS, False)).pooled for encoder in (trained, other)]
-    torch.testing.assert_close(vectors[0], vectors[1])
 
 
 def test_from_scratch_sizes_and_crop_are_those_given() -> None:
@@ -194,10 +161,3 @@ def test_missing_weights_pictures_or_words_are_one_line(folder: Path, tmp_path: 
         PretrainedCLIPImageEncoder(without(folder, tmp_path / "no-pictures", "preprocessor_config.json"))
     with pytest.raises(InputError, match="519 tokens and the tokenizer 2"):
         PretrainedCLIPTextEncoder(without(folder, tmp_path / "no-words", "tokenizer.json", "tokenizer_config.json"))
-
-
-def test_refuses_features(folder: Path) -> None:
-    features = Features(np.zeros((2, 3)))
-    for encoder in (ScratchCLIPImageEncoder(), scratch_text(), PretrainedCLIPImageEncoder(str(folder))):
-        with pytest.raises(InputError, match="use FeatureEncoder"):
-            encoder.fit(features, np.array([0]))

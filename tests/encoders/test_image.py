@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from itmbench.data.corpus import Strings
 from itmbench.encoders import TimmImageEncoder
 from itmbench.errors import InputError
 
@@ -21,14 +19,6 @@ def pictures(count: int = 3) -> list[Image.Image]:
     generator = torch.Generator().manual_seed(0)
     arrays = torch.randint(0, 256, (count, 40, 56, 3), generator=generator, dtype=torch.uint8).numpy()
     return [Image.fromarray(array) for array in arrays]
-
-
-def test_returns_pooled_patches_and_a_full_mask() -> None:
-    encoder = TimmImageEncoder(image_size=48, model_args=TINY).eval()
-    embeddings = encoder(encoder.processor()(pictures(), False))
-    assert embeddings.pooled.shape == (3, 32)
-    assert embeddings.tokens is not None and embeddings.tokens.shape == (3, 9, 32)
-    assert embeddings.mask is not None and embeddings.mask.all() and embeddings.mask.dtype == torch.bool
 
 
 def test_equals_timm_on_normalised_pixels() -> None:
@@ -75,13 +65,6 @@ def test_frozen_weights_get_no_gradient_and_no_training_mode() -> None:
     assert TimmImageEncoder(image_size=48, model_args=TINY).train().training
 
 
-def test_an_item_does_not_depend_on_its_batch() -> None:
-    encoder = TimmImageEncoder(image_size=48, model_args=TINY).eval()
-    pixels = encoder.processor()(pictures(5), False)["pixels"]
-    whole = encoder({"pixels": pixels}).pooled
-    torch.testing.assert_close(encoder({"pixels": pixels[3:4]}).pooled[0], whole[3], atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -94,8 +77,3 @@ def test_bad_names_are_one_line(arguments: dict[str, str], message: str) -> None
     with pytest.raises(InputError, match=message) as error:
         TimmImageEncoder(**arguments)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
-
-
-def test_refuses_what_is_not_a_photograph() -> None:
-    with pytest.raises(InputError, match="use FeatureEncoder"):
-        TimmImageEncoder(image_size=48, model_args=TINY).fit(Strings(["a"]), np.array([0]))

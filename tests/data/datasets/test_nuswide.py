@@ -3,12 +3,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from layouts import NUSWIDE_PATHS, numbers_of, write_lines, write_nuswide
 
 from itmbench.data.corpus import Corpus, Features, Strings
-from itmbench.data.datasets import NUSWide, nuswide
+from itmbench.data.datasets import NUSWide
 from itmbench.errors import InputError
 
 
@@ -132,15 +130,3 @@ def test_one_odd_photo_id_among_many_is_no_error(tmp_path: Path) -> None:
     tags = root / "NUS_WID_Tags" / "All_Tags.txt"
     tags.write_text(tags.read_text().replace("17 sky\n", "99999 sky\n", 1))
     assert len(read(root).image_ids) == 200
-
-
-@given(st.data())
-def test_different_rows_against_brute_force(data: st.DataObject) -> None:
-    names = ["a", "b", "c"]
-    column_of = {name: column for column, name in enumerate(names)}
-    tags = data.draw(st.lists(st.lists(st.sampled_from(names), max_size=4), min_size=1, max_size=6))
-    bag = np.array(data.draw(st.lists(st.tuples(*[st.integers(0, 1)] * 3), min_size=len(tags), max_size=len(tags))))
-    expected = [
-        row for row, each in enumerate(tags) if {column_of[t] for t in each} != set(np.flatnonzero(bag[row]).tolist())
-    ]
-    assert nuswide._different_rows(tags, column_of, bag.astype(np.uint8)).tolist() == expected
