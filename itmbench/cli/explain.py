@@ -10,8 +10,7 @@ from itmbench.cli.fit import lightning_parser
 from itmbench.errors import InputError
 
 if TYPE_CHECKING:
-    from itmbench.methods.mcr_dgn.explain import Deletion
-    from itmbench.methods.mcr_dgn.items import ExplainedItem
+    from itmbench.methods.mcr_dgn.explain import Deletion, ExplainedItem
 
 SUMMARY = """\
 Show which training items test items attend to in MCR-DGN's graph, and measure the deletion gap: how much more is lost
@@ -34,8 +33,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     import_from_here()
 
     from itmbench.logs import quiet
-    from itmbench.methods.mcr_dgn.explain import attached_bank
-    from itmbench.methods.mcr_dgn.items import explain_items, measure_deletion, select_items
+    from itmbench.methods.mcr_dgn.explain import attached_bank, explain_items, measure_deletion, select_items
     from itmbench.methods.mcr_dgn.module import MCRDGN
     from itmbench.runner.lightning import PreparedCLI
 

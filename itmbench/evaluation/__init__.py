@@ -5,8 +5,7 @@ queries with all items in memory. Negative scores count like any others, unlike 
 since version 1.7.4 treats items with a score of 0 or less as irrelevant.
 """
 
-from itmbench.evaluation.arrays import evaluate
-from itmbench.evaluation.caption import caption_retrieval
+from itmbench.evaluation.arrays import caption_retrieval, evaluate
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.label import label_retrieval
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for

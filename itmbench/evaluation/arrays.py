@@ -10,10 +10,10 @@ from torch import Tensor
 
 from itmbench.data.corpus import Corpus, Rows, Stage, Strings
 from itmbench.errors import InputError
-from itmbench.evaluation.caption import image_rows
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.label import multi_hot
-from itmbench.evaluation.protocol import Protocol, protocol_for
+from itmbench.evaluation.protocol import CaptionProtocol, Protocol, protocol_for
+from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.scoring import Scorer, Vectors, as_embeddings, as_tensor
 
 RowList = Sequence[int] | NDArray[Any] | Tensor
@@ -65,7 +65,7 @@ def evaluate(
     """
     images = as_embeddings(image_emb, lambda row: f"image {row}")
     texts = as_embeddings(text_emb, lambda row: f"text {row}").to(images.pooled.device)
-    owner = image_rows(text_to_image, len(images), len(texts)).cpu().numpy()
+    owner = _owners(text_to_image, len(images), len(texts)).cpu().numpy()
     everything, cpu = np.arange(len(images)), torch.device("cpu")
     asked = everything if queries is None else _rows(queries, "queries", len(images))
     rest = np.setdiff1d(everything, asked)
@@ -92,6 +92,63 @@ def evaluate(
         texts[torch.from_numpy(corpus.texts_of(taking_part))],
         scorer,
     )
+
+
+def caption_retrieval(
+    image_emb: Vectors,
+    text_emb: Vectors,
+    text_to_image: RowList,
+    ks: Sequence[int] = (1, 5, 10),
+    scorer: Scorer | None = None,
+    ties: Ties = "pessimistic",
+) -> dict[str, float]:
+    """Compute hit rates and ranks in both directions, as VSE++, SCAN and their successors do.
+
+    i2t: the query is an image, the gallery all texts, and the rank that of the image's best-ranked text. t2i: the
+    query is a text, the gallery all images, and the rank that of its image. Ranks start at 1. Under pessimistic ties
+    the correct item comes last among equal scores. An image without texts is a query that is never answered.
+
+    Scores are float32 and computed in tiles; memory does not grow with images x texts. Everything runs on the device
+    of the embeddings.
+
+    Args:
+        image_emb: tensor or array `[Ni, D]`, or embeddings with the tokens that the scorer needs.
+        text_emb: `[Nt, D]`, likewise.
+        text_to_image: image of each text `[Nt]`, in any order, with any number of texts per image.
+        ks: the K of R@K.
+        scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
+        ties: "pessimistic" or "optimistic".
+
+    Returns:
+        For both directions, "i2t/R@1" and so on: the share of queries with rank <= K; "i2t/MedR": the median rank,
+        rounded down for an even number of queries as in the VSE++ code; "i2t/MeanR": the mean rank. "rSum" is 100
+        times the sum of all R@K.
+
+    Raises:
+        InputError: lengths disagree, ``text_to_image`` names a missing image, or a number is NaN or infinite.
+
+    >>> images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
+    >>> metrics = caption_retrieval(images, texts, [0, 1, 1], ks=(1,))
+    >>> metrics["i2t/R@1"], round(metrics["t2i/R@1"], 3), metrics["t2i/MeanR"]
+    (1.0, 0.667, 1.3333333333333333)
+    """
+    protocol = CaptionProtocol(tuple(ks), ties)
+    metrics = evaluate(image_emb, text_emb, text_to_image, protocol=protocol, scorer=scorer).metrics
+    return {key: value for key, value in metrics.items() if not key.startswith("chance/")}
+
+
+def _owners(text_to_image: RowList, images: int, texts: int) -> Tensor:
+    """The map from texts to images, checked, as int64 `[Nt]`."""
+    owner = as_tensor(text_to_image, "text_to_image").detach()
+    if owner.shape != (texts,):
+        raise InputError(f"text_to_image has shape {list(owner.shape)} for {texts} texts; give one image row per text")
+    outside = ((owner != owner.long()) | (owner < 0) | (owner >= images)).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise InputError(
+            f"text_to_image: text {row} belongs to image {owner[row].item()}; there are images 0 to {images - 1}"
+        )
+    return owner.long()
 
 
 def _rows(values: RowList, what: str, images: int) -> Rows:

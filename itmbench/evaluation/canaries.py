@@ -15,12 +15,9 @@ from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protoco
 
 
 def part(corpus: Corpus, items: int, seed: int = 0) -> Corpus:
-    """Reduce the test stage of a corpus to a random sample; if queries and gallery differ, a quarter are queries.
+    """Reduce the test stage of a corpus to a random sample of at most ``items`` images.
 
-    Args:
-        corpus: a corpus with a stage "test".
-        items: largest number of images to keep.
-        seed: seed of the sample.
+    If queries and gallery differ, a quarter are queries.
     """
     stage = corpus.stages["test"]
     if len(stage.images) > items:
@@ -43,31 +40,23 @@ def reassigned(corpus: Corpus, seed: int = 0) -> Corpus:
 
     The contents are real, so encoders treat them as in a real test. Ids, pairs and labels stay in place. Whatever a
     method makes of each content alone, every ranking is therefore a random order of the gallery.
-
-    Args:
-        corpus: a corpus with a stage "test".
-        seed: seed of the permutation.
     """
     generator = np.random.default_rng(seed)
-    return _with_contents(corpus, generator.permutation, generator.permutation)
+    return _with_contents(corpus, generator.permutation)
 
 
 def constant(corpus: Corpus) -> Corpus:
     """Give all test images the same content, and all test texts."""
-    return _with_contents(corpus, _first, _first)
+    return _with_contents(corpus, lambda rows: np.full_like(rows, rows[0]))
 
 
-def _first(rows: Rows) -> Rows:
-    return np.full_like(rows, rows[0])
-
-
-def _with_contents(corpus: Corpus, images_from: Callable[[Rows], Rows], texts_from: Callable[[Rows], Rows]) -> Corpus:
+def _with_contents(corpus: Corpus, rows_from: Callable[[Rows], Rows]) -> Corpus:
     images = corpus.stages["test"].images
     assert corpus.images is not None
     return replace(
         corpus,
-        images=_replaced(corpus.images, images, images_from),
-        texts=_replaced(corpus.texts, corpus.texts_of(images), texts_from),
+        images=_replaced(corpus.images, images, rows_from),
+        texts=_replaced(corpus.texts, corpus.texts_of(images), rows_from),
     )
 
 
@@ -113,11 +102,6 @@ def limits(evaluation: Evaluation, corpus: Corpus, protocol: Protocol) -> list[L
     shortfall is subadditive (Acerbi and Tasche, "On the coherence of expected shortfall", 2002), so the mean over the
     queries of the AP in the best hundredth of random rankings is exceeded in at most one audit in 100 whatever the
     dependence, and practically never by independent queries.
-
-    Args:
-        evaluation: evaluation of the stage "test".
-        corpus: the evaluated corpus.
-        protocol: the protocol of the evaluation.
     """
     if isinstance(protocol, CaptionProtocol):
         return _recalls(evaluation, corpus, protocol)
@@ -145,9 +129,6 @@ def _independent(texts_of_image: NDArray[Any]) -> int:
 
     Texts of one image share its content, which all texts may happen to prefer. With equally many texts per image this
     averages out; otherwise the excess variance is that of the number of texts over its mean.
-
-    Args:
-        texts_of_image: number of texts of each image `[N]`.
     """
     images, texts = len(texts_of_image), int(texts_of_image.sum())
     shared = (images * int((texts_of_image**2).sum()) - texts**2) / max(1, images - 1) - texts
@@ -172,14 +153,9 @@ def _precisions(evaluation: Evaluation, corpus: Corpus, protocol: LabelProtocol)
 
 
 def _shortfall(relevant: NDArray[Any], items: int) -> NDArray[np.float64]:
-    """Simulate the mean AP of the best hundredth of random rankings, and interpolate between simulated R.
+    """Mean AP `[Q]` of the best hundredth of random rankings of N items, R `[Q]` relevant; 0 if none is.
 
-    Args:
-        relevant: number of relevant items, R `[Q]`.
-        items: number of ranked items, N.
-
-    Returns:
-        `[Q]`; 0 if nothing is relevant.
+    Simulated for some R, and interpolated between them.
     """
     ranks = 1 + np.random.default_rng(0).random((_DRAWS, items)).argsort(axis=1)
     simulated = np.unique(np.geomspace(1, items, 24).round().astype(int))

@@ -9,13 +9,14 @@ Without ties, other libraries agree. With ties, trec_eval (pytrec_eval) orders b
 in torchmetrics, which since 1.7.4 treats items with a score of 0 or less as irrelevant.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from itmbench.errors import InputError
-from itmbench.evaluation.ranking import Normaliser, Ranking, Ties, check_options, measure, not_finite, row_blocks
+from itmbench.evaluation.parallel import tile_map
+from itmbench.evaluation.ranking import Normaliser, Ranking, Ties, check_options, not_finite, row_blocks
 
 
 def best_ranks(scores: Tensor, relevance: Tensor, ties: Ties = "pessimistic") -> Tensor:
@@ -86,100 +87,64 @@ def average_precision(
     [1.0, 0.5, 0.3333, 0.8333]
     """
     check_options(ties, normaliser, () if cutoff is None else (cutoff,))
-    return _of_ranking(lambda ranking: ranking.average_precision(cutoff, normaliser), scores, relevance.bool(), ties)
+    return _measure(
+        lambda ranking: {"AP": ranking.average_precision(cutoff, normaliser)}, scores, relevance.bool(), ties
+    )["AP"]
 
 
-def precision_at(scores: Tensor, relevance: Tensor, k: int, ties: Ties = "pessimistic") -> Tensor:
-    """Relevant items among the first k, divided by k, even if the gallery is smaller than k (as in trec_eval).
-
-    Args:
-        scores: `[Q, N]`, higher is better.
-        relevance: bool `[Q, N]`.
-        k: the cutoff.
-        ties: "pessimistic" or "optimistic".
-
-    Returns:
-        float64 `[Q]`.
-
-    >>> precision_at(torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[True, False, True]]), 2).item()
-    0.5
-    """
-    check_options(ties, cutoffs=(k,))
-    return _of_ranking(lambda ranking: ranking.precision(k), scores, relevance.bool(), ties)
-
-
-def recall_at(scores: Tensor, relevance: Tensor, k: int, ties: Ties = "pessimistic") -> Tensor:
-    """Relevant items among the first k, divided by all relevant items; 0 if there are none.
-
-    This is set recall. The R@K of caption retrieval is a hit rate: `best_ranks(...) <= k`.
+def ranking_metrics(
+    scores: Tensor,
+    gains: Tensor,
+    cutoffs: Sequence[int] = (50,),
+    normaliser: Normaliser = "retrieved",
+    ties: Ties = "pessimistic",
+) -> dict[str, Tensor]:
+    """All metrics of label retrieval, of each query.
 
     Args:
         scores: `[Q, N]`, higher is better.
-        relevance: bool `[Q, N]`.
-        k: the cutoff.
-        ties: "pessimistic" or "optimistic".
+        gains: number of labels shared with each item, whole numbers `[Q, N]`; an item is relevant above 0.
+        cutoffs: the K of the metrics at K.
+        normaliser: divisor of AP at K; see ``average_precision``.
+        ties: among equal scores the smaller gain comes first ("pessimistic") or the larger one ("optimistic").
 
     Returns:
-        float64 `[Q]`.
+        float64 `[Q]` by key:
 
-    >>> recall_at(torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[True, False, True]]), 1).item()
-    0.5
+        - "AP" and "AP@50": see ``average_precision``;
+        - "P@50": relevant items among the first K, divided by K, even if the gallery is smaller (as in trec_eval);
+        - "R@50": relevant items among the first K, divided by all relevant items: set recall, unlike the R@K of caption
+          retrieval, which is a hit rate (``best_ranks(...) <= k``);
+        - "NDCG@50": normalised discounted cumulative gain (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002) with linear
+          gains (not 2^gain - 1), discounts 1 / log2(rank + 1), and the whole gallery for the ideal ranking;
+        - "P@r0.0", "P@r0.1" ... "P@r1.0": best precision at any rank whose recall reaches the level (Manning, Raghavan
+          and Schütze, Introduction to Information Retrieval, 2008, section 8.4);
+        - "relevant": number of relevant items. Without any, all metrics are 0.
+
+    >>> metrics = ranking_metrics(torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[1, 0, 2]]), cutoffs=(2,))
+    >>> {key: round(metrics[key].item(), 4) for key in ("P@2", "R@2", "NDCG@2", "P@r1.0")}
+    {'P@2': 0.5, 'R@2': 0.5, 'NDCG@2': 0.3801, 'P@r1.0': 0.6667}
     """
-    check_options(ties, cutoffs=(k,))
-    return _of_ranking(lambda ranking: ranking.recall(k), scores, relevance.bool(), ties)
-
-
-def ndcg(scores: Tensor, gains: Tensor, k: int, ties: Ties = "pessimistic") -> Tensor:
-    """Normalised discounted cumulative gain at k (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002).
-
-    The gain is linear (the number of shared labels, not 2^gain - 1). The discount of rank r is 1 / log2(r + 1). The
-    ideal ranking is the whole gallery by descending gain, cut at k. A query without any gain scores 0. Among equal
-    scores the smaller gain comes first ("pessimistic") or the larger one ("optimistic").
-
-    Args:
-        scores: `[Q, N]`, higher is better.
-        gains: whole numbers >= 0 `[Q, N]`.
-        k: the cutoff.
-        ties: "pessimistic" or "optimistic".
-
-    Returns:
-        float64 `[Q]`.
-
-    >>> round(ndcg(torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[1, 0, 2]]), k=2).item(), 4)
-    0.3801
-    """
-    check_options(ties, cutoffs=(k,))
+    check_options(ties, normaliser, tuple(cutoffs))
     if bool((gains < 0).any()):
         raise InputError("gains: below 0; give the number of labels shared with each item")
-    return _of_ranking(lambda ranking: ranking.ndcg(k), scores, gains, ties)
+    return _measure(lambda ranking: ranking.metrics(cutoffs, normaliser), scores, gains, ties)
 
 
-def interpolated_precision(scores: Tensor, relevance: Tensor, ties: Ties = "pessimistic") -> Tensor:
-    """Precision at the 11 recall levels 0.0, 0.1, ..., 1.0.
-
-    The value at a level is the best precision at any rank whose recall reaches the level (Manning, Raghavan and
-    Schütze, Introduction to Information Retrieval, 2008, section 8.4). A query without relevant items has 0 at every
-    level.
-
-    Args:
-        scores: `[Q, N]`, higher is better.
-        relevance: bool `[Q, N]`.
-        ties: "pessimistic" or "optimistic".
-
-    Returns:
-        float64 `[Q, 11]`.
-
-    >>> scores, relevance = torch.tensor([[0.9, 0.8, 0.7, 0.6]]), torch.tensor([[True, False, True, False]])
-    >>> [round(p, 2) for p in interpolated_precision(scores, relevance)[0].tolist()]
-    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.67, 0.67, 0.67, 0.67, 0.67]
-    """
-    check_options(ties)
-    return _of_ranking(Ranking.interpolated_precision, scores, relevance.bool(), ties)
-
-
-def _of_ranking(metric: Callable[[Ranking], Tensor], scores: Tensor, gains: Tensor, ties: Ties) -> Tensor:
+def _measure(
+    metrics: Callable[[Ranking], dict[str, Tensor]], scores: Tensor, gains: Tensor, ties: Ties
+) -> dict[str, Tensor]:
+    """Metrics of all queries, block by block to bound memory."""
     scores, gains = _checked(scores, gains)
-    return measure(metric, scores, gains, ties, lambda row: f"query {row}")
+
+    def block_metrics(rows: slice) -> dict[str, Tensor]:
+        ranking = Ranking(scores[rows], gains[rows], ties)
+        if not bool(ranking.finite.all()):
+            raise not_finite(f"query {rows.start + int(ranking.finite.int().argmin())}")
+        return metrics(ranking)
+
+    parts = list(tile_map(block_metrics, row_blocks(len(scores), scores.shape[1], scores.device), scores.device))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _checked(scores: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.parallel import tile_map
-from itmbench.evaluation.ranking import RECALL_LEVELS, Normaliser, Ranking, Ties, check_options, row_blocks
+from itmbench.evaluation.ranking import Normaliser, Ranking, Ties, check_options, row_blocks
 from itmbench.evaluation.scoring import (
     Name,
     Scorer,
@@ -111,7 +111,7 @@ def label_queries(
         ) -> dict[str, Tensor]:
             block = scores[rows] if place is None else scores[rows][:, place]
             gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
-            return _metrics(Ranking(block, gains, ties), cutoffs, normaliser)
+            return Ranking(block, gains, ties).metrics(cutoffs, normaliser)
 
         with full_precision(device):
             parts += tile_map(measure, row_blocks(len(scores), sizes[1], device), device)
@@ -123,17 +123,6 @@ def label_summary(per_query: dict[str, Tensor]) -> dict[str, float]:
     metrics = {key.replace("AP", "mAP"): float(values.mean()) for key, values in per_query.items() if key != "relevant"}
     metrics["queries_without_relevant"] = float((per_query["relevant"] == 0).sum())
     return metrics
-
-
-def _metrics(ranking: Ranking, cutoffs: Sequence[int], normaliser: Normaliser) -> dict[str, Tensor]:
-    metrics = {"AP": ranking.average_precision(None, normaliser), "relevant": ranking.relevant}
-    for k in cutoffs:
-        metrics[f"AP@{k}"] = ranking.average_precision(k, normaliser)
-        metrics[f"P@{k}"] = ranking.precision(k)
-        metrics[f"R@{k}"] = ranking.recall(k)
-        metrics[f"NDCG@{k}"] = ranking.ndcg(k)
-    levels = ranking.interpolated_precision()
-    return metrics | {f"P@r{level}": levels[:, i] for i, level in enumerate(RECALL_LEVELS)}
 
 
 def _score_rows(

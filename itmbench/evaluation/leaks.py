@@ -66,11 +66,8 @@ def alone(encoders: Mapping[str, Encode], items: Mapping[str, int]) -> Finding:
     """Check that an item's embedding does not depend on the rest of its batch.
 
     Encode the items in one batch, then each alone, then in batches of three in reverse order. Pooled vectors and real
-    tokens must agree to 1e-5 of the largest number; masks must agree exactly.
-
-    Args:
-        encoders: encoder per modality.
-        items: number of items per modality.
+    tokens must agree to 1e-5 of the largest number; masks must agree exactly. Both arguments are given
+    per modality.
     """
     worst = {}
     for modality, encode in encoders.items():
@@ -91,11 +88,6 @@ def pairs(score: Scorer, images: Embeddings, texts: Embeddings) -> Finding:
 
     Score all pairs in one tile, then in tiles of 3 x 2 with the items in reverse order. Scores must agree to 1e-5 of
     the largest.
-
-    Args:
-        score: (images, texts) -> scores.
-        images: embeddings of some images.
-        texts: embeddings of some texts.
     """
     whole = score(images, texts)
     found = _worst(
@@ -109,10 +101,8 @@ def pairs(score: Scorer, images: Embeddings, texts: Embeddings) -> Finding:
 def at_chance(limits: Sequence[Limit]) -> Finding:
     """Check that permuted contents score no better than a random order.
 
-    Reports the metric that comes nearest to its bound, or exceeds it most.
-
-    Args:
-        limits: from `itmbench.evaluation.canaries.limits`, for corpora of `itmbench.evaluation.canaries.reassigned`.
+    Reports the metric that comes nearest to its bound, or exceeds it most. The limits are those of
+    `itmbench.evaluation.canaries.limits`, for corpora of `itmbench.evaluation.canaries.reassigned`.
     """
     # A recall at K >= N is 1 in any order.
     worst = max((limit for limit in limits if limit.expected < limit.bound), key=Limit.share)
@@ -123,12 +113,8 @@ def at_chance(limits: Sequence[Limit]) -> Finding:
 def ties_lose(evaluation: Evaluation, corpus: Corpus, protocol: Protocol) -> Finding:
     """Check that identical contents score exactly what the protocol gives to identical embeddings.
 
-    Every metric must agree to 1e-9, the rounding of a float64 mean. Reports the objective.
-
-    Args:
-        evaluation: evaluation of `itmbench.evaluation.canaries.constant`.
-        corpus: the evaluated corpus.
-        protocol: the protocol of the evaluation; pessimistic, so that recalls are 0.
+    Every metric must agree to 1e-9, the rounding of a float64 mean. Reports the objective. The corpus is that of
+    `itmbench.evaluation.canaries.constant`; the protocol is pessimistic, so that recalls are 0.
     """
     images = corpus.stages["test"].images
     same = [Embeddings(torch.ones(len(rows), 2)) for rows in (images, corpus.texts_of(images))]
@@ -141,13 +127,7 @@ def ties_lose(evaluation: Evaluation, corpus: Corpus, protocol: Protocol) -> Fin
 
 
 def frozen(before: Mapping[str, str], after: Mapping[str, str], evaluations: Sequence[Evaluation] = ()) -> Finding:
-    """Check that testing changes no weight, buffer or extra state, and that repeated tests agree.
-
-    Args:
-        before: `digests` before the first test.
-        after: `digests` after the last test.
-        evaluations: evaluation of each test.
-    """
+    """Check that testing changes no weight, buffer or extra state (by `digests`), and that repeated tests agree."""
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     results = [_results(evaluation) for evaluation in evaluations]
     different = sum(int((repeated != results[0]).sum()) for repeated in results[1:])

@@ -1,6 +1,7 @@
 """Protocols: named, versioned definitions of what is measured, stored in every result. Only equal ones are compared."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +13,6 @@ from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation import chance
-from itmbench.evaluation.caption import caption_summary
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.grid import Grid
 from itmbench.evaluation.label import label_queries, label_summary
@@ -22,8 +22,21 @@ from itmbench.evaluation.shortlist import Shortlist
 from itmbench.evaluation.stage import EvaluatedStage
 
 
+class _Options:
+    """Name, version, objective and options of a protocol."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    objective: ClassVar[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of them, ready for JSON."""
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {"name": self.name, "version": self.version, "objective": self.objective, **fields}
+
+
 @dataclass(frozen=True)
-class CaptionProtocol:
+class CaptionProtocol(_Options):
     """Caption retrieval among the images of a stage and all their texts, in both directions.
 
     Metrics in addition to those of `itmbench.evaluation.caption_retrieval`:
@@ -61,10 +74,6 @@ class CaptionProtocol:
         if self.shortlist is not None and self.shortlist < max(self.ks):
             raise InputError(f"shortlist: {self.shortlist} candidates are too few for R@{max(self.ks)}; give more")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Name, version, objective and options, ready for JSON."""
-        return _as_dict(self)
-
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
     ) -> Evaluation:
@@ -100,12 +109,12 @@ class CaptionProtocol:
             shortlist = Shortlist(here.images, here.texts, scorer, self.shortlist, name)
         pair_sets = [own, true] if here.listed.any() else [own]
         [(i2t, t2i), *truth] = (shortlist or grid).ranks(pair_sets, self.ties)
-        metrics = caption_summary(i2t, t2i, self.ks) | self._chance(here)
+        metrics = _caption_summary(i2t, t2i, self.ks) | self._chance(here)
         if shortlist is not None:
             metrics |= shortlist.lost(own, (i2t, t2i), self.ties, self.ks)
         for true_i2t, true_t2i in truth:
             owners, listed = np.unique(here.owner[here.listed]), np.flatnonzero(here.listed)
-            summary = caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)
+            summary = _caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)
             metrics |= {f"truth/{key}": value for key, value in summary.items() if "R@" in key or key == "rSum"}
         parts = [("i2t", here.image_ids, here.image_ids, i2t), ("t2i", here.text_ids, here.image_ids[here.owner], t2i)]
         if len(triples):
@@ -129,7 +138,7 @@ class CaptionProtocol:
 
 
 @dataclass(frozen=True)
-class LabelProtocol:
+class LabelProtocol(_Options):
     """Label retrieval: query images against the texts of the gallery, query texts against its images.
 
     Metrics are those of `itmbench.evaluation.label_retrieval` with the prefixes "i2t/" and "t2i/"; "mAP", the mean of
@@ -159,25 +168,13 @@ class LabelProtocol:
         if self.gallery not in ("all", "unseen"):
             raise InputError(f"gallery: {self.gallery!r} is unknown; choose one of all, unseen")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Name, version, objective and options, ready for JSON."""
-        return _as_dict(self)
-
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
     ) -> Evaluation:
-        """Evaluate a stage.
-
-        Args:
-            corpus: the images and texts, with labels.
-            stage: "val" or "test".
-            images: embeddings of ``corpus.stages[stage].images`` `[Ni]`, in this order.
-            texts: embeddings of ``corpus.texts_of(corpus.stages[stage].images)`` `[Nt]`, in this order.
-            scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
+        """Evaluate a stage of a corpus with labels; arguments and errors as in ``CaptionProtocol.evaluate``.
 
         Raises:
-            InputError: the corpus has no labels, a table has the wrong length, the gallery is empty, or an embedding or
-                score is NaN or infinite (with the item's id).
+            InputError: also if the corpus has no labels, or the gallery is empty.
         """
         if corpus.labels is None:
             raise InputError(f"{corpus.name}: has no labels; evaluate it with the caption-retrieval protocol")
@@ -250,6 +247,13 @@ def _per_query(column: str, parts: list[tuple[str, Ids, Ids, Tensor]]) -> dict[s
     }
 
 
-def _as_dict(protocol: CaptionProtocol | LabelProtocol) -> dict[str, Any]:
-    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(protocol).items()}
-    return {"name": protocol.name, "version": protocol.version, "objective": protocol.objective, **fields}
+def _caption_summary(i2t: Tensor, t2i: Tensor, ks: Sequence[int]) -> dict[str, float]:
+    """The metrics of `itmbench.evaluation.caption_retrieval`, from the ranks `[Ni]` and `[Nt]` of both directions."""
+    metrics: dict[str, float] = {}
+    for direction, ranks in (("i2t", i2t), ("t2i", t2i)):
+        for k in ks:
+            metrics[f"{direction}/R@{k}"] = float((ranks <= k).double().mean())
+        metrics[f"{direction}/MedR"] = float(ranks.double().quantile(0.5).floor())
+        metrics[f"{direction}/MeanR"] = float(ranks.double().mean())
+    metrics["rSum"] = 100 * sum(metrics[f"{direction}/R@{k}"] for direction in ("i2t", "t2i") for k in ks)
+    return metrics

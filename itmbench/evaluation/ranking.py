@@ -1,7 +1,7 @@
 """Rank a gallery for each query and compute every label-based metric from the ranking."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from itmbench.errors import InputError
-from itmbench.evaluation.parallel import tile_map
 
 Ties = Literal["pessimistic", "optimistic"]
 Normaliser = Literal["retrieved", "min", "all", "dcmh"]
 
 TIES = ("pessimistic", "optimistic")
 NORMALISERS = ("retrieved", "min", "all", "dcmh")
-RECALL_LEVELS = tuple(level / 10 for level in range(11))
 
 # Scores ranked at once: few enough that their 8-byte keys fit the CPU cache, or enough to fill a GPU.
 _BLOCK = {"cpu": 1 << 20}
@@ -77,22 +75,24 @@ class Ranking:
         }[normaliser]
         return _ratio(self._precision_sum(self._found_at_hits[:, :cutoff]), divisor)
 
-    def precision(self, k: int) -> Tensor:
-        """Relevant items among the first k, divided by k, float64 `[Q]`."""
-        return self.found[:, :k][:, -1].double() / k
+    def metrics(self, cutoffs: Sequence[int], normaliser: Normaliser) -> dict[str, Tensor]:
+        """Float64 `[Q]` by key; see `itmbench.evaluation.functional.ranking_metrics`."""
+        metrics = {"AP": self.average_precision(None, normaliser), "relevant": self.relevant}
+        for k in cutoffs:
+            found = self.found[:, :k][:, -1].double()
+            metrics[f"AP@{k}"] = self.average_precision(k, normaliser)
+            metrics[f"P@{k}"], metrics[f"R@{k}"] = found / k, _ratio(found, self.relevant)
+            metrics[f"NDCG@{k}"] = self._ndcg(k)
+        levels = self._interpolated_precision()
+        return metrics | {f"P@r{level / 10}": levels[:, level] for level in range(11)}
 
-    def recall(self, k: int) -> Tensor:
-        """Relevant items among the first k, divided by R, float64 `[Q]`."""
-        return _ratio(self.found[:, :k][:, -1].double(), self.relevant)
-
-    def ndcg(self, k: int) -> Tensor:
-        """Float64 `[Q]`; see `itmbench.evaluation.functional.ndcg`."""
+    def _ndcg(self, k: int) -> Tensor:
         gains = self.gains[:, :k]
         discounts = 1 / torch.log2(1 + self._ranks(gains.shape[1]))
         return _ratio((gains * discounts).sum(1), self._ideal(discounts))
 
-    def interpolated_precision(self) -> Tensor:
-        """Float64 `[Q, 11]`; see `itmbench.evaluation.functional.interpolated_precision`."""
+    def _interpolated_precision(self) -> Tensor:
+        """Best precision from each of the recall levels 0.0, 0.1, ..., 1.0 on, float64 `[Q, 11]`."""
         queries, gallery = self.gains.shape
         # Level r is reached at the ceil(r R)-th relevant item, level 0 at the first. In integers, because 0.3 * 10 is
         # above 3 in floating point.
@@ -160,33 +160,6 @@ def _sort_rows(keys: Tensor) -> Tensor:
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Quotient, or 0 if the denominator is 0."""
     return torch.where(denominator > 0, numerator / denominator.clamp(min=1e-300), 0.0)
-
-
-def measure(
-    metric: Callable[[Ranking], Tensor], scores: Tensor, gains: Tensor, ties: Ties, name: Callable[[int], str]
-) -> Tensor:
-    """Compute a metric of all queries, block by block to bound memory.
-
-    Args:
-        metric: maps the ranking of a block of queries to one row per query.
-        scores: float32 `[Q, N]`.
-        gains: `[Q, N]`.
-        ties: "pessimistic" or "optimistic".
-        name: names a query row in errors.
-
-    Raises:
-        InputError: a query has a NaN or infinite score.
-    """
-
-    def block_metric(rows: slice) -> Tensor:
-        ranking = Ranking(scores[rows], gains[rows], ties)
-        if not bool(ranking.finite.all()):
-            raise not_finite(name(rows.start + int(ranking.finite.int().argmin())))
-        return metric(ranking)
-
-    return torch.cat(
-        list(tile_map(block_metric, row_blocks(len(scores), scores.shape[1], scores.device), scores.device))
-    )
 
 
 def row_blocks(queries: int, gallery: int, device: torch.device) -> list[slice]:

@@ -21,15 +21,7 @@ SAMPLE = 200
 
 
 class Shortlist:
-    """Rank by the cosine of the pooled vectors, and by the scorer within the first K of each query.
-
-    Args:
-        images: embeddings `[Ni]`.
-        texts: embeddings `[Nt]`.
-        scorer: (images, texts) -> scores.
-        size: K, length of the shortlist.
-        name: names an image row in errors.
-    """
+    """Rank by the cosine of the pooled vectors, and by the scorer within the first ``size`` of each query."""
 
     def __init__(self, images: Embeddings, texts: Embeddings, scorer: Scorer, size: int, name: Name) -> None:
         self._images, self._texts, self._scorer, self._name = images, texts, scorer, name
@@ -52,14 +44,7 @@ class Shortlist:
         ]
 
     def lost(self, pairs: Tensor, ranks: tuple[Tensor, Tensor], ties: Ties, ks: Sequence[int]) -> dict[str, float]:
-        """Recall of exact scoring minus that of the shortlist, over ``SAMPLE`` random queries per direction.
-
-        Args:
-            pairs: image and text, int64 `[P, 2]`.
-            ranks: the result of ``ranks`` for these pairs.
-            ties: "pessimistic" or "optimistic".
-            ks: the K of each recall.
-        """
+        """Recall of exact scoring minus that of the ``ranks`` of these pairs, over ``SAMPLE`` queries per direction."""
         lost = {}
         for side, (direction, short) in enumerate(zip(("i2t", "t2i"), ranks, strict=True)):
             queries = pairs[:, side].unique()

@@ -15,17 +15,7 @@ from itmbench.evaluation.scoring import as_embeddings
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedStage:
-    """The images and texts of a stage, numbered from 0 in the order of their embeddings.
-
-    Args:
-        corpus: the corpus.
-        stage: queries and gallery, as corpus rows.
-        images: embeddings of ``stage.images`` `[Ni]`.
-        texts: embeddings of ``corpus.texts_of(stage.images)`` `[Nt]`.
-        owner: image of each text `[Nt]`.
-        image_ids: `[Ni]`.
-        text_ids: `[Nt]`.
-    """
+    """The images and texts of a stage, numbered from 0 as their embeddings are; ``owner`` is the image of each text."""
 
     corpus: Corpus
     stage: Stage

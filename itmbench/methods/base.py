@@ -1,13 +1,14 @@
 """Matcher: what every method is."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -27,14 +28,15 @@ from itmbench.methods.losses import positives
 from itmbench.methods.trained import Trained
 
 Batch = dict[str, Any]
+Modality = Literal["image", "text"]
 
 
 class Matcher(Trained):
     """Base of all methods: two encoders, a score and a training loss.
 
-    A method overrides ``encode_image``, ``encode_text`` and ``training_loss``, and ``score`` where it is not the
-    cosine of the pooled vectors. Encoding an item must not depend on what else is in its batch. A method whose layers
-    depend on the data makes them in ``adapt``, and in ``adapt_to_state`` from the weights of a checkpoint.
+    A method sets ``loss`` and overrides ``embed``, ``score`` and ``training_loss`` where they differ from its own.
+    Encoding an item must not depend on what else is in its batch. A method whose layers depend on the data makes them
+    in ``adapt``, and in ``adapt_to_state`` from the weights of a checkpoint.
 
     Args:
         image: the image encoder; by default a tiny vision transformer trained from scratch.
@@ -44,6 +46,9 @@ class Matcher(Trained):
         warmup: fraction of the steps in which the rate rises from 0; it then falls to 0 along a cosine.
         protocol: how to evaluate; by default the protocol of the data (labels or captions).
     """
+
+    loss: nn.Module
+    """(scores `[B, B]`, positives `[B, B]`) -> a scalar."""
 
     def __init__(
         self,
@@ -65,19 +70,24 @@ class Matcher(Trained):
 
     def encode_image(self, images: Inputs) -> Embeddings:
         """Embeddings `[B, ...]` of a batch from the image encoder's processor."""
-        raise NotImplementedError
+        return self.embed(self.image(images), "image")
 
     def encode_text(self, tokens: Inputs) -> Embeddings:
         """Embeddings `[B, ...]` of a batch from the text encoder's processor."""
-        raise NotImplementedError
+        return self.embed(self.text(tokens), "text")
+
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        """Embeddings `[B, ...]` from what the encoder of a modality returns: its pooled vectors."""
+        return Embeddings(items.pooled)
 
     def score(self, image: Embeddings, text: Embeddings) -> Tensor:
         """Scores `[Ni, Nt]` of every image with every text: the cosine of the pooled vectors."""
         return normalize(image.pooled, dim=-1) @ normalize(text.pooled, dim=-1).T
 
     def training_loss(self, batch: Batch) -> Tensor:
-        """The loss, a scalar, of a batch of pairs."""
-        raise NotImplementedError
+        """The loss, a scalar, of a batch of pairs: that of their scores."""
+        image, text, positives = self.encode_pairs(batch)
+        return self.loss(self.score(image, text), positives)
 
     def adapt(self, corpus: Corpus) -> None:
         """Fit to the training part of a corpus whatever depends on it: vocabulary, feature width, number of labels.
@@ -91,6 +101,10 @@ class Matcher(Trained):
         self.text.fit(corpus.texts, corpus.texts_of(corpus.train))
 
     # --- what methods share -----------------------------------------------------------------------------------------
+
+    def per_modality(self, layer: Callable[[int], nn.Module]) -> nn.ModuleDict:
+        """A layer for "image" and one for "text", made for the widths of the encoders."""
+        return nn.ModuleDict({"image": layer(self.image.width), "text": layer(self.text.width)})
 
     def encode_pairs(self, batch: Batch) -> tuple[Embeddings, Embeddings, Tensor]:
         """Image embeddings, text embeddings and positives, bool `[B, B]`, of a training batch.

@@ -11,9 +11,8 @@ from torch.nn.functional import normalize
 
 from itmbench.data.corpus import Corpus, Stage
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Modality
 
 
 class CCA(Matcher):
@@ -85,11 +84,9 @@ class CCA(Matcher):
             setattr(self, f"mean_{name}", torch.zeros(size))
             setattr(self, f"project_{name}", nn.Parameter(torch.zeros(size, width)))
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return Embeddings(normalize((self.image(images).pooled - self.mean_image) @ self.project_image, dim=-1))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return Embeddings(normalize((self.text(tokens).pooled - self.mean_text) @ self.project_text, dim=-1))
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        centred = items.pooled - getattr(self, f"mean_{modality}")
+        return Embeddings(normalize(centred @ getattr(self, f"project_{modality}"), dim=-1))
 
     @torch.no_grad()
     def on_train_start(self) -> None:
@@ -159,16 +156,7 @@ class CCA(Matcher):
 
 @dataclass
 class Moments:
-    """Sums over pairs of vectors x `[Dx]` and y `[Dy]`, float64.
-
-    Args:
-        count: number of pairs, a scalar.
-        x: sum of x `[Dx]`.
-        y: sum of y `[Dy]`.
-        xx: sum of x x' `[Dx, Dx]`.
-        yy: sum of y y' `[Dy, Dy]`.
-        xy: sum of x y' `[Dx, Dy]`.
-    """
+    """Number of pairs of vectors x `[Dx]` and y `[Dy]`, and sums of x, y, x x', y y' and x y' over them, float64."""
 
     count: Tensor
     x: Tensor
@@ -177,43 +165,30 @@ class Moments:
     yy: Tensor
     xy: Tensor
 
-    def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariance of x, covariance of y, and cross-covariance `[Dx, Dy]`."""
-        x, y = self.x / self.count, self.y / self.count
-        return (
-            self.xx / self.count - torch.outer(x, x),
-            self.yy / self.count - torch.outer(y, y),
-            self.xy / self.count - torch.outer(x, y),
-        )
-
 
 def canonical_correlations(moments: Moments, regularisation: float) -> tuple[Tensor, Tensor, Tensor]:
     """Find the directions of both sides whose projections correlate most.
 
     With A and B such that A' Cxx A = 1 and B' Cyy B = 1 for the regularised covariances C, the singular value
-    decomposition A' Cxy B = U diag(r) V' gives the directions A U and B V.
-
-    Args:
-        moments: moments of the training pairs.
-        regularisation: number added to all eigenvalues of a covariance, as a share of their mean.
+    decomposition A' Cxy B = U diag(r) V' gives the directions A U and B V. The regularisation, a share of their
+    mean, is added to all eigenvalues of a covariance.
 
     Returns:
         Directions `[Dx, K]` and `[Dy, K]`, and their correlations `[K]` in descending order. K is the smaller of the
         two ranks, and 0 if one side is constant.
     """
-    cxx, cyy, cxy = moments.covariances()
+    x, y = moments.x / moments.count, moments.y / moments.count
+    cxx, cyy, cxy = (
+        products / moments.count - torch.outer(left, right)
+        for products, left, right in ((moments.xx, x, x), (moments.yy, y, y), (moments.xy, x, y))
+    )
     a, b = whitening(cxx, regularisation), whitening(cyy, regularisation)
     u, correlations, vt = torch.linalg.svd(a.T @ cxy @ b, full_matrices=False)
     return a @ u, b @ vt.T, correlations
 
 
 def whitening(covariance: Tensor, regularisation: float) -> Tensor:
-    """Whitening matrix A `[D, rank]` of C + r mean(eigenvalues of C); without the null space if r is 0.
-
-    Args:
-        covariance: C, symmetric `[D, D]`.
-        regularisation: r, at least 0.
-    """
+    """Whitening matrix A `[D, rank]` of C + r mean(eigenvalues of C), C `[D, D]`; without the null space if r is 0."""
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp(min=0)
     # Rounding bound of a zero eigenvalue, as in numpy.linalg.matrix_rank.

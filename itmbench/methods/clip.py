@@ -2,20 +2,16 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from itmbench.encoders import (
     CLIPImageEncoder,
     CLIPTextEncoder,
-    Embeddings,
     PretrainedCLIPImageEncoder,
     PretrainedCLIPTextEncoder,
     ScratchCLIPImageEncoder,
     ScratchCLIPTextEncoder,
 )
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Matcher
 from itmbench.methods.losses import InfoNCE, TripletLoss
 
 
@@ -54,13 +50,3 @@ class CLIP(Matcher):
             )
         super().__init__(image, text, **kwargs)
         self.loss = InfoNCE(image.temperature) if loss is None else loss
-
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return Embeddings(self.image(images).pooled)
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return Embeddings(self.text(tokens).pooled)
-
-    def training_loss(self, batch: Batch) -> Tensor:
-        image, text, positives = self.encode_pairs(batch)
-        return self.loss(self.score(image, text), positives)

@@ -67,13 +67,7 @@ def regions_for_words(weights: Tensor, weighted: Tensor, gram: Tensor) -> Contex
 
 
 def words_for_regions(weights: Tensor, weighted: Tensor, gram: Tensor) -> Context:
-    """Measure the context of every region in every text; fields `[I, R, T]`.
-
-    Args:
-        weights: nonnegative attention weights, not necessarily normalised `[I, R, T, L]`.
-        weighted: ``weights`` times the relations `[I, R, T, L]`.
-        gram: Gram matrices of the texts `[T, L, L]`.
-    """
+    """Measure the context of every region in every text, with Gram matrices `[T, L, L]`; fields `[I, R, T]`."""
     # Over a short last dimension, a product with ones is faster than a sum.
     ones = weights.new_ones(weights.shape[3])
     mixed = (weights.flatten(0, 1).transpose(0, 1) @ gram).transpose(0, 1).view(weights.shape)
@@ -106,7 +100,7 @@ def safe_sqrt(squares: Tensor) -> Tensor:
     return squares.clamp(min=EPSILON).sqrt()
 
 
-def project_tokens(project: nn.Linear, items: Embeddings) -> Embeddings:
+def project_tokens(project: nn.Module, items: Embeddings) -> Embeddings:
     """Project an encoder's tokens to unit length, float32 (0 for padding), and pool them by their mean."""
     assert items.tokens is not None and items.mask is not None
     tokens = normalize(project(items.tokens).float(), dim=-1).masked_fill(~items.mask.unsqueeze(2), 0.0)

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.losses import PairLikelihood
 
 
@@ -21,19 +20,15 @@ class DCMH(Matcher):
 
     def __init__(self, dim: int = 64, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.project_image = nn.Linear(self.image.width, dim)
-        self.project_text = nn.Linear(self.text.width, dim)
+        self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.likelihood = PairLikelihood(scale=0.5)
 
     def adapt(self, corpus: Corpus) -> None:
         self.training_labels(corpus)  # fails early on data without labels
         super().adapt(corpus)
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return Embeddings(self.project_image(self.image(images).pooled))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return Embeddings(self.project_text(self.text(tokens).pooled))
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        return Embeddings(self.project[modality](items.pooled))
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)

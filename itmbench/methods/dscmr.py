@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.losses import PairLikelihood, label_error
 
@@ -27,8 +26,7 @@ class DSCMR(Matcher):
     def __init__(self, dim: int = 256, alpha: float = 1e-3, beta: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim, self.alpha, self.beta = dim, alpha, beta
-        self.project_image = nn.Sequential(nn.Linear(self.image.width, dim), nn.ReLU())
-        self.project_text = nn.Sequential(nn.Linear(self.text.width, dim), nn.ReLU())
+        self.project = self.per_modality(lambda width: nn.Sequential(nn.Linear(width, dim), nn.ReLU()))
         self.common = nn.Linear(dim, dim)
         self.classifier: nn.Linear | None = None  # built once the number of labels is known
         self.likelihood = PairLikelihood(scale=0.5)
@@ -45,11 +43,8 @@ class DSCMR(Matcher):
         if self.classifier is None:
             self.classifier = nn.Linear(self.dim, labels)
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return Embeddings(self.common(self.project_image(self.image(images).pooled)))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return Embeddings(self.common(self.project_text(self.text(tokens).pooled)))
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        return Embeddings(self.common(self.project[modality](items.pooled)))
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)

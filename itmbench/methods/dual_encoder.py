@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import normalize
 
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Matcher, Modality
 from itmbench.methods.losses import InfoNCE, TripletLoss
 
 
@@ -25,16 +24,8 @@ class DualEncoder(Matcher):
 
     def __init__(self, dim: int = 256, loss: InfoNCE | TripletLoss | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.project_image = nn.Linear(self.image.width, dim)
-        self.project_text = nn.Linear(self.text.width, dim)
+        self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.loss = InfoNCE() if loss is None else loss
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return Embeddings(normalize(self.project_image(self.image(images).pooled), dim=-1))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return Embeddings(normalize(self.project_text(self.text(tokens).pooled), dim=-1))
-
-    def training_loss(self, batch: Batch) -> Tensor:
-        image, text, positives = self.encode_pairs(batch)
-        return self.loss(self.score(image, text), positives)
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        return Embeddings(normalize(self.project[modality](items.pooled), dim=-1))

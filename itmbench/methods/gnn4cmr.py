@@ -10,9 +10,8 @@ from torch_geometric.nn import GCNConv
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.losses import InfoNCE, label_error
 
@@ -45,8 +44,7 @@ class GNN4CMR(Matcher):
         if layers < 1:
             raise InputError(f"GNN4CMR: layers is {layers}; give 1 or more")
         self.dim, self.layers, self.intra_weight, self.label_weight = dim, layers, intra_weight, label_weight
-        self.project_image = nn.Linear(self.image.width, dim)
-        self.project_text = nn.Linear(self.text.width, dim)
+        self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.classifiers: LabelClassifiers | None = None  # built once the labels are known
         self.contrast = InfoNCE(temperature, learn_temperature=False)
 
@@ -60,11 +58,8 @@ class GNN4CMR(Matcher):
         if self.classifiers is None:  # without training labels there is no label graph, which only training needs
             self.classifiers = LabelClassifiers(torch.eye(len(state["classifiers.vectors"])), self.dim, self.layers)
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return Embeddings(self.project_image(self.image(images).pooled))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return Embeddings(self.project_text(self.text(tokens).pooled))
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        return Embeddings(self.project[modality](items.pooled))
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
@@ -84,12 +79,8 @@ class GNN4CMR(Matcher):
 class LabelClassifiers(nn.Module):
     """One classifier vector per label, from graph convolutions (Kipf and Welling, ICLR 2017) over the label graph.
 
-    As in P-GNN, a linear map of the outputs of all layers gives the classifiers.
-
-    Args:
-        graph: nonnegative edge weights `[C, C]` from ``label_graph``.
-        dim: D, size of the label vectors, of every layer and of the classifiers.
-        layers: number of graph convolutions.
+    As in P-GNN, a linear map of the outputs of all layers gives the classifiers. The edge weights `[C, C]` are those of
+    ``label_graph``.
     """
 
     edges: Tensor
@@ -117,14 +108,9 @@ class LabelClassifiers(nn.Module):
 
 
 def label_graph(labels: Tensor) -> Tensor:
-    """Build the graph of co-occurring labels.
+    """The graph `[C, C]` of labels, multi-hot `[N, C]`, that occur together: item counts, with rows that sum to 1.
 
-    Args:
-        labels: multi-hot `[N, C]`.
-
-    Returns:
-        `[C, C]`: entry (i, j) is the number of items with both labels, normalised so that rows sum to 1. A label
-        without items is connected with itself only.
+    A label without items is connected with itself only.
     """
     counts = labels.T @ labels
     counts.diagonal()[labels.sum(0) == 0] = 1

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, normalize, scaled_dot_product_attention
 
-from itmbench.encoders import Embeddings, Encoder, masked_mean
-from itmbench.encoders.base import Inputs
+from itmbench.encoders import Embeddings, masked_mean
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.losses import InfoNCE, TripletLoss
 
 TEMPERATURE = 0.1
@@ -52,19 +51,19 @@ class HREM(Matcher):
         super().__init__(**kwargs)
         if not 0 < connections <= 1:
             raise InputError(f"HREM: connections is {connections}; give a share of the batch above 0 and at most 1")
-        self.pool_image = RelationPooling(self.image.width, dim, heads, dropout, residual)
-        self.pool_text = RelationPooling(self.text.width, dim, heads, dropout, residual)
+        self.pool = self.per_modality(lambda width: RelationPooling(width, dim, heads, dropout, residual))
         self.connections, self.relation_weight, self.agreement_weight = connections, relation_weight, agreement_weight
         self.loss = TripletLoss() if loss is None else loss
         if relation_weight:
             self.graph = RelationLayer(dim, heads, dropout)
             self.graph_loss = copy.deepcopy(self.loss)
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return self._pool(self.image, self.pool_image, images)
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return self._pool(self.text, self.pool_text, tokens)
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        """Pooled vectors; in training also the tokens, by which the graph compares instances."""
+        tokens, pooled = self.pool[modality](items.tokens, items.mask)
+        if self.training and self.relation_weight:
+            return Embeddings(pooled, tokens, items.mask)
+        return Embeddings(pooled)
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
@@ -78,26 +77,9 @@ class HREM(Matcher):
         graph_loss = self.graph_loss(graph_scores, positives)
         return loss + self.relation_weight * (graph_loss + self.agreement_weight * divergence(graph_scores, scores))
 
-    def _pool(self, encoder: Encoder, pooling: "RelationPooling", inputs: Inputs) -> Embeddings:
-        """Pooled vectors; in training also the tokens, by which the graph compares instances."""
-        encoded = encoder(inputs)
-        assert encoded.tokens is not None and encoded.mask is not None
-        tokens, pooled = pooling(encoded.tokens, encoded.mask)
-        if self.training and self.relation_weight:
-            return Embeddings(pooled, tokens, encoded.mask)
-        return Embeddings(pooled)
-
 
 class RelationPooling(nn.Module):
-    """Pool tokens into one vector: the two largest values per dimension, plus the mean of the tokens' relations.
-
-    Args:
-        width: W, size of the encoder's tokens.
-        dim: D, size of the result.
-        heads: see ``RelationLayer``.
-        dropout: see ``RelationLayer``.
-        residual: share of the largest values; the rest comes from the relations.
-    """
+    """Pool tokens into one vector: the two largest values per dimension, plus the mean of the tokens' relations."""
 
     def __init__(self, width: int, dim: int, heads: int, dropout: float, residual: float) -> None:
         super().__init__()
@@ -118,10 +100,7 @@ class RelationPooling(nn.Module):
 class RelationLayer(nn.Module):
     """A transformer layer (Vaswani et al. 2017) that adds the weight of every edge to its attention logits.
 
-    Args:
-        dim: D, size of the nodes, a multiple of ``heads``.
-        heads: number of attention heads.
-        dropout: probability of dropping an attention weight, or a unit of either residual branch, in training.
+    Dropout acts on the attention weights and on both residual branches.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -135,12 +114,7 @@ class RelationLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
-        """Update nodes `[B, N, D]`.
-
-        Args:
-            nodes: `[B, N, D]`.
-            edges: weights `[B, 1 or N, N]`, -inf where there is no edge; every row needs at least one edge.
-        """
+        """Update nodes `[B, N, D]` by edge weights `[B, 1 or N, N]`, -inf for no edge; every row needs an edge."""
         query, key, value = self.query_key_value(nodes).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = scaled_dot_product_attention(
             query,
@@ -153,18 +127,12 @@ class RelationLayer(nn.Module):
         return self.feed_forward_norm(nodes + self.dropout(self.feed_forward(nodes)))
 
 
-def mean_of_largest(tokens: Tensor, mask: Tensor, count: int = 2) -> Tensor:
-    """Mean of the ``count`` largest values per dimension over the real tokens, or of all values if there are fewer.
+def mean_of_largest(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean `[B, D]` of the two largest values per dimension of tokens `[B, N, D]` under a mask, bool `[B, N]`.
 
-    Args:
-        tokens: `[B, N, D]`.
-        mask: bool `[B, N]`.
-        count: how many values.
-
-    Returns:
-        `[B, D]`; 0 for an item without tokens.
+    The mean of all values if there are fewer; 0 for an item without tokens.
     """
-    count = min(count, tokens.shape[1])
+    count = min(2, tokens.shape[1])
     largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).topk(count, dim=1).values
     available = mask.sum(1, keepdim=True).clamp(min=1, max=count)
     return largest.masked_fill(largest == -torch.inf, 0.0).sum(1) / available
@@ -177,12 +145,6 @@ def relation_graph(image: Embeddings, text: Embeddings, positives: Tensor, conne
     never connected, within a modality or across: an image that sees its own text learns to copy it. The weights are
     HREM's: exp(-distance) within a modality; across, how well the tokens of one item match the other's. They steer
     the attention and carry no gradient.
-
-    Args:
-        image: embeddings of B pairs with unit pooled vectors.
-        text: embeddings of the same pairs.
-        positives: pairs that belong together, bool `[B, B]`.
-        connections: share of the batch, of each modality, that an instance is connected with.
 
     Returns:
         Edge weights, float32 `[2B, 2B]`: the row attends to the column; -inf where there is no edge.
@@ -199,10 +161,7 @@ def token_relevance(image: Embeddings, text: Embeddings) -> tuple[Tensor, Tensor
     """Measure how well the tokens of each item match those of each item of the other modality.
 
     The relevance of item a to item b is the mean, over the real tokens of a, of their largest cosine with a real token
-    of b.
-
-    Returns:
-        Image to text, float32 `[Ni, Nt]`, and text to image `[Nt, Ni]`.
+    of b. Returns that of images to texts, float32 `[Ni, Nt]`, and of texts to images `[Nt, Ni]`.
     """
     assert image.tokens is not None and image.mask is not None and text.tokens is not None and text.mask is not None
     regions, words = normalize(image.tokens, dim=-1), normalize(text.tokens, dim=-1)

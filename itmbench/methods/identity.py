@@ -5,8 +5,7 @@ from typing import Any
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from itmbench.data.corpus import Corpus
-from itmbench.encoders import Embeddings, FeatureEncoder
-from itmbench.encoders.base import Inputs
+from itmbench.encoders import FeatureEncoder
 from itmbench.errors import InputError
 from itmbench.methods.base import Matcher
 
@@ -24,12 +23,6 @@ class Identity(Matcher):
         super().adapt(corpus)
         if self.image.width != self.text.width:
             raise InputError(f"Identity: widths {self.image.width} and {self.text.width} are not of one space")
-
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return Embeddings(self.image(images).pooled)
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return Embeddings(self.text(tokens).pooled)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.trainer.max_epochs != 0:

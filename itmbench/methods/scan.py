@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
-from itmbench.methods.base import Batch
+from itmbench.methods.base import Modality
 from itmbench.methods.cross_attention import (
     gram,
     project_tokens,
@@ -50,15 +49,11 @@ class SCAN(TokenMatcher):
         super().__init__(**kwargs)
         self.direction, self.aggregation, self.lse_sharpness = direction, aggregation, lse_sharpness
         self.sharpness = _SHARPNESS[direction] if sharpness is None else sharpness
-        self.project_image = nn.Linear(self.image.width, dim)
-        self.project_text = nn.Linear(self.text.width, dim)
+        self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return project_tokens(self.project_image, self.image(images))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return project_tokens(self.project_text, self.text(tokens))
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        return project_tokens(self.project[modality], items)
 
     def within(self, items: Embeddings) -> Tensor:
         """Gram matrices `[B, N, N]` in full precision: in half, the two sides of a cosine would round apart."""
@@ -70,10 +65,6 @@ class SCAN(TokenMatcher):
             if self.direction == "t2i":
                 return self._attend(image, within_image, text)
             return self._attend(text, within_text, image).T
-
-    def training_loss(self, batch: Batch) -> Tensor:
-        image, text, positives = self.encode_pairs(batch)
-        return self.loss(self.score(image, text), positives)
 
     def _attend(self, attended: Embeddings, attended_gram: Tensor, attending: Embeddings) -> Tensor:
         """Scores `[A, F]` of A attended items, with their Gram matrices, and F attending items."""

@@ -1,5 +1,6 @@
 """SGRAF: a similarity vector per word and one for the whole pair, filtered or reasoned over into one score."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -7,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from itmbench.encoders import Embeddings, masked_mean
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch
+from itmbench.methods.base import Modality
 from itmbench.methods.cross_attention import EPSILON, project_tokens, relations, scan_attention, zero_padded_tokens
 from itmbench.methods.losses import InfoNCE, TripletLoss
 from itmbench.methods.token_matcher import TokenMatcher
@@ -50,9 +50,8 @@ class SGRAF(TokenMatcher):
         super().__init__(**kwargs)
         if steps < 1:
             raise InputError(f"SGRAF: steps is {steps}; give at least 1")
-        self.project_image = nn.Linear(self.image.width, dim)
-        self.project_text = nn.Linear(self.text.width, dim)
-        self.whole_image, self.whole_text = GlobalAttention(dim), GlobalAttention(dim)
+        self.project = self.per_modality(lambda width: nn.Linear(width, dim))
+        self.whole = self.per_modality(lambda _: GlobalAttention(dim))
         self.compare_words = nn.Linear(dim, similarity_dim)
         self.compare_wholes = nn.Linear(dim, similarity_dim)
         self.head: SimilarityFiltration | SimilarityReasoning
@@ -66,11 +65,9 @@ class SGRAF(TokenMatcher):
         for part in (self.compare_words, self.compare_wholes, self.head, self.read):
             part.apply(_initialise)
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return _pool(self.whole_image, project_tokens(self.project_image, self.image(images)))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return _pool(self.whole_text, project_tokens(self.project_text, self.text(tokens)))
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        items = project_tokens(self.project[modality], items)
+        return replace(items, pooled=self.whole[modality](items.tokens, items.mask))
 
     def within(self, items: Embeddings) -> Tensor:
         """Return the tokens in full precision `[B, N, D]`."""
@@ -86,18 +83,11 @@ class SGRAF(TokenMatcher):
             mask = torch.cat([text.mask.new_ones(len(text), 1), text.mask], 1)
             return self.read(self.head(nodes, mask)).squeeze(2).sigmoid()
 
-    def training_loss(self, batch: Batch) -> Tensor:
-        image, text, positives = self.encode_pairs(batch)
-        return self.loss(self.score(image, text), positives)
-
 
 class GlobalAttention(nn.Module):
     """Pool an item's tokens, weighted by how well they agree with their mean.
 
     The weights are the softmax over i of w (tanh(N(A x_i)) * tanh(N(B mean x))), with N a LayerNorm.
-
-    Args:
-        dim: D, size of the tokens.
     """
 
     def __init__(self, dim: int) -> None:
@@ -117,11 +107,7 @@ class GlobalAttention(nn.Module):
 
 
 class SimilarityFiltration(nn.Module):
-    """SAF: the gated average of a pair's similarity vectors.
-
-    Args:
-        size: S, size of the vectors.
-    """
+    """SAF: the gated average of a pair's similarity vectors."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -135,12 +121,7 @@ class SimilarityFiltration(nn.Module):
 
 
 class SimilarityReasoning(nn.Module):
-    """SGR: the similarity vectors of a pair exchange messages on a complete graph; the global one is read out.
-
-    Args:
-        size: S, size of the vectors.
-        steps: number of steps, each with weights of its own.
-    """
+    """SGR: the similarity vectors of a pair exchange messages on a complete graph; the global one is read out."""
 
     def __init__(self, size: int, steps: int) -> None:
         super().__init__()
@@ -154,11 +135,7 @@ class SimilarityReasoning(nn.Module):
 
 
 class ReasoningStep(nn.Module):
-    """One step of message passing on the complete graph: ReLU(W sum_j softmax_j(Q n_i . K n_j) n_j).
-
-    Args:
-        size: S, size of the nodes.
-    """
+    """One step of message passing on the complete graph: ReLU(W sum_j softmax_j(Q n_i . K n_j) n_j)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -176,12 +153,6 @@ def _contexts(regions: Tensor, words: Tensor) -> Tensor:
     weights = scan_attention(relations(regions, words), _SHARPNESS)  # [I, R, T, L]
     weights = (weights / weights.sum(1, keepdim=True)).flatten(2).transpose(1, 2)
     return normalize(weights @ regions, dim=-1, eps=_MIN_NORM).unflatten(1, words.shape[:2])
-
-
-def _pool(attention: GlobalAttention, items: Embeddings) -> Embeddings:
-    """Replace the pooled vectors by those of the attention."""
-    assert items.tokens is not None and items.mask is not None
-    return Embeddings(attention(items.tokens, items.mask), items.tokens, items.mask)
 
 
 def _similarity(compare: nn.Linear, left: Tensor, right: Tensor) -> Tensor:

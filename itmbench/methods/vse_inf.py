@@ -9,9 +9,8 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Matcher, Modality
 from itmbench.methods.losses import InfoNCE, TripletLoss
 
 
@@ -35,25 +34,14 @@ class VSEInfinity(Matcher):
         if not 0 <= token_dropout < 1:
             raise InputError(f"VSEInfinity: token_dropout is {token_dropout}; give a probability from 0 to below 1")
         self.token_dropout = token_dropout
-        self.project_image = nn.Linear(self.image.width, dim)
-        self.project_text = nn.Linear(self.text.width, dim)
-        self.pool_image, self.pool_text = GeneralizedPooling(), GeneralizedPooling()
+        self.project = self.per_modality(lambda width: nn.Linear(width, dim))
+        self.pool = self.per_modality(lambda _: GeneralizedPooling())
         self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return self._embed(self.project_image, self.pool_image, self.image(images))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return self._embed(self.project_text, self.pool_text, self.text(tokens))
-
-    def training_loss(self, batch: Batch) -> Tensor:
-        image, text, positives = self.encode_pairs(batch)
-        return self.loss(self.score(image, text), positives)
-
-    def _embed(self, project: nn.Linear, pool: "GeneralizedPooling", items: Embeddings) -> Embeddings:
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         assert items.tokens is not None and items.mask is not None
         mask = drop_tokens(items.mask, self.token_dropout) if self.training else items.mask
-        return Embeddings(normalize(pool(project(items.tokens), mask), dim=-1))
+        return Embeddings(normalize(self.pool[modality](self.project[modality](items.tokens), mask), dim=-1))
 
 
 class GeneralizedPooling(nn.Module):

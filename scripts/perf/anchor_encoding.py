@@ -64,8 +64,8 @@ def counted(call: Callable[[], object]) -> int:
 
 def fill(model: MCRDGN, batches: dict[str, Inputs]) -> None:
     """A full bank of nodes around those of the items."""
-    image, _ = model.image_nodes(model.image(batches["image"]))
-    text, _ = model.text_nodes(model.text(batches["text"]))
+    image, _ = model.item_nodes["image"](model.image(batches["image"]))
+    text, _ = model.item_nodes["text"](model.text(batches["text"]))
     pairs = len(model.bank.item)
     model.bank.fill(torch.arange(pairs), around(image, pairs), around(text, pairs))
     model.bank.context(model.k, model.blocks)  # its own neighbours are found once, not for every batch

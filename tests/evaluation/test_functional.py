@@ -19,11 +19,7 @@ from itmbench.evaluation import functional, ranking
 
 TIES: tuple[ranking.Ties, ...] = ("pessimistic", "optimistic")
 NORMALISERS: tuple[ranking.Normaliser, ...] = ("retrieved", "min", "all", "dcmh")
-RELEVANCE_METRICS: list[Callable[..., Tensor]] = [
-    functional.best_ranks,
-    functional.average_precision,
-    functional.interpolated_precision,
-]
+METRICS: list[Callable[..., Any]] = [functional.best_ranks, functional.average_precision, functional.ranking_metrics]
 
 
 @st.composite
@@ -48,19 +44,19 @@ def test_metrics_equal_their_definitions_under_heavy_ties(table: tuple[Tensor, T
     relevance = gains > 0
     rows = list(zip(scores.tolist(), relevance.tolist(), gains.tolist(), strict=True))
     expect(functional.best_ranks(scores, relevance, ties), [reference.best_rank(s, r, ties) for s, r, _ in rows])
-    expect(
-        functional.precision_at(scores, relevance, k, ties), [reference.precision(s, r, k, ties) for s, r, _ in rows]
-    )
-    expect(functional.recall_at(scores, relevance, k, ties), [reference.recall(s, r, k, ties) for s, r, _ in rows])
-    expect(functional.ndcg(scores, gains, k, ties), [reference.ndcg(s, g, k, ties) for s, _, g in rows])
-    expect(
-        functional.interpolated_precision(scores, relevance, ties),
-        [reference.interpolated(s, r, ties) for s, r, _ in rows],
-    )
+    found = functional.ranking_metrics(scores, gains, (k,), "min", ties)
+    expect(found["AP"], [reference.average_precision(s, r, None, "min", ties) for s, r, _ in rows])
+    expect(found[f"AP@{k}"], [reference.average_precision(s, r, k, "min", ties) for s, r, _ in rows])
+    expect(found[f"P@{k}"], [reference.precision(s, r, k, ties) for s, r, _ in rows])
+    expect(found[f"R@{k}"], [reference.recall(s, r, k, ties) for s, r, _ in rows])
+    expect(found[f"NDCG@{k}"], [reference.ndcg(s, g, k, ties) for s, _, g in rows])
+    expect(found["relevant"], [sum(r) for _, r, _ in rows])
+    levels = torch.stack([found[f"P@r{level / 10}"] for level in range(11)], dim=1)
+    expect(levels, [reference.interpolated(s, r, ties) for s, r, _ in rows])
     for normaliser in NORMALISERS:
         for cutoff in (None, k):
-            found = functional.average_precision(scores, relevance, cutoff, normaliser, ties)
-            expect(found, [reference.average_precision(s, r, cutoff, normaliser, ties) for s, r, _ in rows])
+            precisions = functional.average_precision(scores, relevance, cutoff, normaliser, ties)
+            expect(precisions, [reference.average_precision(s, r, cutoff, normaliser, ties) for s, r, _ in rows])
 
 
 def test_types_of_results() -> None:
@@ -70,8 +66,8 @@ def test_types_of_results() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("metric", RELEVANCE_METRICS)
-def test_not_finite_names_the_query(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., Tensor], bad: float) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_not_finite_names_the_query(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., Any], bad: float) -> None:
     monkeypatch.setitem(ranking._BLOCK, "cpu", 40)  # 2 queries a block: the name must not be that within the block
     scores = torch.randn(9, 20)
     scores[5, 11] = bad
@@ -81,10 +77,10 @@ def test_not_finite_names_the_query(monkeypatch: pytest.MonkeyPatch, metric: Cal
 
 def test_results_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, gains = torch.randn(23, 50).round(decimals=1), torch.randint(0, 3, (23, 50))
-    whole = functional.ndcg(scores, gains, 10), functional.interpolated_precision(scores, gains > 0)
+    whole = functional.ranking_metrics(scores, gains, (10,))
     monkeypatch.setitem(ranking._BLOCK, "cpu", 200)
-    parts = functional.ndcg(scores, gains, 10), functional.interpolated_precision(scores, gains > 0)
-    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    parts = functional.ranking_metrics(scores, gains, (10,))
+    assert all(torch.equal(values, parts[key]) for key, values in whole.items())
 
 
 @pytest.mark.parametrize(
@@ -95,10 +91,10 @@ def test_results_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> 
         (lambda s, r: functional.best_ranks(s, r, "random"), "ties: 'random'"),  # type: ignore[arg-type]
         (lambda s, r: functional.average_precision(s, r, 3, "mean"), "normaliser: 'mean'"),  # type: ignore[arg-type]
         (lambda s, r: functional.average_precision(s, r, 0), "cutoff: 0"),
-        (lambda s, r: functional.ndcg(s, r.int() - 1, 3), "gains: below 0"),
+        (lambda s, r: functional.ranking_metrics(s, r.int() - 1), "gains: below 0"),
     ],
 )
-def test_bad_input_is_one_clear_line(call: Callable[[Tensor, Tensor], Tensor], message: str) -> None:
+def test_bad_input_is_one_clear_line(call: Callable[[Tensor, Tensor], Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         call(torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.bool))
     assert "\n" not in str(error.value)
@@ -119,16 +115,10 @@ def test_trec_eval_agrees_without_ties(untied: tuple[Tensor, Tensor]) -> None:
     run = {str(q): {str(i): s for i, s in enumerate(row)} for q, row in enumerate(scores.tolist())}
     measures = {"map", "map_cut.20", "P.20", "recall.20", "ndcg_cut.20", "iprec_at_recall"}
     found = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)
-    levels = functional.interpolated_precision(scores, gains > 0)
-    ours = {
-        "map": functional.average_precision(scores, gains > 0),
-        "map_cut_20": functional.average_precision(scores, gains > 0, 20, "all"),
-        "P_20": functional.precision_at(scores, gains > 0, 20),
-        "recall_20": functional.recall_at(scores, gains > 0, 20),
-        "ndcg_cut_20": functional.ndcg(scores, gains, 20),
-        **{f"iprec_at_recall_{level / 10:.2f}": levels[:, level] for level in range(11)},
-    }
-    for name, values in ours.items():
+    ours = functional.ranking_metrics(scores, gains, (20,), "all")
+    names = {"AP": "map", "AP@20": "map_cut_20", "P@20": "P_20", "R@20": "recall_20", "NDCG@20": "ndcg_cut_20"}
+    for key, name in (names | {f"P@r{level / 10}": f"iprec_at_recall_{level / 10:.2f}" for level in range(11)}).items():
+        values = ours[key]
         assert values.tolist() == pytest.approx([found[str(q)][name] for q in range(len(scores))], abs=1e-12), name
 
 
@@ -140,18 +130,19 @@ def test_ranx_agrees_without_ties(untied: tuple[Tensor, Tensor]) -> None:
     precisions = [_average_precision(t, r, 20, 1) for t, r in zip(truth, run, strict=True)]
     assert functional.average_precision(scores, gains > 0, 20, "all").tolist() == pytest.approx(precisions, abs=1e-9)
     cumulated = [_ndcg(t, r, 20, 1, True) for t, r in zip(truth, run, strict=True)]
-    assert functional.ndcg(scores, gains, 20).tolist() == pytest.approx(cumulated, abs=1e-9)
+    assert functional.ranking_metrics(scores, gains, (20,))["NDCG@20"].tolist() == pytest.approx(cumulated, abs=1e-9)
 
 
 def test_torchmetrics_agrees_on_positive_scores(untied: tuple[Tensor, Tensor]) -> None:
     scores, gains = untied
     rows = torch.arange(len(scores))[:, None].expand_as(scores).flatten()
-    for theirs, target, ours in (
-        (RetrievalMAP(), gains > 0, functional.average_precision(scores, gains > 0)),
-        (RetrievalMAP(top_k=20), gains > 0, functional.average_precision(scores, gains > 0, 20, "retrieved")),
-        (RetrievalPrecision(top_k=20), gains > 0, functional.precision_at(scores, gains > 0, 20)),
-        (RetrievalRecall(top_k=20), gains > 0, functional.recall_at(scores, gains > 0, 20)),
-        (RetrievalNormalizedDCG(top_k=20), gains, functional.ndcg(scores, gains, 20)),
+    ours = functional.ranking_metrics(scores, gains, (20,))
+    for theirs, target, key in (
+        (RetrievalMAP(), gains > 0, "AP"),
+        (RetrievalMAP(top_k=20), gains > 0, "AP@20"),
+        (RetrievalPrecision(top_k=20), gains > 0, "P@20"),
+        (RetrievalRecall(top_k=20), gains > 0, "R@20"),
+        (RetrievalNormalizedDCG(top_k=20), gains, "NDCG@20"),
     ):
         found = theirs(scores.flatten(), target.flatten(), indexes=rows)
-        assert float(ours.mean()) == pytest.approx(float(found), abs=1e-5), theirs
+        assert float(ours[key].mean()) == pytest.approx(float(found), abs=1e-5), theirs

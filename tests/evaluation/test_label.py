@@ -11,7 +11,7 @@ from torch import Tensor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation import label, label_retrieval, ranking, scoring
-from itmbench.evaluation.ranking import RECALL_LEVELS, Normaliser
+from itmbench.evaluation.ranking import Normaliser
 
 NORMALISERS: tuple[Normaliser, ...] = ("retrieved", "min", "all", "dcmh")
 
@@ -29,7 +29,7 @@ def expected(scores: Tensor, gains: Tensor, cutoffs: tuple[int, ...], normaliser
         metrics[f"R@{k}"] = mean([reference.recall(s, g, k, ties) for s, g in rows])
         metrics[f"NDCG@{k}"] = mean([reference.ndcg(s, g, k, ties) for s, g in rows])
     levels = [reference.interpolated(s, g, ties) for s, g in rows]
-    metrics |= {f"P@r{level}": mean([row[i] for row in levels]) for i, level in enumerate(RECALL_LEVELS)}
+    metrics |= {f"P@r{level / 10}": mean([row[level] for row in levels]) for level in range(11)}
     metrics["queries_without_relevant"] = sum(not any(g) for _, g in rows)
     return metrics
 

@@ -242,7 +242,7 @@ def test_blocks_of_any_size_give_the_same_scores_and_gradients(name: str, monkey
             evaluated = model.score(image, text)
         trained = model.score(image, text)
         trained.square().sum().backward()
-        weight = model.word_fusion.read.weight if name == "sedra" else model.project_image.weight
+        weight = model.word_fusion.read.weight if name == "sedra" else model.project["image"].weight
         results.append((evaluated, trained.detach(), weight.grad))
     for whole, blocks in zip(*results, strict=True):
         torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-6)
@@ -291,7 +291,7 @@ def test_extremes_give_numbers_and_gradients(name: str, case: str) -> None:
         items.tokens = items.tokens.clone().requires_grad_()
         leaves.append(items.tokens)
     with torch.no_grad():  # so that tokens of 0 stay 0
-        for layer in (model.project_image, model.project_text):
+        for layer in (model.project["image"], model.project["text"]):
             layer.bias.zero_()
     for precise in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=not precise):

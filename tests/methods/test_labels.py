@@ -146,8 +146,8 @@ def test_loss_is_that_of_a_slow_loop(name: str, unlabelled: bool, data: ToyData)
 def test_dscmr_has_a_layer_of_its_own_and_one_in_common_for_each_modality(data: ToyData) -> None:
     model, batch = attached("dscmr", data)
     for made, encoded, own in (
-        (model.encode_image(batch["image"]), model.image(batch["image"]), model.project_image[0]),
-        (model.encode_text(batch["text"]), model.text(batch["text"]), model.project_text[0]),
+        (model.encode_image(batch["image"]), model.image(batch["image"]), model.project["image"][0]),
+        (model.encode_text(batch["text"]), model.text(batch["text"]), model.project["text"][0]),
     ):
         torch.testing.assert_close(made.pooled, model.common(own(encoded.pooled).clamp(min=0)))
 

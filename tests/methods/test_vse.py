@@ -16,9 +16,9 @@ from itmbench.methods.vse import VSE
 def test_pools_real_tokens_only(pooling: Any) -> None:
     torch.manual_seed(0)
     model, items = VSE(dim=8, pooling=pooling, **toy_encoders()), toy_items([4, 1, 2, 0])  # type: ignore[arg-type]
-    project = nn.Linear(16, 8)
+    project = model.project["image"] = nn.Linear(16, 8)
     with torch.no_grad():
-        pooled = model._embed(project, items).pooled
+        pooled = model.embed(items, "image").pooled
         for row in (0, 1, 2):
             tokens = project(real(items, row))
             expected = tokens.mean(0) if pooling == "mean" else tokens.max(0).values

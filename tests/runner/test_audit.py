@@ -101,12 +101,14 @@ def test_a_leaky_method_fails_its_checks_and_no_other(
 
 def test_the_weights_of_the_checkpoint_are_audited(tmp_path: Path) -> None:
     class TileMeanWhereTrained(DualEncoder):
+        project: Any
+
         def score(self, image: Embeddings, text: Embeddings) -> torch.Tensor:
             scores = super().score(image, text)
-            return scores - 0.1 * (self.project_text.bias[0] == 5) * scores.mean(1, keepdim=True)
+            return scores - 0.1 * (self.project["text"].bias[0] == 5) * scores.mean(1, keepdim=True)
 
     trained = TileMeanWhereTrained(dim=32, **toy_encoders())  # type: ignore[arg-type]
-    torch.nn.init.constant_(trained.project_text.bias, 5.0)
+    torch.nn.init.constant_(trained.project["text"].bias, 5.0)
     path = tmp_path / "trained.ckpt"
     with quiet():
         saving = make_trainer(tmp_path)
@@ -124,9 +126,10 @@ def test_nothing_evaluated_is_refused(tmp_path: Path) -> None:
 def test_half_precision_is_no_leak(tmp_path: Path) -> None:
     class Remembering(DualEncoder):
         seen: ClassVar[list[torch.dtype]] = []
+        project: Any
 
         def predict_step(self, *arguments: Any) -> tuple[torch.Tensor, Embeddings]:
-            self.seen.append(self.project_text.weight.dtype)
+            self.seen.append(self.project["text"].weight.dtype)
             return super().predict_step(*arguments)
 
     model, data = Remembering(dim=32, **toy_encoders()), ToyData(str(tmp_path), copies=1)  # type: ignore[arg-type]
@@ -136,4 +139,4 @@ def test_half_precision_is_no_leak(tmp_path: Path) -> None:
     assert set(model.seen) == {torch.bfloat16}
     model.seen.clear()
     assert all(finding.passed for finding in audit_few(model, data))
-    assert set(model.seen) == {torch.float32} and model.dtype == model.project_text.weight.dtype == torch.bfloat16
+    assert set(model.seen) == {torch.float32} and model.dtype == model.project["text"].weight.dtype == torch.bfloat16

@@ -88,7 +88,7 @@ def test_a_single_file_reaches_the_files_beside_it(edit: Callable[..., str]) -> 
 @pytest.mark.parametrize(
     ("file", "old", "new", "changes"),
     [
-        ("methods/vse.py", "def encode_image", "print()\n\n    def encode_image", [True, False, False]),
+        ("methods/vse.py", "def embed", "print()\n\n    def embed", [True, False, False]),
         ("methods/cross_attention.py", "import torch\n", "import torch\nprint()\n", [False, True, False]),
         ("methods/base.py", "import torch\n", "import torch\nprint()\n", [True, True, True]),
         ("methods/base.py", "import torch\n", "import torch  # for tensors\n", [False, False, False]),

@@ -44,22 +44,9 @@ class Bank(nn.Module):
             self.labels = torch.zeros(len(self.item), labels, device=self.item.device)
 
     def fill(
-        self,
-        item: Tensor,
-        image: Tensor,
-        text: Tensor,
-        keys: Vectors | None = None,
-        labels: Tensor | None = None,
+        self, item: Tensor, image: Tensor, text: Tensor, keys: Vectors | None = None, labels: Tensor | None = None
     ) -> None:
-        """Replace the contents by the given pairs.
-
-        Args:
-            item: image rows of the pairs `[G]`.
-            image: image nodes `[G, R, D]`.
-            text: text nodes `[G, R, D]`.
-            keys: vectors by which edges are found, if these are not the nodes.
-            labels: training labels of the pairs `[G, C]`, if there are any.
-        """
+        """Replace the contents by the given pairs, with their training labels `[G, C]`; else as in ``pair_context``."""
         if self.labels is not None:
             assert labels is not None
             self.labels[: len(item)] = labels.to(self.labels)
@@ -96,17 +83,15 @@ def pair_context(
         item: image of every pair, int64 `[G]`.
         image: image nodes `[G, R, D]`.
         text: text nodes `[G, R, D]`.
-        k: see ``Context``.
-        blocks: see ``Context``.
         keys: unit vectors by which edges of images `[G, R, Di]` and of texts `[G, R, Dt]` are found, if these are not
             the nodes.
     """
     nodes = Nodes(
         torch.cat([image, text]).flatten(0, 1), item.repeat_interleave(image.shape[1]).repeat(2), image[..., 0].numel()
     )
-    if keys is None:
-        return Context(nodes, k, blocks)
-    return Context(nodes, k, blocks, (keys[0].flatten(0, 1).repeat(2, 1), keys[1].flatten(0, 1).repeat(2, 1)))
+    if keys is not None:
+        keys = keys[0].flatten(0, 1).repeat(2, 1), keys[1].flatten(0, 1).repeat(2, 1)
+    return Context(nodes, k, blocks, keys)
 
 
 def bank_rows(corpus: Corpus, pairs: int) -> tuple[Rows, Rows]:

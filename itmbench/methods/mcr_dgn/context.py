@@ -121,12 +121,8 @@ class Context:
         self._items = nodes.item[self._order].contiguous()
         positions = torch.arange(len(nodes), device=nodes.item.device, dtype=torch.float64)
         self._handicap = (HANDICAP * (positions * GOLDEN % 1)).float()
-        self._queries = self.keys[0][nodes.part(0)], self.keys[1][nodes.part(1)]
-        self.neighbours = self.nearest(self._queries, own_images(nodes.item))
-
-    def edges(self, rule: Rule = "mutual") -> Edges:
-        """Edges of the nodes among themselves."""
-        return self._edges(self._queries, own_images(self.nodes.item), self.neighbours, rule)
+        queries = self.keys[0][nodes.part(0)], self.keys[1][nodes.part(1)]
+        self.neighbours = self.nearest(queries, own_images(nodes.item))
 
     @torch.no_grad()
     def recognised(self, vectors: Vectors) -> Excluded:
@@ -139,6 +135,7 @@ class Context:
         row, image = torch.cat(parts, dim=1)
         return row, image
 
+    @torch.no_grad()
     def attach(self, vectors: Vectors, excluded: Excluded, rule: Rule = "mutual") -> Edges:
         """Connect targets, each on its own, with these nodes; targets do not become neighbours themselves.
 
@@ -150,7 +147,20 @@ class Context:
             excluded: nodes that targets must not see.
             rule: "mutual": both must be neighbours of each other; "union": one of them.
         """
-        return self._edges(vectors, excluded, self.nearest(vectors, excluded), rule)
+        nearest = self.nearest(vectors, excluded)
+        modality = (torch.arange(len(nearest.node), device=nearest.node.device) >= len(vectors[0])).long()
+        target, _, _ = slots = (nearest.node >= 0).nonzero(as_tuple=True)
+        source, cosine = nearest.node[slots], nearest.cosine[slots]
+        if rule == "mutual":
+            kept = cosine >= self._weakest[source, modality[target]]
+            source, target, cosine = source[kept], target[kept], cosine[kept]
+        else:
+            reverse = self._reverse_edges(vectors, excluded, nearest)
+            source, target, cosine = (torch.cat(pair) for pair in zip((source, target, cosine), reverse, strict=True))
+            order = target.argsort(stable=True)
+            source, target, cosine = source[order], target[order], cosine[order]
+        overlap = jaccard(nearest.node.flatten(1), self.neighbours.node.flatten(1), target, source)
+        return Edges(source, target, cosine, overlap, 2 * modality[target] + self.modality[source])
 
     @torch.no_grad()
     def nearest(self, vectors: Vectors, excluded: Excluded) -> Neighbours:
@@ -180,22 +190,6 @@ class Context:
     def _apart(self, modality: int, other: int) -> bool:
         """Whether ``blocks`` forbids edges between two modalities."""
         return {"all": False, "intra": modality != other, "cross": modality == other}[self.blocks]
-
-    @torch.no_grad()
-    def _edges(self, vectors: Vectors, excluded: Excluded, nearest: Neighbours, rule: Rule) -> Edges:
-        modality = (torch.arange(len(nearest.node), device=nearest.node.device) >= len(vectors[0])).long()
-        target, _, _ = slots = (nearest.node >= 0).nonzero(as_tuple=True)
-        source, cosine = nearest.node[slots], nearest.cosine[slots]
-        if rule == "mutual":
-            kept = cosine >= self._weakest[source, modality[target]]
-            source, target, cosine = source[kept], target[kept], cosine[kept]
-        else:
-            reverse = self._reverse_edges(vectors, excluded, nearest)
-            source, target, cosine = (torch.cat(pair) for pair in zip((source, target, cosine), reverse, strict=True))
-            order = target.argsort(stable=True)
-            source, target, cosine = source[order], target[order], cosine[order]
-        overlap = jaccard(nearest.node.flatten(1), self.neighbours.node.flatten(1), target, source)
-        return Edges(source, target, cosine, overlap, 2 * modality[target] + self.modality[source])
 
     def _reverse_edges(
         self, vectors: Vectors, excluded: Excluded, nearest: Neighbours
@@ -250,11 +244,7 @@ def own_images(item: Tensor) -> Excluded:
 def jaccard(target_sets: Tensor, source_sets: Tensor, target: Tensor, source: Tensor) -> Tensor:
     """Jaccard overlap of the neighbour sets at the two ends of each edge, float32 `[E]`.
 
-    Args:
-        target_sets: one set of distinct nodes per row `[T, S]`; -1 for an empty slot.
-        source_sets: likewise `[N, S]`, of the same nodes.
-        target: row of ``target_sets`` per edge `[E]`.
-        source: row of ``source_sets`` per edge `[E]`.
+    The rows of ``target_sets`` `[T, S]` and ``source_sets`` `[N, S]` hold distinct nodes, and -1 in an empty slot.
     """
     sizes = [(sets >= 0).sum(1) for sets in (target_sets, source_sets)]
     parts = []

@@ -47,14 +47,8 @@ Keep = Callable[[Edges, Tensor], Tensor]
 class DynamicGraph(nn.Module):
     """Layers that update targets from the nodes of a context.
 
-    Args:
-        dim: D, size of the states.
-        layers: number of layers.
-        attention: see ``GraphLayer``.
-        rule: see ``Context.attach``.
-        update: when to find the edges: before every layer, by the current states ("layer"); once, by the encoder's
-            states ("step"); or once, by the encoder's output before its projection into the common space ("static").
-        step: see ``GraphLayer``.
+    ``update`` says when to find the edges: before every layer, by the current states ("layer"); once, by the encoder's
+    states ("step"); or once, by the encoder's output before its projection into the common space ("static").
     """
 
     def __init__(self, dim: int, layers: int, attention: Attention, rule: Rule, update: Update, step: float) -> None:
@@ -74,9 +68,6 @@ class DynamicGraph(nn.Module):
             excluded: nodes that targets must not see.
             queries: vectors by which the targets' first edges are found; comparable with ``context.keys``.
             keep: selects the edges of each layer by their attention; the attention is then recomputed over the rest.
-
-        Returns:
-            The result of each layer.
         """
         sources, images = context.nodes.vectors + self.modality[context.modality], len(queries[0])
         modality = self.modality[(torch.arange(len(targets), device=targets.device) >= images).long()]
@@ -106,11 +97,7 @@ class GraphLayer(MessagePassing):
     The logit of an edge is c_ij / 0.1 + a' LeakyReLU(A h_i + B h_j + C e_ij), where c_ij is the cosine and e_ij holds
     the edge features: cosine, Jaccard overlap, kind. The second term is GATv2 (Brody et al., ICLR 2022, eq. 7) and
     starts at 0. The softmax runs over a target's edges to one modality, so neither modality crowds out the other.
-
-    Args:
-        dim: D, size of the states.
-        attention: "gatv2" uses both terms of the logit, "cosine" the first one, "uniform" neither.
-        step: initial step within a modality.
+    ``attention`` "gatv2" uses both terms of the logit, "cosine" the first one, "uniform" neither.
     """
 
     def __init__(self, dim: int, attention: Attention, step: float) -> None:
@@ -169,13 +156,8 @@ def _relation(edges: Edges) -> Tensor:
 def votes(step: Propagation, labels: Tensor, nodes: int, items: int) -> Tensor:
     """Label votes of the training pairs that items attach to, relative to the mean label; unit vectors `[B, C]`.
 
-    v = unit(sum_e a_e (y_e - mean y)) over the edges e of all nodes of an item with attention a_e; 0 without edges.
-
-    Args:
-        step: the result of a layer whose sources are the nodes of the pairs, images first.
-        labels: labels of the pairs `[P, C]`.
-        nodes: R, nodes per item, for items and pairs alike.
-        items: B, number of items.
+    v = unit(sum_e a_e (y_e - mean y)) over the edges e of all nodes of an item with attention a_e; 0 without edges. The
+    sources of the layer are the nodes of the pairs with these labels `[P, C]`, images first; all have as many nodes.
     """
     pair = step.edges.source % (len(labels) * nodes) // nodes
     weighted = step.attention.unsqueeze(1) * (labels - labels.mean(0))[pair]

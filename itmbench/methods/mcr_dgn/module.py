@@ -14,10 +14,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.evaluated import Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
@@ -101,17 +100,16 @@ class MCRDGN(Matcher):
         if bank_size < 2 * (1 + concepts):
             raise InputError(f"MCRDGN: bank_size {bank_size} cannot hold a pair; give {2 * (1 + concepts)} or more")
         self.dim, self.k, self.blocks, self.context, self.inference = dim, k, blocks, context, inference
-        self.image_nodes = ItemNodes(self.image.width, dim, concepts)
-        self.text_nodes = ItemNodes(self.text.width, dim, concepts)
+        self.item_nodes = self.per_modality(lambda width: ItemNodes(width, dim, concepts))
         if not label_votes or min(label_votes) < 0:
             raise InputError(f"MCRDGN: label_votes is {list(label_votes)}; give one or more, each at least 0")
         self.label_votes = list(label_votes)
         weights = contrast_weight, intra_weight, likelihood_weight, label_weight
-        self.plain_losses = Losses(dim, temperature, *weights)
+        self.plain_losses = Losses(dim, temperature, weights)
         self.end_to_end = end_to_end
         self.graph_weight, self.consistency_weight = graph_weight, consistency_weight
         if layers:
-            self.graph_losses = Losses(dim, temperature, *weights)
+            self.graph_losses = Losses(dim, temperature, weights)
             self.graph = DynamicGraph(dim, layers, attention, edges, update, step)
             keys = (self.image.width, self.text.width) if update == "static" else None
             self.bank = Bank(bank_size // (2 * (1 + concepts)), 1 + concepts, dim, keys)
@@ -121,12 +119,6 @@ class MCRDGN(Matcher):
         self._filled_at = -1
 
     # --- what a method is -------------------------------------------------------------------------------------------
-
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return self._embed(0, *self.image_nodes(self.image(images)))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return self._embed(1, *self.text_nodes(self.text(tokens)))
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
@@ -166,12 +158,13 @@ class MCRDGN(Matcher):
     def inductive(self) -> bool:
         return self.inference != "transductive"
 
-    def _embed(self, modality: int, nodes: Tensor, raw: Tensor) -> Embeddings:
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Embed items from their nodes.
 
         In training, the plain vectors with the nodes as tokens. In the validation that chooses, everything that the
         candidates need. Otherwise the test embeddings.
         """
+        nodes, raw = self.item_nodes[modality](items)
         plain = read_out(nodes)
         if self.training:
             tokens = torch.cat([nodes, raw], dim=2) if self.static else nodes
@@ -187,7 +180,9 @@ class MCRDGN(Matcher):
         """Whether test embeddings use the graph."""
         return self.layers > 0 and self.inference != "encoder" and (self.inference != "auto" or bool(self.uses_graph))
 
-    def with_graph(self, modality: int, nodes: Tensor, raw: Tensor, keep: Keep | None = None) -> tuple[Tensor, Tensor]:
+    def with_graph(
+        self, modality: Modality, nodes: Tensor, raw: Tensor, keep: Keep | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Vectors of test items with the graph `[B, D]` and their label votes `[B, C]`.
 
         Without a graph or with an empty bank, these are the plain vectors. The votes are those of the first layer,
@@ -202,12 +197,12 @@ class MCRDGN(Matcher):
             return vectors, vectors.new_zeros(len(nodes), labels.shape[1])
         return vectors, votes(layers[0], labels[: len(self.bank)], nodes.shape[1], len(nodes))
 
-    def propagate(self, modality: int, nodes: Tensor, raw: Tensor, keep: Keep | None = None) -> list[Propagation]:
+    def propagate(self, modality: Modality, nodes: Tensor, raw: Tensor, keep: Keep | None = None) -> list[Propagation]:
         """Run the graph at test on items of one modality; arguments as returned by ``ItemNodes``."""
         if not self.layers:
             return []
         states, keys = nodes.flatten(0, 1), (raw if self.static else nodes).flatten(0, 1)
-        images = 0 if modality else len(states)
+        images = len(states) if modality == "image" else 0
         queries = keys[:images], keys[images:]
         if self.inference == "transductive":
             item = torch.arange(len(nodes), device=nodes.device).repeat_interleave(nodes.shape[1])
@@ -262,16 +257,15 @@ class MCRDGN(Matcher):
     def evaluate(self, tables: Tables, stage: str) -> Evaluation:
         if not self._choosing:
             return self._report_choice(super().evaluate(tables, stage))
-        best: Evaluation | None = None
-        objective = self.evaluated_by.objective
-        for graph, vote in self._candidates():
-            evaluation = super().evaluate(tables.map(partial(self._embed_as, graph=graph, vote=vote)), stage)
-            if best is None or evaluation.metrics[objective] > best.metrics[objective]:
-                best = evaluation
-                self.uses_graph.fill_(graph)
-                self.label_vote.fill_(vote)
-        assert best is not None
-        return self._report_choice(best)
+        objective, candidates = self.evaluated_by.objective, self._candidates()
+        evaluations = [
+            super(MCRDGN, self).evaluate(tables.map(partial(self._embed_as, graph=graph, vote=vote)), stage)
+            for graph, vote in candidates
+        ]
+        best = max(range(len(candidates)), key=lambda row: evaluations[row].metrics[objective])
+        self.uses_graph.fill_(candidates[best][0])
+        self.label_vote.fill_(candidates[best][1])
+        return self._report_choice(evaluations[best])
 
     @property
     def _choosing(self) -> bool:
@@ -289,7 +283,7 @@ class MCRDGN(Matcher):
         return [*([(False, 0.0)] if self.inference == "auto" else []), *graph]
 
     def _embed_as(self, items: Embeddings, graph: bool, vote: float) -> Embeddings:
-        """The embeddings of one candidate, from what ``_embed`` returns in the validation that chooses."""
+        """The embeddings of one candidate, from what ``embed`` returns in the validation that chooses."""
         plain, vectors, label_votes = items.pooled.tensor_split([self.dim, 2 * self.dim], dim=1)
         return Embeddings(joined(vectors, label_votes, vote) if graph else plain)
 
@@ -317,7 +311,8 @@ class MCRDGN(Matcher):
                     move_data_to_device(precision.convert_input(data.batch(modality, items[rows])), self.device)
                     for modality, items in (("image", images), ("text", texts))
                 )
-                parts.append((*self.image_nodes(self.image(image)), *self.text_nodes(self.text(text))))
+                nodes = self.item_nodes["image"](self.image(image)), self.item_nodes["text"](self.text(text))
+                parts.append((*nodes[0], *nodes[1]))
             image_nodes, image_keys, text_nodes, text_keys = (torch.cat(part) for part in zip(*parts, strict=True))
             keys = (image_keys, text_keys) if self.static else None
             labels = data.corpus.labels_trained_with
@@ -330,27 +325,13 @@ class MCRDGN(Matcher):
 class Losses(nn.Module):
     """The losses of pair embeddings: a contrast, a likelihood and, with labels, label prediction.
 
-    Args:
-        dim: D, size of the embeddings.
-        temperature: initial temperature of the contrast.
-        contrast_weight: weight of the contrast (soft InfoNCE) between images and texts.
-        intra_weight: weight, times the previous one, of the contrasts among images and among texts.
-        likelihood_weight: weight of the likelihood of what belongs together.
-        label_weight: weight of the binary cross-entropy of a linear label classifier.
+    The weights are those of the contrast (soft InfoNCE) between images and texts, of the contrasts within a modality
+    (times the first), of the likelihood, and of the binary cross-entropy of a linear label classifier.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        temperature: float,
-        contrast_weight: float,
-        intra_weight: float,
-        likelihood_weight: float,
-        label_weight: float,
-    ) -> None:
+    def __init__(self, dim: int, temperature: float, weights: tuple[float, float, float, float]) -> None:
         super().__init__()
-        self.dim = dim
-        self.weights = contrast_weight, intra_weight, likelihood_weight, label_weight
+        self.dim, self.weights = dim, weights
         self.contrast = InfoNCE(temperature)
         self.likelihood = PairLikelihood(scale=5.0)
         self.classifier: nn.Linear | None = None
@@ -378,13 +359,7 @@ class Losses(nn.Module):
 
 
 class ItemNodes(nn.Module):
-    """Turn an encoder's items into nodes: a global node of the pooled vector, and concepts attended by learned queries.
-
-    Args:
-        width: W, width of the encoder.
-        dim: D, size of the nodes.
-        concepts: number of queries.
-    """
+    """Turn an encoder's items into nodes: a global node of the pooled vector, and concepts that queries attend to."""
 
     def __init__(self, width: int, dim: int, concepts: int) -> None:
         super().__init__()

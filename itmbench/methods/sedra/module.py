@@ -1,14 +1,13 @@
 """SEDRA: semantic enhancement and dynamic relation awareness, with global and local alignment (Fig. 1)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from itmbench.encoders import Embeddings, masked_max
-from itmbench.encoders.base import Inputs
-from itmbench.methods.base import Batch, Matcher
+from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.cross_attention import regions_for_words, relations, words_for_regions
 from itmbench.methods.losses import InfoNCE, TripletLoss
 from itmbench.methods.sedra.fusion import Fusion, RelationFusion
@@ -51,8 +50,7 @@ class SEDRA(TokenMatcher):
     ) -> None:
         super().__init__(**kwargs)
         self.alignment, self.global_loss = alignment, global_loss
-        self.image_tokens = Tokens(self.image.width, dim, intra, intra_k)
-        self.text_tokens = Tokens(self.text.width, dim, intra, intra_k)
+        self.tokens = self.per_modality(lambda width: Tokens(width, dim, intra, intra_k))
         self.inter = InterModalRelations(inter, inter_m)
         self.word_fusion, self.region_fusion = RelationFusion(fusion), RelationFusion(fusion)
         self.evidence = nn.Parameter(torch.tensor(0.0))
@@ -70,16 +68,13 @@ class SEDRA(TokenMatcher):
         if self.alignment == "global":
             unused += [self.inter, self.word_fusion, self.region_fusion, self.evidence]
         if self.alignment == "local" and not self.global_loss:
-            unused += [part for side in (self.image_tokens, self.text_tokens) for part in side.pooling_parts]
+            unused += [part for side in self.tokens.values() for part in cast(Tokens, side).pooling_parts]
         if not self.global_loss:
             unused.append(self.contrast)
         return unused
 
-    def encode_image(self, images: Inputs) -> Embeddings:
-        return self.image_tokens(self.image(images))
-
-    def encode_text(self, tokens: Inputs) -> Embeddings:
-        return self.text_tokens(self.text(tokens))
+    def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
+        return self.tokens[modality](items)
 
     def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
         global_score = Matcher.score(self, image, text)
@@ -120,12 +115,6 @@ class Tokens(nn.Module):
     The pooled vector is the sum of g, the encoder's pooled output (its CLS token, or the mean), of the maximum over
     the tokens, and of a guided attention pooling with weights softmax_i(w (tanh(A v_i) * tanh(B g))) (SGRAF; Diao et
     al., AAAI 2021).
-
-    Args:
-        width: W, width of the encoder.
-        dim: D, size of the result.
-        intra: relations within an item.
-        k: relations kept per token.
     """
 
     def __init__(self, width: int, dim: int, intra: Intra, k: int) -> None:

@@ -49,9 +49,9 @@ def nearest(row: Any, mine: int, item: int, nodes: Nodes, k: int, blocks: Blocks
 def slow(vectors: Tensor, items: Tensor, images: int, nodes: Nodes, k: int, rule: Rule, blocks: Blocks) -> Found:
     """The edges of targets to nodes, pair by pair from the definitions."""
     cosines = (vectors.double() @ nodes.vectors.double().T).numpy()
-    among = (nodes.vectors.double() @ nodes.vectors.double().T).numpy()
+    of_all = (nodes.vectors.double() @ nodes.vectors.double().T).numpy()
     of_nodes = [
-        nearest(among[j], modality(j, nodes.images), int(nodes.item[j]), nodes, k, blocks) for j in range(len(nodes))
+        nearest(of_all[j], modality(j, nodes.images), int(nodes.item[j]), nodes, k, blocks) for j in range(len(nodes))
     ]
     found: Found = {}
     for t in range(len(vectors)):
@@ -63,7 +63,7 @@ def slow(vectors: Tensor, items: Tensor, images: int, nodes: Nodes, k: int, rule
                 continue
             seen = j in of_target[other]
             # t would be among j's nearest if fewer than k of its modality are nearer.
-            nearer = [n for n in of_nodes[j][mine] if among[j, n] > cosines[t, j] + 1e-9]
+            nearer = [n for n in of_nodes[j][mine] if of_all[j, n] > cosines[t, j] + 1e-9]
             sees = len(nearer) < k
             if (seen and sees) if rule == "mutual" else (seen or sees):
                 a = {*of_target[0], *of_target[1]}
@@ -81,6 +81,12 @@ def as_dict(edges: Edges) -> Found:
     return found
 
 
+def among(made: Context, rule: Rule = "mutual") -> Edges:
+    """Edges of the nodes among themselves."""
+    nodes = made.nodes
+    return made.attach((made.keys[0][nodes.part(0)], made.keys[1][nodes.part(1)]), own_images(nodes.item), rule)
+
+
 def same(edges: Edges, expected: Found) -> None:
     found = as_dict(edges)
     assert found.keys() == expected.keys()
@@ -95,10 +101,7 @@ CASES = [(k, rule, blocks) for k in (1, 3, 30) for rule in ("mutual", "union") f
 def test_edges_of_nodes_among_themselves(k: int, rule: Rule, blocks: Blocks) -> None:
     nodes = Nodes(unit(20), ITEM, IMAGES)
     expected = slow(nodes.vectors, ITEM, IMAGES, nodes, k, rule, blocks)
-    made = Context(nodes, k, blocks)
-    same(made.edges(rule), expected)
-    # Nodes that attach to themselves are given the same edges.
-    same(made.attach((nodes.vectors[:IMAGES], nodes.vectors[IMAGES:]), own_images(ITEM), rule), expected)
+    same(among(Context(nodes, k, blocks), rule), expected)
     assert expected and all(ITEM[t] != ITEM[j] for t, j in expected)
 
 
@@ -127,7 +130,7 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         made = Context(nodes, 3)
         own = made.recognised((nodes.vectors[4:6], targets))
         assert [part.tolist() for part in own] == [[0, 1], [4, 5]]
-        return [made.edges(), made.attach((targets[:4], targets[4:]), own_images(ITEM[:7]), "union")]
+        return [among(made), made.attach((targets[:4], targets[4:]), own_images(ITEM[:7]), "union")]
 
     whole = found()
     monkeypatch.setattr(context, "_TILE", 50)
@@ -151,7 +154,7 @@ def test_what_is_not_told_is_recognised() -> None:
 def test_duplicates_are_neighbours_wherever_rounding_puts_them() -> None:
     """As many equal nodes as there are: all of them are mutual to any that looks at them, and no cosine is over 1."""
     nodes = Nodes(unit(1).repeat(8, 1) * (1 + 1e-7 * torch.randn(8, 1)), torch.arange(8), 4)
-    edges = Context(nodes, 2).edges()
+    edges = among(Context(nodes, 2))
     assert edges.target.bincount(minlength=8).tolist() == [4] * 8
     assert edges.cosine.max() < 1 + 1e-5
 
@@ -159,9 +162,9 @@ def test_duplicates_are_neighbours_wherever_rounding_puts_them() -> None:
 def test_a_node_without_anyone_has_no_edge() -> None:
     nodes = Nodes(unit(4), torch.zeros(4, dtype=torch.int64), 2)  # all of one image
     for rule in ("mutual", "union"):
-        assert len(Context(nodes, 3).edges(rule)) == 0
+        assert len(among(Context(nodes, 3), rule)) == 0
     alone = Context(Nodes(unit(1), torch.tensor([0]), 1), 3)
-    assert len(alone.edges()) == 0
+    assert len(among(alone)) == 0
     assert len(alone.attach((unit(2), unit(3)), own_images(torch.arange(1, 6)))) == 5
 
 
@@ -170,14 +173,14 @@ def test_not_mutual_is_not_connected() -> None:
     angles = torch.tensor([0.0, 0.4, 1.0])
     nodes = Nodes(torch.stack([angles.cos(), angles.sin()], dim=1), torch.arange(3), 3)
     made = Context(nodes, 1)
-    assert sorted(as_dict(made.edges("mutual"))) == [(0, 1), (1, 0)]
-    assert sorted(as_dict(made.edges("union"))) == [(0, 1), (1, 0), (1, 2), (2, 1)]
+    assert sorted(as_dict(among(made, "mutual"))) == [(0, 1), (1, 0)]
+    assert sorted(as_dict(among(made, "union"))) == [(0, 1), (1, 0), (1, 2), (2, 1)]
 
 
 def test_looked_at_by_something_else_than_the_nodes() -> None:
     """Images look at nodes by one space, texts by another: as if they were in two contexts."""
     nodes, of_images, of_texts = Nodes(unit(20), ITEM, IMAGES), unit(20, 5), unit(20, 7)
-    edges = as_dict(Context(nodes, 3, keys=(of_images, of_texts)).edges())
+    edges = as_dict(among(Context(nodes, 3, keys=(of_images, of_texts))))
     for kind, seen, part in ((0, of_images, slice(0, IMAGES)), (3, of_texts, slice(IMAGES, 20))):
         own = Nodes(seen, ITEM, IMAGES)
         expected = slow(seen, ITEM, IMAGES, own, 3, "mutual", "intra")

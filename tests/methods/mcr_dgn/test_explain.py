@@ -10,7 +10,14 @@ from toy import ToyData
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.mcr_dgn.context import Edges
-from itmbench.methods.mcr_dgn.explain import attached_bank, deletion, explain, without_random, without_strongest
+from itmbench.methods.mcr_dgn.explain import (
+    MODALITIES,
+    attached_bank,
+    deletion,
+    explain,
+    without_random,
+    without_strongest,
+)
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
 
@@ -49,13 +56,10 @@ def test_as_many_are_left_out_at_random() -> None:
 
 def test_an_explanation_is_the_attention_of_the_layers(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path)
-    for modality, batch in zip(("image", "text"), inputs(model, data, range(48, 52)), strict=True):
+    for modality, batch in zip(MODALITIES, inputs(model, data, range(48, 52)), strict=True):
         found = explain(model, modality, batch)
         with torch.no_grad():
-            if modality == "image":
-                done = model.propagate(0, *model.image_nodes(model.image(batch)))
-            else:
-                done = model.propagate(1, *model.text_nodes(model.text(batch)))
+            done = model.propagate(modality, *model.item_nodes[modality](getattr(model, modality)(batch)))
         bank = model.bank.context(model.k, "all")
         assert bank is not None
         for item, seen in enumerate(found):

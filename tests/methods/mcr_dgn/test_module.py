@@ -22,7 +22,7 @@ from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out
 from itmbench.runner.audit import audit, audit_few
 
 
-def matcher(**options: Any) -> MCRDGN:
+def matcher(**options: Any) -> Any:
     """A small model that looks across the modalities as far as within them."""
     torch.manual_seed(0)
     model = MCRDGN(**({"dim": 32, "k": 4, "step": 0.5, "lr": 3e-3} | toy_encoders() | options))
@@ -32,7 +32,7 @@ def matcher(**options: Any) -> MCRDGN:
     return model
 
 
-def prepared(folder: Path, labels: bool = True, **options: Any) -> tuple[MCRDGN, dict[str, Any]]:
+def prepared(folder: Path, labels: bool = True, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A model in training and a batch of the toy data: the same whatever the options."""
     model, data = matcher(**options), ToyData(str(folder), labels=labels, copies=1)
     trainer(folder, max_steps=0).fit(model, data)
@@ -40,7 +40,7 @@ def prepared(folder: Path, labels: bool = True, **options: Any) -> tuple[MCRDGN,
     return model.train(), dict(next(iter(data.train_dataloader())))
 
 
-def with_bank(folder: Path, labels: bool = True, **options: Any) -> tuple[MCRDGN, ToyData, L.Trainer]:
+def with_bank(folder: Path, labels: bool = True, **options: Any) -> tuple[Any, ToyData, L.Trainer]:
     """A model that has trained for an epoch, its data and its trainer."""
     model, data = matcher(**options), ToyData(str(folder), labels=labels, copies=2)
     fit = trainer(folder, max_epochs=1, limit_val_batches=0)
@@ -107,7 +107,9 @@ def test_the_encoder_follows_the_graph_and_not_the_reverse(tmp_path: Path) -> No
     for weight, other in zip(model.graph.parameters(), off.graph.parameters(), strict=True):
         assert weight.grad is not None and other.grad is not None
         torch.testing.assert_close(weight.grad, other.grad)
-    assert not torch.allclose(model.image_nodes.project.weight.grad, off.image_nodes.project.weight.grad)  # type: ignore[arg-type]
+    assert not torch.allclose(
+        model.item_nodes["image"].project.weight.grad, off.item_nodes["image"].project.weight.grad
+    )
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -201,7 +203,7 @@ def test_the_bank_is_what_a_test_encodes_of_training_pairs(tmp_path: Path) -> No
     images, texts = bank_rows(corpus, 10)
     words = model.text.processor()([corpus.texts[int(row)] for row in texts], False)
     with torch.no_grad():
-        nodes = model.image_nodes(model.image(pictures))[0], model.text_nodes(model.text(words))[0]
+        nodes = model.item_nodes["image"](model.image(pictures))[0], model.item_nodes["text"](model.text(words))[0]
     assert np.array_equal(held, images)
     torch.testing.assert_close(model.bank.image, nodes[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(model.bank.text, nodes[1], atol=1e-5, rtol=0)
@@ -211,7 +213,9 @@ def test_the_bank_is_what_a_test_encodes_of_training_pairs(tmp_path: Path) -> No
 def test_the_bank_is_encoded_as_a_test_does_and_training_goes_on(tmp_path: Path) -> None:
     model, data = matcher(), ToyData(str(tmp_path), copies=1)
     modes: list[tuple[bool, bool]] = []
-    model.text_nodes.register_forward_hook(lambda nodes, *_: modes.append((nodes.training, torch.is_grad_enabled())))
+    model.item_nodes["text"].register_forward_hook(
+        lambda nodes, *_: modes.append((nodes.training, torch.is_grad_enabled()))
+    )
     for _ in range(2):  # a second training counts its steps anew
         trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data)
     epoch = [(True, True)] * 2 + [(False, False)]
@@ -226,7 +230,7 @@ def test_a_training_item_at_test_does_not_see_itself_or_its_text(tmp_path: Path)
     rows = model.bank.item[:5]
     pictures = model.image.processor()([data.corpus.images[int(row)] for row in rows], False)
     with torch.no_grad():
-        done = model.propagate(0, *model.image_nodes(model.image(pictures)))
+        done = model.propagate("image", *model.item_nodes["image"](model.image(pictures)))
     for step in done:
         seen = bank.nodes.item[step.edges.source]
         assert len(seen) and (seen != rows.repeat_interleave(3)[step.edges.target]).all()
@@ -332,7 +336,7 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
         # What was compared are these two ways.
         first = int(data.corpus.stages["val"].images[0])
         for half, way in enumerate(("encoder", "anchor")):
-            model.inference = way  # type: ignore[assignment]
+            model.inference = way
             torch.testing.assert_close(measured[half][0], encode(model, data, [first])[0, 0], atol=1e-5, rtol=0)
         model.inference = "auto"
         measured.clear()
@@ -379,9 +383,9 @@ def test_votes_are_the_labels_of_the_bank_and_of_nobody_else(tmp_path: Path) -> 
     common = corpus.labels[held].mean(0)
     pictures = model.image.processor()([corpus.images[row] for row in (3, 50)], False)  # type: ignore[index]
     with torch.no_grad():
-        nodes, seen = model.image_nodes(model.image(pictures))
-        first = model.propagate(0, nodes, seen)[0]
-        _, voted = model.with_graph(0, nodes, seen)
+        nodes, seen = model.item_nodes["image"](model.image(pictures))
+        first = model.propagate("image", nodes, seen)[0]
+        _, voted = model.with_graph("image", nodes, seen)
     expected = np.zeros((2, 8))
     for source, target, weight in zip(first.edges.source, first.edges.target, first.attention, strict=True):
         image = int(bank.nodes.item[source])
@@ -391,7 +395,7 @@ def test_votes_are_the_labels_of_the_bank_and_of_nobody_else(tmp_path: Path) -> 
     np.testing.assert_allclose(voted.numpy(), expected, atol=1e-5)
     model.inference = "transductive"
     with torch.no_grad():
-        assert not model.with_graph(0, nodes, seen)[1].any()
+        assert not model.with_graph("image", nodes, seen)[1].any()
 
 
 def test_wrong_labels_are_held_as_they_are_trained_with(tmp_path: Path) -> None:
@@ -419,7 +423,7 @@ def test_encoders_train_as_if_there_were_no_graph(tmp_path: Path) -> None:
             torch.nn.init.constant_(weight, 0.1)
         L.seed_everything(0, verbose=False)
         trainer(tmp_path, max_epochs=1, limit_val_batches=0, gradient_clip_val=0.1).fit(model, data)
-        weights[name] = model.image_nodes.project.weight.detach()
+        weights[name] = model.item_nodes["image"].project.weight.detach()
     torch.testing.assert_close(weights["graph"], weights["none"])
     assert not torch.allclose(weights["end to end"], weights["none"])
 
