@@ -62,21 +62,6 @@ def test_a_list_of_everything_is_exact_and_loses_nothing() -> None:
     assert set(shortlist.lost(PAIRS, found, "pessimistic", (1, 5)).values()) == {0.0}
 
 
-def test_says_how_much_recall_is_lost() -> None:
-    images, texts = table(IMAGES, 1), table(TEXTS, 2)
-    [(i2t, t2i)] = Grid(images, texts, fine, str).ranks([PAIRS], "pessimistic")
-    shortlist = Shortlist(images, texts, fine, 2, str)
-    [(short_i2t, short_t2i)] = shortlist.ranks([PAIRS], "pessimistic")
-    lost = shortlist.lost(PAIRS, (short_i2t, short_t2i), "pessimistic", (5,))
-    assert lost["shortlist/i2t/lost R@5"] == pytest.approx(
-        float((i2t <= 5).double().mean() - (short_i2t <= 5).double().mean())
-    )
-    assert lost["shortlist/t2i/lost R@5"] == pytest.approx(
-        float((t2i <= 5).double().mean() - (short_t2i <= 5).double().mean())
-    )
-    assert lost["shortlist/t2i/lost R@5"] != 0
-
-
 def test_a_collapsed_first_pass_gives_the_last_rank() -> None:
     images, texts = table(IMAGES, 1), table(TEXTS, 2)
     images.pooled[:], texts.pooled[:] = 1.0, 1.0

@@ -48,23 +48,6 @@ def test_learns_labels(tmp_path: Path) -> None:
     assert after["test/objective"] == after["test/mAP"]
 
 
-def test_an_item_alone_and_in_a_batch_get_the_same_embedding(tmp_path: Path) -> None:
-    data, model = ToyData(str(tmp_path)), matcher()
-    trainer(tmp_path, max_steps=2, limit_val_batches=0).fit(model, data)
-    model.eval()
-    corpus = data.corpus
-    image, text = model.image.processor(), model.text.processor()
-    assert corpus.images is not None
-    pictures, words = [corpus.images[row] for row in range(6)], [corpus.texts[row] for row in range(6)]
-    with torch.no_grad():
-        images, texts = model.encode_image(image(pictures, False)), model.encode_text(text(words, False))
-        for row in (0, 5):
-            alone = model.encode_image(image(pictures[row : row + 1], False)).pooled[0]
-            torch.testing.assert_close(alone, images.pooled[row], atol=1e-5, rtol=0)
-            alone = model.encode_text(text(words[row : row + 1], False)).pooled[0]
-            torch.testing.assert_close(alone, texts.pooled[row], atol=1e-5, rtol=0)
-
-
 def test_learning_rates_by_encoder_and_no_decay_of_vectors(tmp_path: Path) -> None:
     tiny = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
     encoders = toy_encoders() | {"image": TimmImageEncoder(image_size=32, model_args=tiny, lr_multiplier=0.1)}

@@ -114,9 +114,6 @@ def test_score_is_that_of_the_slow_loop(switches: dict[str, Any]) -> None:
         torch.testing.assert_close(model.score(IMAGES, TEXTS), slow_score(model, IMAGES, TEXTS), rtol=0, atol=1e-5)
 
 
-# --- every switch changes the result --------------------------------------------------------------------------------
-
-
 # --- numerical care -------------------------------------------------------------------------------------------------
 
 
