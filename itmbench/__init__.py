@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from itmbench.store.folder import load_results
 
 __version__ = "0.1.0"
-_MODULE_OF = {
+MODULE_OF = {
     "Corpus": "itmbench.data.corpus",
     "CorpusDataModule": "itmbench.data.datamodule",
     "Embeddings": "itmbench.encoders",
@@ -43,8 +43,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+    if name in MODULE_OF:
+        return getattr(import_module(MODULE_OF[name]), name)
     raise AttributeError(f"module 'itmbench' has no attribute '{name}'")
 
 

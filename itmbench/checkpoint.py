@@ -24,12 +24,14 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
     try:
         content = torch.load(file, weights_only=True, map_location=map_location, mmap=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{file}: damaged, or it would run code when read; give one of `itmbench fit`") from error
+        raise InputError(
+            f"{file}: damaged, or contains pickled code, which is never run; use a checkpoint of `itmbench fit`"
+        ) from error
     except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(
-            f"{file}: not a checkpoint of tensors and plain values ({reason}); give one of `itmbench fit`"
+            f"{file}: not a checkpoint of tensors and plain values ({reason}); use a checkpoint of `itmbench fit`"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise InputError(f"{file}: not a checkpoint but {type(content).__name__}; give one of `itmbench fit`")
+        raise InputError(f"{file}: not a checkpoint but {type(content).__name__}; use a checkpoint of `itmbench fit`")
     return content

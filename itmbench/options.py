@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Set
+from contextvars import ContextVar
 from importlib.metadata import entry_points
 from pathlib import PurePath
 from typing import Any, Self
@@ -68,7 +69,7 @@ def build(options: Mapping[str, Any]) -> Any:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: no such class ({error}); install the version that wrote the checkpoint") from None
-    if not (isinstance(found, type) and (issubclass(found, Recorded) or dataclasses.is_dataclass(found))):
+    if not (isinstance(found, type) and (issubclass(found, Recorded) or _is_protocol(found))):
         raise InputError(f"{path}: not a method, encoder, loss or protocol; use a checkpoint written by itmbench")
     arguments = {key: _built(value) for key, value in dict(options.get("init_args", {})).items()}
     if dataclasses.is_dataclass(found):
@@ -77,6 +78,24 @@ def build(options: Mapping[str, Any]) -> Any:
         return found(**arguments)
     except TypeError as error:
         raise InputError(f"{path}: {error}; install the version that wrote the checkpoint") from None
+
+
+@contextlib.contextmanager
+def restoring() -> Iterator[None]:
+    """While it lasts, encoders are built without their pretrained weights, which a checkpoint holds."""
+    token = _restoring.set(True)
+    try:
+        yield
+    finally:
+        _restoring.reset(token)
+
+
+def is_restoring() -> bool:
+    """Whether weights will follow from a checkpoint."""
+    return _restoring.get()
+
+
+_restoring: ContextVar[bool] = ContextVar("restoring", default=False)
 
 
 def differences(trained: Mapping[str, Any], given: Mapping[str, Any], ignored: Set[str] = IRRELEVANT) -> list[str]:
@@ -109,6 +128,10 @@ def _defaults(cls: type) -> dict[str, Any]:
     return defaults
 
 
+def _is_protocol(cls: type) -> bool:
+    return any(base.__module__ == "itmbench.evaluation.protocol" for base in cls.__mro__)
+
+
 def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Recorded):
         return value.options
@@ -123,7 +146,10 @@ def _plain(value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
         return {"class_path": _path(type(value)), "init_args": _plain(fields, where)}
-    raise InputError(f"{where}: {type(value).__name__} has no form of plain values; derive its class from Recorded")
+    raise InputError(
+        f"{where}: {type(value).__name__} cannot be saved as plain values; "
+        "make its class a subclass of itmbench.options.Recorded"
+    )
 
 
 def _built(value: Any) -> Any:

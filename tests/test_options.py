@@ -85,5 +85,5 @@ def test_what_has_no_plain_form_is_named() -> None:
     class Foreign(nn.Linear):
         width, lr_multiplier, pretraining = 2, 1.0, "scratch"
 
-    with pytest.raises(InputError, match=r"VSE: image: Foreign has no form of plain values"):
+    with pytest.raises(InputError, match=r"VSE: image: Foreign cannot be saved as plain values"):
         _ = VSE(image=Foreign(2, 2), text=FeatureEncoder(2, 2)).options

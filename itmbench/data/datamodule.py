@@ -136,6 +136,8 @@ class CorpusDataModule(L.LightningDataModule):
         """A copy of this datamodule over another corpus."""
         other = copy.copy(self)
         other._corpus = corpus
+        if self._corpus is None or corpus.images is not self._corpus.images or corpus.texts is not self._corpus.texts:
+            other._sources = None  # of other contents
         other.__dict__.pop("probes", None)
         return other
 

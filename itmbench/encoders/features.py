@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs, masked_mean
@@ -51,6 +52,17 @@ class FeatureEncoder(Encoder):
     def drop_layers(self) -> None:
         """Return the features unchanged; ``fit`` then sets ``width`` to their size."""
         self.layers = nn.Sequential()
+
+    @property
+    def feature_width(self) -> int | None:
+        """Size of the features that it reads; None while that is not known."""
+        if (
+            self.input_dim is None
+            and len(self.layers)
+            and not isinstance(self.layers[0].weight, UninitializedParameter)
+        ):
+            return int(self.layers[0].weight.shape[1])  # of a checkpoint
+        return self.input_dim
 
     def processor(self) -> "FeatureProcessor":
         return FeatureProcessor()

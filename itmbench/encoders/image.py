@@ -16,6 +16,7 @@ from itmbench.data.corpus import ImageFiles
 from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
+from itmbench.options import is_restoring
 
 TINY = {"patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4}
 """The model named "tiny": a vision transformer small enough to train from scratch on a CPU."""
@@ -56,7 +57,8 @@ class TimmImageEncoder(Encoder):
         lr_multiplier: float = 1.0,
     ) -> None:
         model_args = {**(TINY if name == "tiny" else {}), **(model_args or {})}
-        model = _create(name, pretrained, checkpoint, img_size=image_size, **model_args)
+        weights = (False, None) if is_restoring() else (pretrained, checkpoint)
+        model = _create(name, *weights, img_size=image_size, **model_args)
         super().__init__(model.num_features, freeze, lr_multiplier)
         self.model = model
         if pretrained or checkpoint:

@@ -7,6 +7,7 @@ since version 1.7.4 treats items with a score of 0 or less as irrelevant.
 
 from itmbench.evaluation.arrays import caption_retrieval, evaluate
 from itmbench.evaluation.evaluation import Evaluation
+from itmbench.evaluation.functional import average_precision, best_ranks
 from itmbench.evaluation.label import label_retrieval
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 from itmbench.evaluation.scoring import Scorer
@@ -16,6 +17,8 @@ __all__ = [
     "Evaluation",
     "LabelProtocol",
     "Scorer",
+    "average_precision",
+    "best_ranks",
     "caption_retrieval",
     "evaluate",
     "label_retrieval",

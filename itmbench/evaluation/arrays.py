@@ -40,9 +40,9 @@ def evaluate(
         text_to_image: row of the image that each text belongs to `[Nt]`; any order, any number of texts an image.
         labels: multi-hot labels of the images `[Ni, C]`, which their texts share; None for caption retrieval.
         protocol: what to measure; by default `LabelProtocol()` with labels and `CaptionProtocol()` without.
-        queries: rows of the images that, with their texts, are the queries; all by default.
-        gallery: rows of the images that, with their texts, are searched; by default all that are no queries, or all
-            images if every image is a query. The query's own partner is relevant where it is in the gallery.
+        queries: with labels, rows of the images that, with their texts, are the queries; all by default.
+        gallery: with labels, rows of the images that, with their texts, are searched; by default all other images, or
+            all images if every image is a query. The query's own partner is relevant where it is in the gallery.
         scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
 
     Returns:
@@ -50,7 +50,8 @@ def evaluate(
         of the same items can be compared.
 
     Raises:
-        InputError: shapes disagree, a row does not exist, a number is NaN or infinite, or the protocol needs labels.
+        InputError: shapes disagree, a row does not exist, a number is NaN or infinite, the protocol needs labels, or
+            queries or a gallery are given without labels.
 
     >>> generator = np.random.default_rng(0)
     >>> images, owner = generator.normal(size=(200, 8)), np.repeat(np.arange(200), 5)
@@ -63,16 +64,16 @@ def evaluate(
     >>> evaluation.compare(noisier).verdict
     'better'
     """
+    if labels is None and (queries is not None or gallery is not None):
+        raise InputError("evaluate: captions are searched among all texts and images; queries and gallery need labels")
     images = as_embeddings(image_emb, lambda row: f"image {row}")
     texts = as_embeddings(text_emb, lambda row: f"text {row}").to(images.pooled.device)
     owner = _owners(text_to_image, len(images), len(texts)).cpu().numpy()
     everything, cpu = np.arange(len(images)), torch.device("cpu")
     asked = everything if queries is None else _rows(queries, "queries", len(images))
     rest = np.setdiff1d(everything, asked)
-    if gallery is None:
-        searched = rest if labels is not None and len(rest) else asked
-    else:
-        searched = _rows(gallery, "gallery", len(images))
+    others = rest if len(rest) else asked
+    searched = others if gallery is None else _rows(gallery, "gallery", len(images))
     corpus = Corpus(
         name="evaluate",
         image_ids=[str(row) for row in range(len(images))],

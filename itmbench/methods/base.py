@@ -1,7 +1,7 @@
 """Matcher: what every method is."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -64,6 +64,7 @@ class Matcher(Trained):
         self.text = ScratchTextEncoder() if text is None else text
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.protocol = protocol
+        self._stage: str | None = None
         self._encoded: dict[str, list[tuple[Tensor, Embeddings]]] = {"image": [], "text": [], "probe": []}
 
     # --- what a method is -------------------------------------------------------------------------------------------
@@ -151,9 +152,25 @@ class Matcher(Trained):
     # --- Lightning --------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Adapt to the data, encode with frozen encoders what the stage needs, and tell the loaders what to read."""
-        data, corpus = self.data, self.data.corpus
-        self.adapt(corpus)
+        """Adapt to the data and hand it what its loaders are to read."""
+        self.adapt(self.data.corpus)
+        self._stage = stage
+        self._hand_over()
+
+    def teardown(self, stage: str) -> None:
+        self._stage = None
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights; loaders that exist already then read by the restored vocabulary and frozen weights."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        self._hand_over()
+        return result
+
+    def _hand_over(self) -> None:
+        """Encode with frozen encoders what the stage needs, and tell the loaders what to read."""
+        if self._stage is None:
+            return
+        stage, data, corpus = self._stage, self.data, self.data.corpus
         if stage == "fit":
             images = np.union1d(corpus.train, data.stage("val").images)
         else:

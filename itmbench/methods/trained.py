@@ -1,7 +1,7 @@
 """A trained method by itself: rebuilt from a checkpoint, and used on photographs and texts of one's own."""
 
-import contextlib
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, NamedTuple, Self
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from itmbench.checkpoint import read_checkpoint
 from itmbench.data.corpus import ImageFiles
-from itmbench.encoders import Embeddings, Encoder
+from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
 from itmbench.errors import InputError
-from itmbench.options import IRRELEVANT, Recorded, build, differences
+from itmbench.options import IRRELEVANT, Recorded, build, differences, restoring
 
 HYPER_PARAMETERS = "hyper_parameters"
 """Where Lightning looks in a checkpoint for the arguments of ``load_from_checkpoint``."""
@@ -65,7 +65,11 @@ class Trained(Recorded, L.LightningModule):
         Raises:
             InputError: there are none, or a file is missing or is not an image.
         """
-        items = [_image_item(item) for item in images]
+        images = _listed(images, "encode_images")
+        if isinstance(self.image, FeatureEncoder):
+            items = _feature_items(images, self.image.feature_width, "encode_images")
+        else:
+            items = [_image_item(item) for item in images]
         return ImageEmbeddings(**vars(self._encode_items(self.image, self.encode_image, items, batch_size)))
 
     def encode_texts(self, texts: Sequence[Any], batch_size: int = 64) -> TextEmbeddings:
@@ -78,7 +82,11 @@ class Trained(Recorded, L.LightningModule):
         Raises:
             InputError: there are none.
         """
-        items = [_feature_item(item) for item in texts]
+        texts = _listed(texts, "encode_texts")
+        if isinstance(self.text, FeatureEncoder):
+            items = _feature_items(texts, self.text.feature_width, "encode_texts")
+        else:
+            items = [_text_item(item) for item in texts]
         return TextEmbeddings(**vars(self._encode_items(self.text, self.encode_text, items, batch_size)))
 
     @torch.no_grad()
@@ -95,6 +103,11 @@ class Trained(Recorded, L.LightningModule):
         kinds = [isinstance(items, ImageEmbeddings) for items in (queries, gallery)]
         if kinds[0] == kinds[1] or not all(isinstance(x, ImageEmbeddings | TextEmbeddings) for x in (queries, gallery)):
             raise InputError("rank: give the result of encode_images and that of encode_texts, in either order")
+        for items in (queries, gallery):
+            if not bool(items.pooled.isfinite().all()):
+                raise InputError("rank: an embedding holds NaN or infinite numbers; check the items and the checkpoint")
+        if queries.pooled.shape[1] != gallery.pooled.shape[1]:
+            raise InputError("rank: embeddings of different widths; encode both with the same method")
         asked, searched = queries.to(self.device), gallery.to(self.device)
         scores = self.score(asked, searched) if kinds[0] else self.score(searched, asked).T
         ranked = scores.float().cpu().sort(dim=1, descending=True, stable=True)
@@ -116,38 +129,44 @@ class Trained(Recorded, L.LightningModule):
             self.train(training)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **options: Any) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Any, map_location: str | torch.device = "cpu", weights_only: bool = True
+    ) -> Self:
         """The method that a checkpoint describes, with its weights; code in the file is never run.
+
+        An encoder of transformers is built from its ``name`` again, so that its folder or hub cache must be there.
 
         Args:
             checkpoint_path: of ``itmbench fit`` or of a cell.
-            map_location: where the tensors go.
-            **options: none: a checkpoint has its own.
+            map_location: device of the method.
+            weights_only: always true; accepted because Lightning has it.
 
         Raises:
-            InputError: it is not a checkpoint, does not say how it was built, is of another class than this one or its
-                subclasses, or options are given.
+            InputError: it is not a checkpoint, does not say how it was built, or is of another class than this one and
+                its subclasses.
         """
-        if wrong := sorted(set(options) - {"strict", "weights_only"}):
-            raise InputError(f"{cls.__name__}: {wrong[0]} is given; a checkpoint is loaded with its own options only")
-        content = read_checkpoint(checkpoint_path, map_location)
+        content = read_checkpoint(checkpoint_path)
         if not content.get(HYPER_PARAMETERS):
             raise InputError(
-                f"{checkpoint_path}: does not say how its method was built; use one that this version has written"
+                f"{checkpoint_path}: does not say how its method was built (an earlier version wrote it, or an option "
+                "has no plain form); use it with its config and `itmbench test`"
             )
-        model = build(content[HYPER_PARAMETERS])
+        with restoring():
+            model = build(content[HYPER_PARAMETERS])
         if not isinstance(model, cls):
             raise InputError(
-                f"{checkpoint_path}: holds a {type(model).__name__}, no {cls.__name__}; load it as what it is"
+                f"{checkpoint_path}: holds a {type(model).__name__}, not a {cls.__name__}; use itmbench.load"
             )
         model.on_load_checkpoint(content)
         model.load_state_dict(content["state_dict"])
-        return model
+        return model.to(map_location)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class and options as plain values, from which `itmbench.load` and ``load_from_checkpoint`` rebuild it."""
-        with contextlib.suppress(InputError):  # an argument of a foreign class: such a checkpoint needs its config
+        try:
             checkpoint[HYPER_PARAMETERS] = self.options
+        except InputError as error:  # an argument of a foreign class
+            warnings.warn(f"the checkpoint cannot be loaded by itself, only with its config: {error}", stacklevel=2)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that were trained with other options, and make room for them.
@@ -179,12 +198,37 @@ class Trained(Recorded, L.LightningModule):
             ) from error
 
 
+def _listed(items: Sequence[Any], name: str) -> Sequence[Any]:
+    if isinstance(items, str | PurePath | Image.Image):
+        raise InputError(f"{name}: give a list of items, not one {type(items).__name__}")
+    return items
+
+
 def _image_item(item: Any) -> Any:
     if isinstance(item, str | PurePath):
         return ImageFiles(Path(), [str(item)], np.zeros(1, np.int64))[0]
-    return item.convert("RGB") if isinstance(item, Image.Image) else _feature_item(item)
+    if isinstance(item, Image.Image):
+        return item.convert("RGB")
+    kind = type(item).__name__
+    raise InputError(f"encode_images: this method reads photographs; give paths or PIL images, not {kind}")
 
 
-def _feature_item(item: Any) -> Any:
-    """A feature array as a corpus gives it, with no mask; other items as they are."""
-    return (np.asarray(item, np.float32), None) if isinstance(item, np.ndarray | Tensor) else item
+def _text_item(item: Any) -> Any:
+    if isinstance(item, str):
+        return item
+    raise InputError(f"encode_texts: this method reads words; give strings, not {type(item).__name__}")
+
+
+def _feature_items(items: Sequence[Any], width: int | None, name: str) -> list[Any]:
+    """Feature arrays as a corpus gives them, without masks."""
+    arrays = []
+    for number, item in enumerate(items):
+        array = item.detach().cpu().numpy() if isinstance(item, Tensor) else item
+        if not isinstance(array, np.ndarray) or array.ndim not in (1, 2) or array.dtype.kind not in "buif":
+            raise InputError(f"{name}: this method reads ready-made features; give arrays [D] or [T, D] of numbers")
+        if width not in (None, array.shape[-1]) or array.shape != np.shape(items[0]):
+            raise InputError(f"{name}: item {number} has shape {list(array.shape)}; all need one shape, {width} wide")
+        if not np.isfinite(array).all():
+            raise InputError(f"{name}: item {number} holds NaN or infinite numbers")
+        arrays.append((array.astype(np.float32), None))
+    return arrays

@@ -12,12 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import itmbench
 from itmbench.files import digest
 from itmbench.store.versions import own_package
 
 INSTALLED = {"site-packages", "dist-packages"}
 NO_PART = {"itmbench"}
 """Modules that cannot change a result: the list of public names, which imports everything and holds the version."""
+PUBLIC = {f"itmbench.{name}": module for name, module in itmbench.MODULE_OF.items()}
+"""Where the public names are defined that classes may import from the package itself."""
 
 
 def code_digest(class_paths: Iterable[str]) -> str:
@@ -27,6 +30,7 @@ def code_digest(class_paths: Iterable[str]) -> str:
     sources: dict[Path, str] = {}
     while waiting:
         name = waiting.pop()
+        name = PUBLIC.get(name, name)
         if name in NO_PART or not _is_own(name, packages):
             continue
         file = _file(name)

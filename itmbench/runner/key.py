@@ -33,9 +33,13 @@ LEFT_OUT = (
 """Options that cannot change a result."""
 
 
+ALWAYS = ("itmbench.methods.base.Matcher", "itmbench.data.datamodule.CorpusDataModule")
+"""Classes that every cell uses, whatever its config names: training, evaluation, encoders, loaders."""
+
+
 def cell_key(config: dict[str, Any], corpus: Corpus) -> str:
     """16 hexadecimal digits over the config with all its defaults, the data, the protocol and the code."""
-    code = code_digest(class_paths(config))
+    code = code_digest([*ALWAYS, *class_paths(config)])
     parts = [VERSION, _without(config, LEFT_OUT), corpus.fingerprint, protocol_for(corpus).as_dict(), code]
     return digest(json.dumps(parts, sort_keys=True, default=str))
 

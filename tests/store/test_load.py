@@ -1,5 +1,6 @@
 """A trained method from a folder or a file: the same vectors and ranks as in its test, without data or trainer."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from own_features import write_features
+from safetensors.torch import save_file
 from toy import ToyData, toy_encoders
 
 import itmbench
+from itmbench.data.corpus import Strings
 from itmbench.data.datasets import FeatureFolder
-from itmbench.encoders import Embeddings, FeatureEncoder
+from itmbench.encoders import Embeddings, FeatureEncoder, TimmImageEncoder
 from itmbench.errors import InputError
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.sedra import SEDRA
@@ -71,9 +74,9 @@ def test_load_from_checkpoint_takes_its_own_options_only(tmp_path: Path) -> None
     checkpoint = trained(tmp_path, SEDRA(8, inter_m=1, alignment="local", **encoders), data)  # type: ignore[arg-type]
     loaded = SEDRA.load_from_checkpoint(checkpoint, weights_only=True)
     assert (loaded.inter.m, loaded.alignment) == (1, "local")
-    with pytest.raises(InputError, match="inter_m is given; a checkpoint is loaded with its own options"):
-        SEDRA.load_from_checkpoint(checkpoint, inter_m=8)
-    with pytest.raises(InputError, match="holds a SEDRA, no DualEncoder"):
+    with pytest.raises(TypeError, match="inter_m"):
+        SEDRA.load_from_checkpoint(checkpoint, inter_m=8)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="holds a SEDRA, not a DualEncoder"):
         DualEncoder.load_from_checkpoint(checkpoint)
 
 
@@ -101,8 +104,78 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
         ("text.ckpt", "not a checkpoint of tensors and plain values"),
         ("list.ckpt", "not a checkpoint but list"),
         ("bare.ckpt", "does not say how its method was built"),
-        ("loss.ckpt", "holds a InfoNCE, no Matcher"),
+        ("loss.ckpt", "holds a InfoNCE, not a Matcher"),
     ):
         with pytest.raises(InputError, match=f"{name}: {message}") as refused:
             itmbench.load(tmp_path / name)
         assert "\n" not in str(refused.value)
+
+
+def test_items_that_the_method_cannot_encode_are_refused(tmp_path: Path) -> None:
+    toy = ToyData(str(tmp_path / "toy"))
+    pictures = itmbench.load(trained(tmp_path, DualEncoder(dim=8, **toy_encoders()), toy))  # type: ignore[arg-type]
+    (tmp_path / "b").mkdir()
+    data = FeatureFolder(str(write_features(tmp_path / "features")))
+    model = DualEncoder(dim=8, image=FeatureEncoder(width=16), text=FeatureEncoder(width=16))
+    features = itmbench.load(trained(tmp_path / "b", model, data))
+    width = np.load(tmp_path / "features" / "images.npy").shape[-1]
+    cases: list[tuple[Any, Any, str]] = [
+        (pictures.encode_texts, "a red square", "encode_texts: give a list of items, not one str"),
+        (pictures.encode_images, "a.jpg", "encode_images: give a list of items, not one str"),
+        (pictures.encode_images, [np.ones((4, 4, 3))], "encode_images: this method reads photographs"),
+        (pictures.encode_texts, [np.ones(4)], "encode_texts: this method reads words"),
+        (features.encode_images, ["a.jpg"], "encode_images: this method reads ready-made features"),
+        (features.encode_texts, ["words"], "encode_texts: this method reads ready-made features"),
+        (features.encode_images, [np.ones((2, 2, width))], "encode_images: this method reads ready-made features"),
+        (features.encode_images, [np.ones(width + 1)], "encode_images: item 0 has"),
+        (features.encode_images, [np.full(width, np.nan)], "encode_images: item 0 holds NaN"),
+    ]
+    for encode, items, message in cases:
+        with pytest.raises(InputError, match=f"^{message}"):
+            encode(items)
+
+
+def test_another_dataset_is_read_with_the_vocabulary_of_training(tmp_path: Path) -> None:
+    """Lightning restores the vocabulary after the loaders' processors were handed over."""
+
+    class Renamed(ToyData):
+        """The same captions at test, others in training."""
+
+        def read(self) -> Any:
+            corpus = super().read()
+            train = {int(row) for row in corpus.texts_of(corpus.train)}
+            strings = [f"zz{row} qq" if row in train else text for row, text in enumerate(corpus.texts.strings)]  # type: ignore[union-attr]
+            return dataclasses.replace(corpus, texts=Strings(strings))
+
+    def tested(data: ToyData) -> dict[str, float]:
+        test = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **OFF)  # type: ignore[arg-type]
+        model = DualEncoder(dim=32, **toy_encoders())  # type: ignore[arg-type]
+        return dict(test.test(model, data, ckpt_path=checkpoint, verbose=False)[0])
+
+    L.seed_everything(0, verbose=False)
+    fit = L.Trainer(max_epochs=4, accelerator="cpu", default_root_dir=tmp_path, **OFF)  # type: ignore[arg-type]
+    fit.fit(DualEncoder(dim=32, lr=3e-3, **toy_encoders()), ToyData(str(tmp_path / "toy")))  # type: ignore[arg-type]
+    checkpoint = tmp_path / "best.ckpt"
+    fit.save_checkpoint(checkpoint)
+    own, other = tested(ToyData(str(tmp_path / "toy"))), tested(Renamed(str(tmp_path / "toy")))
+    assert own["test/rSum"] == other["test/rSum"] > 1.5 * own["test/chance/rSum"]
+
+
+def test_weights_of_a_checkpoint_need_no_file_of_pretrained_ones(tmp_path: Path) -> None:
+    weights = tmp_path / "vit.safetensors"
+    arguments = {**toy_encoders()["image"].options["init_args"], "checkpoint": str(weights), "freeze": True}
+    save_file(TimmImageEncoder(**{**arguments, "checkpoint": None}).model.state_dict(), weights)
+    model = DualEncoder(dim=8, image=TimmImageEncoder(**arguments), text=toy_encoders()["text"])
+    data = ToyData(str(tmp_path / "toy"))
+    checkpoint = trained(tmp_path, model, data)
+    metrics = L.Trainer(accelerator="cpu", **OFF).test(model, data, verbose=False)[0]  # type: ignore[arg-type]
+    # Another file in its place changes nothing: frozen weights are those of the checkpoint.
+    torch.manual_seed(9)
+    save_file(TimmImageEncoder(**{**arguments, "checkpoint": None}).model.state_dict(), weights)
+    again = DualEncoder(dim=8, image=TimmImageEncoder(**arguments), text=toy_encoders()["text"])
+    test = L.Trainer(accelerator="cpu", **OFF)  # type: ignore[arg-type]
+    assert test.test(again, data, ckpt_path=checkpoint, verbose=False)[0] == metrics
+    weights.unlink()
+    loaded = itmbench.load(checkpoint)
+    picture = [data.corpus.images[0]]  # type: ignore[index]
+    torch.testing.assert_close(loaded.encode_images(picture).pooled, model.encode_images(picture).pooled)
