@@ -3,20 +3,22 @@
 import contextlib
 import json
 import os
-import pickle
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from itmbench.data.corpus import Corpus, Features, NpyRows
+import numpy as np
+from numpy.typing import NDArray
+
+from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, Stage, Strings
 from itmbench.data.reading import listing
 from itmbench.files import digest, file_digest, write_atomically
 
-VERSION = 3
-"""Part of every entry's name. Raise it when a dataset's ``read`` or a class of `itmbench.data.corpus` changes."""
+VERSION = 4
+"""Part of every entry's name. Raise it when a dataset's ``read`` or the stored form changes."""
 SETTLED_NS = 2_000_000_000
 """A file modified this recently may change again without a new modification time, so its hash is not reused."""
 SAMPLE = 500
@@ -46,11 +48,10 @@ def cached(name: str, options: Mapping[str, Any], inputs: Sequence[Path], read: 
         watcher += present
     digests = input_digests(present, entry.with_suffix(".json"))
     key = digest(identity, json.dumps(digests))
-    corpus = _load(entry.with_suffix(".pickle"), key)
+    corpus = _load(entry.with_suffix(".npz"), key)
     if corpus is None:
         corpus = read()
-        pickled = pickle.dumps(corpus)
-        _write(entry.with_suffix(".pickle"), _header(key, pickled) + pickled)
+        _write(entry.with_suffix(".npz"), lambda file: _save(corpus, key, file))
     for items in (corpus.images, corpus.texts):
         if isinstance(items, Features) and isinstance(items.array, NpyRows):
             items.array.digests.update(digests)  # so that the fingerprint need not read them again
@@ -91,10 +92,7 @@ def input_digests(paths: Sequence[Path], index_path: Path) -> dict[str, str]:
     Raises:
         OSError: a file or folder is missing.
     """
-    try:
-        known = dict(json.loads(index_path.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        known = {}
+    known = _read_index(index_path)
     index, digests = {}, {}
     settled = time.time_ns() - SETTLED_NS
     for path in paths:
@@ -108,6 +106,14 @@ def input_digests(paths: Sequence[Path], index_path: Path) -> dict[str, str]:
     if index != known:
         _write(index_path, json.dumps(index))
     return digests
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return index if isinstance(index, dict) else {}
 
 
 def _stamp(path: Path) -> tuple[Any, int]:
@@ -145,7 +151,7 @@ def _is_current(entry: Any, path: Path, stamp: Any) -> bool:
         return False
 
 
-def _write(path: Path, content: str | bytes) -> None:
+def _write(path: Path, content: str | Callable[[BinaryIO], object]) -> None:
     """Write a file atomically; warn if that fails, because a run does not need its cache."""
     try:
         write_atomically(path, content)
@@ -153,16 +159,52 @@ def _write(path: Path, content: str | bytes) -> None:
         warnings.warn(f"{path.parent}: cannot be written ({error}), so nothing is cached there", stacklevel=3)
 
 
+STORED = {each.__name__: each for each in (Corpus, Count, Features, ImageFiles, Stage, Strings)}
+
+
+def _save(corpus: Corpus, key: str, file: BinaryIO) -> None:
+    """Write one archive of arrays, with everything else as JSON."""
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def encode(value: Any) -> dict[str, Any]:
+        if isinstance(value, np.ndarray):
+            name = f"array{len(arrays)}"
+            arrays[name] = value
+            return {"$array": name}
+        if isinstance(value, NpyRows):
+            return {"$npy": [str(path) for path in value.paths]}
+        if isinstance(value, Path):
+            return {"$path": str(value)}
+        content = {field.name: getattr(value, field.name) for field in fields(value)}
+        if content.get("true_images") is not None:  # thousands of short arrays
+            rows = content["true_images"]
+            content["true_images"] = {"$split": [np.concatenate(rows), np.cumsum([len(each) for each in rows])]}
+        return {"$class": type(value).__name__, **content}
+
+    content = json.dumps({"key": key, "corpus": corpus}, default=encode).encode()
+    np.savez(file, allow_pickle=False, content=np.frombuffer(content, np.uint8), **arrays)
+
+
 def _load(path: Path, key: str) -> Corpus | None:
     """Return the stored corpus, or None if there is no intact entry of this key."""
+
+    def decode(value: dict[str, Any]) -> Any:
+        match value:
+            case {"$array": name}:
+                return stored[name]
+            case {"$npy": paths}:
+                return NpyRows([Path(each) for each in paths])
+            case {"$path": name}:
+                return Path(name)
+            case {"$split": [rows, ends]}:
+                return np.split(rows, ends[:-1])
+            case {"$class": name, **content}:
+                return STORED[name](**content)
+        return value
+
     try:
-        with path.open("rb") as file:
-            header, pickled = file.readline(), file.read()
-        corpus: Corpus | None = pickle.loads(pickled) if header == _header(key, pickled) else None
+        with np.load(path, allow_pickle=False) as stored:
+            content = json.loads(stored["content"].tobytes(), object_hook=decode)
+        return content["corpus"] if content["key"] == key else None
     except Exception:  # whatever is wrong with an entry, the cure is to read the dataset again
         return None
-    return corpus
-
-
-def _header(key: str, pickled: bytes) -> bytes:
-    return f"{key} {zlib.crc32(pickled):08x}\n".encode()

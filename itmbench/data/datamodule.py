@@ -1,5 +1,6 @@
 """A corpus as loaders: pairs to train on; images and texts apart to evaluate."""
 
+import contextlib
 import copy
 import inspect
 import os
@@ -29,6 +30,7 @@ from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
 from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
+from itmbench.files import digest
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,10 @@ class CorpusDataModule(L.LightningDataModule):
             if inputs is None:
                 corpus = self.read()
             else:
-                dataset = type(self)
-                corpus = cached(f"{dataset.__module__}.{dataset.__qualname__}", self._options(), inputs, self.read)
+                dataset, options = type(self), self._options()
+                with contextlib.suppress(OSError, TypeError):  # no source text, as in an interactive session
+                    options["source"] = digest(inspect.getsource(dataset))  # a subclass may be edited
+                corpus = cached(f"{dataset.__module__}.{dataset.__qualname__}", options, inputs, self.read)
             self._corpus = self._with_noise(corpus)
         return self._corpus
 

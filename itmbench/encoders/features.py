@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
@@ -56,12 +56,9 @@ class FeatureEncoder(Encoder):
     @property
     def feature_width(self) -> int | None:
         """Size of the features that it reads; None while that is not known."""
-        if (
-            self.input_dim is None
-            and len(self.layers)
-            and not isinstance(self.layers[0].weight, UninitializedParameter)
-        ):
-            return int(self.layers[0].weight.shape[1])  # of a checkpoint
+        weight = getattr(self.layers[0], "weight", None) if len(self.layers) else None
+        if self.input_dim is None and isinstance(weight, Tensor) and not isinstance(weight, UninitializedParameter):
+            return weight.shape[1]  # of a checkpoint
         return self.input_dim
 
     def processor(self) -> "FeatureProcessor":

@@ -147,11 +147,11 @@ def test_every_change_on_disk_is_noticed(root: Path, change: Callable[[Path], No
     if change is change_caption and settled:
         os.utime(root / "dataset_small.json")
     if change is delete_image:
-        (entry,) = entries("*.pickle")
+        (entry,) = entries("*.npz")
         entry.unlink()
         with pytest.raises(InputError, match=r"2\.jpg"):
             captions(root)
-        assert not entries("*.pickle")  # a failed read stores nothing
+        assert not entries("*.npz")  # a failed read stores nothing
     else:
         assert captions(root).fingerprint != before.fingerprint
 
@@ -188,14 +188,14 @@ def test_datasets_options_roots_and_versions_have_entries_of_their_own(
     assert copy.images.root == tmp_path / "copy" / "mirflickr"  # type: ignore[union-attr]
     monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
     assert MirFlickr25K(root, batch_size=8, **SMALL).corpus.fingerprint == strings.fingerprint
-    assert calls.count("read") == len(entries("*.pickle")) == 4
+    assert calls.count("read") == len(entries("*.npz")) == 4
     assert MirFlickr25K(root, batch_size=16, **SMALL).corpus.fingerprint == strings.fingerprint
     assert calls.count("read") == 4
 
 
 def test_damaged_entries_are_rebuilt(root: Path) -> None:
     first = captions(root)
-    (entry,) = entries("*.pickle")
+    (entry,) = entries("*.npz")
     good = entry.read_bytes()
     for at in range(0, len(good), 97):
         for damaged in (good[:at], good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :]):
