@@ -108,13 +108,36 @@ SWITCHES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_score_is_that_of_the_slow_loop(switches: dict[str, Any]) -> None:
-    """The loop differs with every switch, so every switch changes the score."""
     model = method(**switches)
     with torch.no_grad():
         torch.testing.assert_close(model.score(IMAGES, TEXTS), slow_score(model, IMAGES, TEXTS), rtol=0, atol=1e-5)
 
 
 # --- numerical care -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        *({"inter": "off"}, {"inter": "full"}, {"inter": "topk"}, {"inter_m": 1}),
+        *({"fusion": "sum"}, {"fusion": "concat"}, {"alignment": "global"}, {"alignment": "local"}),
+    ],
+    ids=str,
+)
+def test_every_switch_of_a_pair_changes_its_score(switches: dict[str, Any]) -> None:
+    with torch.no_grad():
+        assert not torch.allclose(method(**switches).score(IMAGES, TEXTS), method().score(IMAGES, TEXTS), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "switches", [{"intra": "off"}, {"intra": "full"}, {"intra": "static"}, {"intra_k": 1}], ids=str
+)
+def test_every_switch_of_an_item_changes_its_tokens(switches: dict[str, Any]) -> None:
+    items = toy_items([5, 5, 4], dim=32)
+    with torch.no_grad():
+        one, other = (method(**options).embed(items, "image") for options in ({}, switches))
+    assert one.tokens is not None and other.tokens is not None
+    assert not torch.allclose(one.tokens, other.tokens, atol=1e-3)
 
 
 @pytest.mark.parametrize("inter", ["off", "full", "topk", "topk+neg"])
