@@ -31,6 +31,8 @@ NOISE = (
     # a cell resumes in its own folder, and a test leaves the best checkpoint where it is
     ".*Checkpoint directory .* exists and is not empty",
     ".*The dirpath has changed",
+    # said in plain words by `itmbench fit`
+    ".*could not find the monitored key",
 )
 """Warnings that one library addresses to another, as regular expressions."""
 
@@ -106,6 +108,8 @@ def quiet() -> Iterator[None]:
 
 
 def ignore_noise() -> None:
-    """Hide the warnings in ``NOISE``, so that those addressed to the user are seen."""
+    """Hide warnings between libraries and, without -v, Lightning's notes; call it once Lightning is imported."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
+    for name in LIGHTNING if _console.verbosity <= 0 else ():
+        logging.getLogger(name).setLevel(logging.WARNING)

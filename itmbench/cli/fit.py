@@ -34,7 +34,7 @@ options that are changed most often, with example values:
   --trainer.max_epochs 20            length of training
   --trainer.accelerator cpu          or gpu; --trainer.devices 8 for several GPUs
   --trainer.precision bf16-mixed     mixed precision
-  --trainer.logger WandbLogger       or TensorBoardLogger, CSVLogger, false; then --trainer.logger.project NAME
+  --trainer.logger WandbLogger       then --trainer.logger.project NAME; CSVLogger with .save_dir DIR; false for none
   --seed_everything 0                random seed
   --config FILE                      options from a YAML file; later options win
   --ckpt_path FILE                   checkpoint to evaluate, or (fit) to resume from

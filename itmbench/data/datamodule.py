@@ -187,7 +187,7 @@ class CorpusDataModule(L.LightningDataModule):
         if len(pairs) < self.batch_size * devices:
             each = f" on each of {devices} devices" if devices > 1 else ""
             raise InputError(
-                f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch{each}; set batch_size to "
+                f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch{each}; set data.batch_size to "
                 f"{len(pairs) // devices} or less"
             )
         return pairs

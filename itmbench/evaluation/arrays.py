@@ -1,6 +1,7 @@
 """Evaluate ready-made embeddings, such as matrices of CLIP on disk, without a model, a dataset or a config."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from itmbench.evaluation.label import multi_hot
 from itmbench.evaluation.protocol import CaptionProtocol, Protocol, protocol_for
 from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.scoring import Scorer, Vectors, as_embeddings, as_tensor
+from itmbench.files import digest
 
 RowList = Sequence[int] | NDArray[Any] | Tensor
 
@@ -86,13 +88,15 @@ def evaluate(
         labels=None if labels is None else multi_hot(labels, len(images), "labels", cpu).numpy().astype(np.uint8),
     )
     taking_part = corpus.stages["test"].images
-    return (protocol or protocol_for(corpus)).evaluate(
+    protocol = protocol or protocol_for(corpus)
+    evaluation = protocol.evaluate(
         corpus,
         "test",
         images[torch.from_numpy(taking_part)],
         texts[torch.from_numpy(corpus.texts_of(taking_part))],
         scorer,
     )
+    return replace(evaluation, setting=digest(str(protocol.as_dict()), owner, asked, searched, corpus.labels))
 
 
 def caption_retrieval(

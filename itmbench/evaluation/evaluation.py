@@ -22,10 +22,13 @@ class Evaluation:
             of the query's image), and "rank" (caption retrieval, from 1) or "ap" (label retrieval). With near twins
             also the direction "hard": "query" is a text and a twin of its image, "rank" 1 if the text scores higher
             with its image, else 2.
+        setting: identifies protocol, gallery and labels of `itmbench.evaluate`, which comparisons must share; otherwise
+            empty.
     """
 
     metrics: dict[str, float]
     per_query: dict[str, NDArray[Any]]
+    setting: str = ""
 
     @property
     def objective(self) -> str:
@@ -60,13 +63,17 @@ class Evaluation:
             p-value (paired permutation test over images) and, as ``verdict``, both in words.
 
         Raises:
-            InputError: the other has different queries, or one of them has no such metric.
+            InputError: the other has different queries, another protocol, gallery or labels, or one has no such metric.
         """
+        if not isinstance(other, Evaluation):
+            raise InputError(f"compare: give another Evaluation, not {type(other).__name__}")
         metric = metric or self.objective
         for evaluation in (self, other):
             if metric not in evaluation._testable:
                 raise InputError(f"{metric}: cannot be compared; choose one of {', '.join(evaluation._testable)}")
         results = PairedResults({"this model": [self.per_query], "the other": [other.per_query]}, [metric])
+        if self.setting != other.setting:
+            raise InputError("compare: the other was evaluated with another protocol, gallery or labels; use the same")
         return results.difference("this model", "the other", metric)
 
     @cached_property

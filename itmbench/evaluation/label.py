@@ -154,11 +154,11 @@ def multi_hot(labels: NDArray | Tensor, items: int, what: str, device: torch.dev
     """0.0 and 1.0, float32 `[items, C]`, so that a matrix product counts shared labels.
 
     Raises:
-        InputError: the labels are not `[items, C]`, or hold NaN.
+        InputError: the labels are not `[items, C]`, or hold anything but 0 and 1.
     """
     hot = as_tensor(labels, what).to(device)
     if hot.ndim != 2 or len(hot) != items:
         raise InputError(f"{what} of shape {list(hot.shape)} for {items} items; give a multi-hot row for each")
-    if bool((hot != hot).any()):
-        raise InputError(f"{what}: NaN; give 0 or 1 for every item and label")
-    return (hot != 0).float()
+    if not bool(((hot == 0) | (hot == 1)).all()):
+        raise InputError(f"{what}: hold something other than 0 and 1; give a multi-hot row for each item")
+    return hot.float()

@@ -35,6 +35,9 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.low:.3g} to {self.high:.3g}"
+
 
 class Difference(NamedTuple):
     """Difference of two means, its 95 % interval, and the p-value of the permutation test."""
@@ -54,6 +57,10 @@ class Difference(NamedTuple):
         if self.p >= LEVEL or self.low <= 0 <= self.high:
             return "not distinguishable"
         return "better" if self.difference > 0 else "worse"
+
+    def __str__(self) -> str:
+        bounds = f"95 % interval {self.low:+.3g} to {self.high:+.3g}"
+        return f"{self.difference:+.3g} ({bounds}, p = {self.p:.2g}): {self.verdict}"
 
 
 def parts(metric: str) -> dict[Part, float] | None:

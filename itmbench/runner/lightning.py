@@ -147,7 +147,7 @@ class MatcherCLI(LightningCLI):
         self._print_metrics("test")
 
     def _print_metrics(self, stage: str) -> None:
-        """One line a metric, beside what a random order scores where that is known."""
+        """One line a metric, beside random chance where that is known."""
         evaluation = self.kept.evaluation
         if not self.trainer.is_global_zero or evaluation is None:
             return
@@ -156,7 +156,7 @@ class MatcherCLI(LightningCLI):
         for key, value in evaluation.metrics.items():
             chance = evaluation.metrics.get(f"chance/{key}")
             if not key.startswith("chance/"):
-                print(f"  {key:<24} {value:>9.4f}" + ("" if chance is None else f"   random order {chance:.4f}"))
+                print(f"  {key:<24} {value:>9.4f}" + ("" if chance is None else f"   random chance {chance:.4f}"))
 
     def after_fit(self) -> None:
         """Say where the best checkpoint is and how to test it."""
@@ -165,6 +165,8 @@ class MatcherCLI(LightningCLI):
         if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_path:
             print(f"best val/objective {float(best.best_model_score or 0):.4f}; test it with")  # 0: never unset here
             print(f"  itmbench test --config {config} --ckpt_path {best.best_model_path}")
+        elif self.trainer.is_global_zero:
+            print("training ended before the first validation, so there is no best.ckpt, only last.ckpt at most")
 
 
 class PrintConfigCLI(MatcherCLI):

@@ -212,7 +212,7 @@ def print_forecast(planned: Sequence[Planned], request: Request) -> None:
                 state = f"running ({holder})"
         print(f"[{number}/{len(planned)}] {row.key}  {row.cell}: {state}")
     unknown = sum(seconds is None for seconds in left)
-    without = f", and {unknown} that nothing finished compares to" if unknown else ""
+    without = f"; no estimate for {unknown}, because nothing like them has finished" if unknown else ""
     print(f"{len(left)} of {len(planned)} cells left: {_about(left)}{without}")
 
 

@@ -1,6 +1,7 @@
 """What ``itmbench predict`` writes: the embeddings of the test stage, as matrices that any program reads."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ class EmbeddingWriter(L.Callback):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._parts = {"image": [], "text": []}
+        folder = Path(trainer.default_root_dir, self.folder)
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise InputError(f"--embeddings.folder {folder}: exists and is not an empty folder; name another one")
         try:
-            Path(trainer.default_root_dir, self.folder).mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--embeddings.folder {self.folder}: cannot be made ({error.strerror})") from None
+            raise InputError(f"--embeddings.folder {folder}: cannot be made ({error.strerror})") from None
 
     def on_predict_batch_end(
         self,
@@ -61,7 +65,9 @@ class EmbeddingWriter(L.Callback):
         tables = {name: pl_module.table(self._parts[name], rows[name], "predict") for name in rows}
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir, self.folder)
+        place = Path(trainer.default_root_dir, self.folder)
+        folder = place.with_name(f".{place.name}.partial")  # moved when complete
+        folder.mkdir(exist_ok=True)
         for name, table in tables.items():
             values = table.pooled if table.tokens is None else table.tokens
             np.save(folder / f"{name}s.npy", values.float().cpu().numpy())
@@ -74,8 +80,9 @@ class EmbeddingWriter(L.Callback):
             np.save(folder / "labels.npy", corpus.labels[images])
         if len(np.intersect1d(corpus.train, images)):
             (folder / "splits.json").write_text(json.dumps(_splits(corpus, images)), encoding="utf-8")
+        os.replace(folder, place)
         what = "tokens" if self.tokens else "vectors"
-        print(f"{what} of {len(images):,} images and {len(rows['text']):,} texts: {folder}")
+        print(f"{what} of {len(images):,} images and {len(rows['text']):,} texts: {place}")
         if type(pl_module).score is not Matcher.score:
             print(f"{type(pl_module).__name__} does not score pairs by the cosine of pooled vectors: use itmbench.load")
 

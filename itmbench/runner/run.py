@@ -66,6 +66,8 @@ def run(
         InputError: the benchmark file or a config is wrong, or a method does not suit a dataset; nothing has run.
         KeyboardInterrupt: the user or SIGTERM interrupted it; the same call resumes after the last finished epoch.
     """
+    if devices < 1 or launcher not in ("local", "slurm"):
+        raise InputError(f"run: devices {devices}, launcher {launcher!r}; give 1 or more, and local or slurm")
     cells = load_cells(spec, only)
     request = Request.now(Path(results), force, retry_failed)
     if request.results.exists() and not request.results.is_dir():

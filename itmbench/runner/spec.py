@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from itmbench.errors import InputError, InputErrors
-from itmbench.runner.registry import find_benchmark
+from itmbench.runner.registry import benchmarks_folder, find_benchmark
 from itmbench.store.selection import select
 
 Config = dict[str, Any]
@@ -133,7 +133,11 @@ def load_cells(path: str | Path, only: str = "") -> list[Cell]:
     loaded: dict[str, Config] = {}
     for name in [name for files in (*benchmark.datasets.values(), *benchmark.methods.values()) for name in files]:
         try:
-            loaded[name] = _mapping(path.parent / name, load_yaml(path.parent / name))
+            file = path.parent / name
+            packaged = benchmarks_folder() / name
+            if not file.exists() and packaged.is_file():
+                file = packaged  # named from a benchmark of one's own
+            loaded[name] = _mapping(file, load_yaml(file))
         except InputError as error:
             wrong.append(str(error))
     if wrong:

@@ -7,14 +7,17 @@ from itmbench.store.result import CHECKPOINT
 
 
 def load(path: str | Path) -> Matcher:
-    """The trained method of a cell's folder or of a checkpoint file, on the CPU and in evaluation mode.
+    """The trained method of a cell, a run or a checkpoint file, on the CPU and in evaluation mode.
 
     Args:
-        path: a cell's folder in the results, or a checkpoint of ``itmbench fit``.
+        path: a cell's folder in the results, the folder of a run of ``itmbench fit``, or a checkpoint.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged, would run code when read, names a class that is not
             trusted (`itmbench.options.build`), or does not say how it was built.
     """
     file = Path(path)
-    return Matcher.load_from_checkpoint(file / CHECKPOINT if file.is_dir() else file).eval()
+    if file.is_dir():
+        in_run = file / "checkpoints" / CHECKPOINT
+        file = in_run if in_run.exists() else file / CHECKPOINT
+    return Matcher.load_from_checkpoint(file).eval()

@@ -178,9 +178,9 @@ def test_a_method_is_one_file_of_under_30_lines_that_trains(tmp_path: Path) -> N
     torch.manual_seed(0)
     model, data = method(dim=16, lr=3e-3, **toy_encoders()), ToyData(str(tmp_path), copies=2)
     trainer = L.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=0, **QUIET)
-    before = model.image_head.weight.detach().clone()
+    before = model.heads["image"].weight.detach().clone()
     trainer.fit(model, data)
-    assert not torch.equal(before, model.image_head.weight)
+    assert not torch.equal(before, model.heads["image"].weight)
     assert 0 < trainer.test(model, data, verbose=False)[0]["test/rSum"] <= 600
 
 

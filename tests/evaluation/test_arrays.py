@@ -110,6 +110,11 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
         better.compare(itmbench.evaluate(IMAGES[1:], TEXTS[OWNER > 0], OWNER[OWNER > 0] - 1))
     with pytest.raises(InputError, match="mAP: cannot be compared"):
         better.compare(worse, "mAP")
+    optimistic = itmbench.evaluate(IMAGES, TEXTS, OWNER, protocol=CaptionProtocol(ties="optimistic"))
+    with pytest.raises(InputError, match="another protocol, gallery or labels"):
+        better.compare(optimistic)
+    with pytest.raises(InputError, match="give another Evaluation, not dict"):
+        better.compare(better.metrics)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,9 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
         ({"text_to_image": OWNER + 1}, "belongs to image 80; there are images 0 to 79"),
         ({"text_to_image": OWNER + 0.5}, r"belongs to image \d+\.5; there are"),
         ({"labels": LABELS[1:]}, r"labels of shape \[79, 4\] for 80 items"),
-        ({"labels": np.where(LABELS, np.nan, 0)}, "labels: NaN"),
+        ({"labels": np.where(LABELS, np.nan, 0)}, "labels: hold something other than 0 and 1"),
+        ({"labels": 2 * LABELS}, "labels: hold something other than 0 and 1"),
+        ({"queries": [0, 1]}, "queries and gallery need labels"),
         ({"labels": LABELS, "queries": [80]}, "queries: give a list of image rows, whole numbers from 0 to 79"),
         ({"labels": LABELS, "gallery": LABELS[:, 0]}, "gallery: give a list of image rows"),
         ({"protocol": LabelProtocol()}, "has no labels"),

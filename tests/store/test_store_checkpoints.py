@@ -41,7 +41,7 @@ def test_no_command_runs_code_of_a_checkpoint(trap: Path, command: str, capsys: 
     path = trap.with_name("best.ckpt")
     assert main([command, *toy_arguments(trap.parent, f"--ckpt_path={path}")]) == 2
     assert not trap.exists()
-    assert f"itmbench: {path}: damaged, or it would run code" in capsys.readouterr().err
+    assert f"itmbench: {path}: damaged, or contains pickled code" in capsys.readouterr().err
 
 
 def test_nor_does_one_at_an_address(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
