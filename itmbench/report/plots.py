@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from itmbench.report.columns import find
@@ -34,6 +35,7 @@ def seeds_plot(axes: Axes, table: Table, looks: Looks) -> None:
     axes.set_yticks(range(len(table.cells)), list(table.cells.index))
     axes.set_ylim(len(table.cells) - 0.4, -0.6)
     axes.set_xlabel(table.objective)
+    _as_in_the_table(axes.xaxis, table)
     axes.margins(x=0.08)
     axes.grid(axis="x", alpha=0.2)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -59,6 +61,7 @@ def cost_plot(axes: Axes, table: Table, looks: Looks, cost: str = "seconds") -> 
     axes.xaxis.set_major_formatter(lambda value, _: column.show(value))
     axes.set_xlabel(heading)
     axes.set_ylabel(table.objective)
+    _as_in_the_table(axes.yaxis, table)
     axes.margins(0.12)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
@@ -71,6 +74,12 @@ def pareto_front(table: Table, cost: str) -> pd.DataFrame:
     means = table.rows.groupby("label")[[cost, table.objective]].mean()
     means = means.sort_values([cost, table.objective], ascending=[not more_is_better, False])
     return means[means[table.objective] > means[table.objective].cummax().shift(fill_value=-np.inf)]
+
+
+def _as_in_the_table(axis: Axis, table: Table) -> None:
+    """Label an axis of the objective in the unit of its column."""
+    show = table.columns[table.objective].show
+    axis.set_major_formatter(lambda value, _: show(value).removesuffix(".0"))
 
 
 def _methods(table: Table, looks: Looks) -> Iterator[tuple[str, str, str, pd.DataFrame]]:

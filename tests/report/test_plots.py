@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from itmbench.report.columns import find
 from itmbench.report.plots import cost_plot, looks, pareto_front, seeds_plot
 from itmbench.report.tables import tables
 
@@ -39,6 +40,17 @@ def test_cost_plot_shows_the_cost_that_is_asked_for(frame: pd.DataFrame) -> None
         assert drawn.get_xscale() == scale
         assert drawn.get_xlabel() == {"seconds": "wall time", "epochs": "epochs"}[cost]
         assert drawn.xaxis.get_major_formatter()(75) == {"seconds": "75 s", "epochs": "75"}[cost]
+
+
+def test_axes_of_quality_use_the_unit_of_the_table(frame: pd.DataFrame) -> None:
+    table = tables(frame)[0]
+    [(_, (_, map_column))] = find(["mAP"]).items()
+    table = replace(table, columns={**table.columns, "rSum": map_column})  # an objective in percent
+    seeds, costs = axes(), axes()
+    seeds_plot(seeds, table, looks([table]))
+    cost_plot(costs, table, looks([table]))
+    for axis in (seeds.xaxis, costs.yaxis):
+        assert [axis.get_major_formatter()(value) for value in (0.64, 0.625)] == ["64", "62.5"]
 
 
 def test_a_line_joins_the_pareto_front(frame: pd.DataFrame) -> None:
