@@ -236,7 +236,7 @@ def test_slurm_is_given_an_array_of_runners(
             "gives each cell one device, but m on toy, seed 0 has trainer.devices 2",
         ),
         ({"devices": [3]}, [], "trainer.accelerator cpu, devices [3]: "),
-        ({"devices": 8}, [], "32 training pairs do not fill one batch on each of 8 devices; set batch_size to 4 or"),
+        ({"devices": 8}, [], "32 training pairs do not fill one batch on each of 8 devices; set data.batch_size"),
         ({}, ["--devices=0"], "--devices 0: give 1 or more"),
         ({"accelerator": "gpu"}, [], "trainer.accelerator gpu, devices 1: "),
     ],
