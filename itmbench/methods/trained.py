@@ -65,11 +65,7 @@ class Trained(Recorded, L.LightningModule):
         Raises:
             InputError: there are none, or a file is missing or is not an image.
         """
-        images = _listed(images, "encode_images")
-        if isinstance(self.image, FeatureEncoder):
-            items = _feature_items(images, self.image.feature_width, "encode_images")
-        else:
-            items = [_image_item(item) for item in images]
+        items = _items(images, self.image, _image_item, "encode_images")
         return ImageEmbeddings(**vars(self._encode_items(self.image, self.encode_image, items, batch_size)))
 
     def encode_texts(self, texts: Sequence[Any], batch_size: int = 64) -> TextEmbeddings:
@@ -82,11 +78,7 @@ class Trained(Recorded, L.LightningModule):
         Raises:
             InputError: there are none.
         """
-        texts = _listed(texts, "encode_texts")
-        if isinstance(self.text, FeatureEncoder):
-            items = _feature_items(texts, self.text.feature_width, "encode_texts")
-        else:
-            items = [_text_item(item) for item in texts]
+        items = _items(texts, self.text, _text_item, "encode_texts")
         return TextEmbeddings(**vars(self._encode_items(self.text, self.encode_text, items, batch_size)))
 
     @torch.no_grad()
@@ -198,10 +190,13 @@ class Trained(Recorded, L.LightningModule):
             ) from error
 
 
-def _listed(items: Sequence[Any], name: str) -> Sequence[Any]:
-    if isinstance(items, str | PurePath | Image.Image):
-        raise InputError(f"{name}: give a list of items, not one {type(items).__name__}")
-    return items
+def _items(given: Sequence[Any], encoder: Encoder, item: Callable[[Any], Any], name: str) -> list[Any]:
+    """What a caller gave, as the encoder reads it: features, or what ``item`` makes of each."""
+    if isinstance(given, str | PurePath | Image.Image):
+        raise InputError(f"{name}: give a list of items, not one {type(given).__name__}")
+    if isinstance(encoder, FeatureEncoder):
+        return _feature_items(given, encoder.feature_width, name)
+    return [item(each) for each in given]
 
 
 def _image_item(item: Any) -> Any:

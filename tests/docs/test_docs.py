@@ -69,11 +69,9 @@ def test_pages_show_commands() -> None:
     assert len(COMMANDS) > 30
 
 
-@pytest.mark.parametrize("line", sorted(COMMANDS))
+@pytest.mark.parametrize("line", sorted(line for line, words in COMMANDS.items() if not is_placeholder(words[0])))
 def test_command_and_options_exist(line: str, helps: dict[str, str]) -> None:
     name, *rest = COMMANDS[line]
-    if is_placeholder(name):
-        pytest.skip("a list of commands")
     for word in rest:
         option = re.match(r"\[?(--[\w-]+)", word)
         if option and name not in ("data", "results"):  # whose options are those of their own subcommands

@@ -5,45 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluation.toy_retrieval import TEST, cosine, lopsided, make_corpus
 from torch import Tensor
 
-from itmbench.data.corpus import Corpus, Stage, Strings
 from itmbench.data.perturb import RULES
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation import probe
 from itmbench.evaluation.probe import probe_shares
 
-TEST = np.arange(30, 60)
-
-
-def make_corpus() -> Corpus:
-    """60 images, four texts each, shuffled over them; the last 30 images are the test."""
-    owner = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 4))
-    return Corpus(
-        name="toy",
-        image_ids=[f"i{row}" for row in range(60)],
-        images=None,
-        text_ids=[f"t{row}" for row in range(240)],
-        texts=Strings([f"text {row}" for row in range(240)]),
-        text_to_image=owner,
-        train=np.arange(30),
-        stages={"test": Stage(TEST, TEST)},
-    )
-
 
 def embed(dim: int = 6) -> tuple[Embeddings, Embeddings]:
     generator = torch.Generator().manual_seed(0)
     return tuple(Embeddings(torch.randn(count, dim, generator=generator)) for count in (30, 120))  # type: ignore[return-value]
-
-
-def cosine(images: Embeddings, texts: Embeddings) -> Tensor:
-    return torch.nn.functional.normalize(images.pooled) @ torch.nn.functional.normalize(texts.pooled).T
-
-
-def lopsided(images: Embeddings, texts: Embeddings) -> Tensor:
-    """A scorer that gives nonsense when its arguments are exchanged."""
-    return images.pooled[:, :1] * texts.pooled[:, 1:2].T
 
 
 @pytest.mark.parametrize("block", [1, 16, 60])

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluation.toy_retrieval import TEST, cosine, lopsided, make_corpus
 from torch import Tensor
 
-from itmbench.data.corpus import Corpus, Stage, Strings
+from itmbench.data.corpus import Corpus, Stage
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation import (
@@ -22,24 +23,6 @@ from itmbench.evaluation import (
 )
 from itmbench.evaluation.functional import average_precision, best_ranks
 
-TEST = np.arange(30, 60)
-
-
-def make_corpus(**changes: Any) -> Corpus:
-    """60 images, texts shuffled over them, 30 images to train on and 30 to test."""
-    owner = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 4))
-    corpus = Corpus(
-        name="toy",
-        image_ids=[f"i{row}" for row in range(60)],
-        images=None,
-        text_ids=[f"t{row}" for row in range(240)],
-        texts=Strings([f"text {row}" for row in range(240)]),
-        text_to_image=owner,
-        train=np.arange(30),
-        stages={"test": Stage(TEST, TEST)},
-    )
-    return dataclasses.replace(corpus, **changes)
-
 
 def embed(corpus: Corpus, stage: str = "test", seed: int = 0) -> tuple[Embeddings, Embeddings]:
     """Features in which a text resembles its image a little."""
@@ -48,15 +31,6 @@ def embed(corpus: Corpus, stage: str = "test", seed: int = 0) -> tuple[Embedding
     images = torch.randn(len(corpus.image_ids), 6, generator=generator)
     texts = images[corpus.text_to_image] + torch.randn(len(corpus.text_ids), 6, generator=generator)
     return Embeddings(images[rows]), Embeddings(texts[corpus.texts_of(rows)])
-
-
-def cosine(images: Embeddings, texts: Embeddings) -> Tensor:
-    return torch.nn.functional.normalize(images.pooled) @ torch.nn.functional.normalize(texts.pooled).T
-
-
-def lopsided(images: Embeddings, texts: Embeddings) -> Tensor:
-    """A scorer that gives nonsense when its arguments are exchanged."""
-    return images.pooled[:, :1] * texts.pooled[:, 1:2].T
 
 
 def test_captions_are_measured_with_ids() -> None:
