@@ -35,7 +35,7 @@ def test_options_are_plain_and_hold_defaults_of_all_constructors() -> None:
     }
     # What stands for None is written out: a default that changes later does not change what a checkpoint holds.
     assert arguments["loss"]["class_path"].endswith("TripletLoss") and arguments["text"]["init_args"]["depth"] == 2
-    assert arguments["protocol"]["init_args"]["ks"] == [1, 5]
+    assert arguments["protocol"]["init_args"]["ks"] == [1, 5, 10]
 
 
 def test_an_object_is_built_again_from_its_options() -> None:

@@ -120,14 +120,14 @@ def caption_retrieval(
         image_emb: tensor or array `[Ni, D]`, or embeddings with the tokens that the scorer needs.
         text_emb: `[Nt, D]`, likewise.
         text_to_image: image of each text `[Nt]`, in any order, with any number of texts per image.
-        ks: the K of R@K.
+        ks: the K of R@K; 1, 5 and 10 are added.
         scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
         ties: "pessimistic" or "optimistic".
 
     Returns:
         For both directions, "i2t/R@1" and so on: the share of queries with rank <= K; "i2t/MedR": the median rank,
         rounded down for an even number of queries as in the VSE++ code; "i2t/MeanR": the mean rank. "rSum" is 100
-        times the sum of all R@K.
+        times the sum of the six R@1, R@5 and R@10.
 
     Raises:
         InputError: lengths disagree, ``text_to_image`` names a missing image, or a number is NaN or infinite.

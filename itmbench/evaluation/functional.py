@@ -64,10 +64,10 @@ def average_precision(
 
     With R relevant items and a cutoff K, published code disagrees on the sum and on the divisor:
 
-    - "retrieved": relevant items within the first K, divided by their number (DeepHash, torchmetrics);
+    - "retrieved": relevant items within the first K, divided by their number (DCMH's own code, DeepHash, torchmetrics);
     - "min": the same sum, divided by min(K, R) (PyTorch Geometric);
     - "all": the same sum, divided by R (trec_eval, ranx);
-    - "dcmh": the first min(K, R) relevant items wherever ranked, divided by min(K, R) (DCHMT, MITH).
+    - "mith": the first min(K, R) relevant items wherever ranked, divided by min(K, R) (MITH, DCHMT).
 
     Without a cutoff all four agree. If the divisor is 0, AP is 0.
 
@@ -83,7 +83,7 @@ def average_precision(
 
     >>> scores = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
     >>> relevance = torch.tensor([[True, False, True, True]])
-    >>> [round(average_precision(scores, relevance, 2, n).item(), 4) for n in ("retrieved", "min", "all", "dcmh")]
+    >>> [round(average_precision(scores, relevance, 2, n).item(), 4) for n in ("retrieved", "min", "all", "mith")]
     [1.0, 0.5, 0.3333, 0.8333]
     """
     check_options(ties, normaliser, () if cutoff is None else (cutoff,))

@@ -21,6 +21,10 @@ from itmbench.evaluation.scoring import Scorer
 from itmbench.evaluation.shortlist import Shortlist
 from itmbench.evaluation.stage import EvaluatedStage
 
+SIDES = ("i2t", "t2i")
+RSUM = (1, 5, 10)
+"""The K whose recalls rSum adds up, whatever other K are asked for."""
+
 
 class _Options:
     """Name, version, objective and options of a protocol."""
@@ -52,7 +56,7 @@ class CaptionProtocol(_Options):
       that is false of the twin) in which the text scores strictly higher with its image.
 
     Args:
-        ks: the K of R@K.
+        ks: the K of R@K; 1, 5 and 10, of which rSum is made, are added.
         ties: "pessimistic" or "optimistic".
         shortlist: number of candidates, nearest by the cosine of the pooled vectors, that a method with a score of its
             own scores for each query; None scores every pair. Methods that score by this cosine are not affected.
@@ -62,7 +66,7 @@ class CaptionProtocol(_Options):
     """
 
     name: ClassVar[str] = "caption-retrieval"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     objective: ClassVar[str] = "rSum"
 
     ks: tuple[int, ...] = (1, 5, 10)
@@ -71,6 +75,7 @@ class CaptionProtocol(_Options):
 
     def __post_init__(self) -> None:
         check_options(self.ties, cutoffs=self.ks)
+        object.__setattr__(self, "ks", tuple(sorted({*RSUM, *self.ks})))
         if self.shortlist is not None and self.shortlist < max(self.ks):
             raise InputError(f"shortlist: {self.shortlist} candidates are too few for R@{max(self.ks)}; give more")
 
@@ -134,7 +139,7 @@ class CaptionProtocol(_Options):
         for k in self.ks:
             recalls[f"chance/i2t/R@{k}"] = chance.hit_rate(texts_of_image, len(here.owner), k)
             recalls[f"chance/t2i/R@{k}"] = chance.hit_rate(np.ones_like(here.owner), len(here.image_ids), k)
-        return recalls | {"chance/rSum": 100 * sum(recalls.values())}
+        return recalls | {"chance/rSum": 100 * sum(recalls[f"chance/{side}/R@{k}"] for side in SIDES for k in RSUM)}
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class LabelProtocol(_Options):
     """
 
     name: ClassVar[str] = "label-retrieval"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     objective: ClassVar[str] = "mAP"
 
     cutoffs: tuple[int, ...] = (50,)
@@ -255,5 +260,5 @@ def _caption_summary(i2t: Tensor, t2i: Tensor, ks: Sequence[int]) -> dict[str, f
             metrics[f"{direction}/R@{k}"] = float((ranks <= k).double().mean())
         metrics[f"{direction}/MedR"] = float(ranks.double().quantile(0.5).floor())
         metrics[f"{direction}/MeanR"] = float(ranks.double().mean())
-    metrics["rSum"] = 100 * sum(metrics[f"{direction}/R@{k}"] for direction in ("i2t", "t2i") for k in ks)
+    metrics["rSum"] = 100 * sum(metrics[f"{side}/R@{k}"] for side in SIDES for k in RSUM)
     return metrics

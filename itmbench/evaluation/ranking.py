@@ -11,10 +11,10 @@ from torch import Tensor
 from itmbench.errors import InputError
 
 Ties = Literal["pessimistic", "optimistic"]
-Normaliser = Literal["retrieved", "min", "all", "dcmh"]
+Normaliser = Literal["retrieved", "min", "all", "mith"]
 
 TIES = ("pessimistic", "optimistic")
-NORMALISERS = ("retrieved", "min", "all", "dcmh")
+NORMALISERS = ("retrieved", "min", "all", "mith")
 
 # Scores ranked at once: few enough that their 8-byte keys fit the CPU cache, or enough to fill a GPU.
 _BLOCK = {"cpu": 1 << 20}
@@ -64,7 +64,7 @@ class Ranking:
         """Float64 `[Q]`; see `itmbench.evaluation.functional.average_precision`."""
         if cutoff is None:
             return _ratio(self._precision_sum(self._found_at_hits), self.relevant)
-        if normaliser == "dcmh":
+        if normaliser == "mith":
             kept = self.relevant.clamp(max=cutoff)
             counted = self._found_at_hits * (self.found <= kept[:, None])
             return _ratio(self._precision_sum(counted), kept)
@@ -177,6 +177,10 @@ def check_options(ties: str, normaliser: str = "retrieved", cutoffs: tuple[int, 
     """Raise InputError for an unknown option or a cutoff below 1."""
     if ties not in TIES:
         raise InputError(f"ties: {ties!r} is unknown; choose one of {', '.join(TIES)}")
+    if normaliser == "dcmh":
+        raise InputError(
+            "normaliser: 'dcmh' is now called 'mith'; DCMH's own code is 'retrieved', choose one of the two"
+        )
     if normaliser not in NORMALISERS:
         raise InputError(f"normaliser: {normaliser!r} is unknown; choose one of {', '.join(NORMALISERS)}")
     for cutoff in cutoffs:

@@ -13,7 +13,7 @@ NORMALISERS = {
     "retrieved": "the number of relevant items among the first K",
     "min": "min(K, number of relevant items)",
     "all": "the number of relevant items",
-    "dcmh": "min(K, number of relevant items), and counts the first that many relevant items wherever they rank",
+    "mith": "min(K, number of relevant items), and counts the first that many relevant items wherever they rank",
 }
 INDUCTIVE = {
     True: "Every test item was encoded alone (inductive).",

@@ -21,9 +21,9 @@ def average_precision(scores: Row, relevant: Row, cutoff: int | None, normaliser
     precisions = [found / rank for found, rank in enumerate(ranks, 1)]
     k = len(scores) if cutoff is None else cutoff
     kept = [p for p, rank in zip(precisions, ranks, strict=True) if rank <= k]
-    if normaliser == "dcmh":
+    if normaliser == "mith":
         kept = precisions[: min(k, len(ranks))]
-    divisor = {"retrieved": len(kept), "min": min(k, len(ranks)), "all": len(ranks), "dcmh": len(kept)}[normaliser]
+    divisor = {"retrieved": len(kept), "min": min(k, len(ranks)), "all": len(ranks), "mith": len(kept)}[normaliser]
     return math.fsum(kept) / divisor if divisor else 0.0
 
 

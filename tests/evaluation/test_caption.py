@@ -35,10 +35,10 @@ def expected(scores: Tensor, owner: list[int], ks: tuple[int, ...], ties: str) -
     ]
     metrics: dict[str, float] = {}
     for direction, ranks in (("i2t", i2t), ("t2i", t2i)):
-        metrics |= {f"{direction}/R@{k}": sum(rank <= k for rank in ranks) / len(ranks) for k in ks}
+        metrics |= {f"{direction}/R@{k}": sum(rank <= k for rank in ranks) / len(ranks) for k in {1, 5, 10, *ks}}
         metrics[f"{direction}/MedR"] = math.floor(np.median([rank - 1 for rank in ranks])) + 1
         metrics[f"{direction}/MeanR"] = sum(ranks) / len(ranks)
-    metrics["rSum"] = 100 * sum(value for key, value in metrics.items() if "R@" in key)
+    metrics["rSum"] = 100 * sum(metrics[f"{side}/R@{k}"] for side in ("i2t", "t2i") for k in (1, 5, 10))
     return metrics
 
 

@@ -18,7 +18,7 @@ from itmbench.errors import InputError
 from itmbench.evaluation import functional, ranking
 
 TIES: tuple[ranking.Ties, ...] = ("pessimistic", "optimistic")
-NORMALISERS: tuple[ranking.Normaliser, ...] = ("retrieved", "min", "all", "dcmh")
+NORMALISERS: tuple[ranking.Normaliser, ...] = ("retrieved", "min", "all", "mith")
 METRICS: list[Callable[..., Any]] = [functional.best_ranks, functional.average_precision, functional.ranking_metrics]
 
 

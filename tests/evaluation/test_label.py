@@ -13,7 +13,7 @@ from itmbench.errors import InputError
 from itmbench.evaluation import label, label_retrieval, ranking, scoring
 from itmbench.evaluation.ranking import Normaliser
 
-NORMALISERS: tuple[Normaliser, ...] = ("retrieved", "min", "all", "dcmh")
+NORMALISERS: tuple[Normaliser, ...] = ("retrieved", "min", "all", "mith")
 
 
 def expected(scores: Tensor, gains: Tensor, cutoffs: tuple[int, ...], normaliser: str, ties: str) -> dict[str, float]:

@@ -198,11 +198,11 @@ def test_a_protocol_is_frozen_named_and_goes_whole_into_a_result() -> None:
     caption, label = CaptionProtocol(), LabelProtocol()
     assert (caption.objective, label.objective) == ("rSum", "mAP")
     assert caption.as_dict() == {
-        "name": "caption-retrieval", "version": 1, "objective": "rSum", "ks": [1, 5, 10], "ties": "pessimistic",
+        "name": "caption-retrieval", "version": 2, "objective": "rSum", "ks": [1, 5, 10], "ties": "pessimistic",
         "shortlist": None,
     }  # fmt: skip
     assert label.as_dict() == {
-        "name": "label-retrieval", "version": 1, "objective": "mAP", "cutoffs": [50], "normaliser": "retrieved",
+        "name": "label-retrieval", "version": 2, "objective": "mAP", "cutoffs": [50], "normaliser": "retrieved",
         "ties": "pessimistic", "gallery": "all",
     }  # fmt: skip
     assert json.loads(json.dumps(label.as_dict())) == label.as_dict()
@@ -214,7 +214,24 @@ def test_a_protocol_is_frozen_named_and_goes_whole_into_a_result() -> None:
         assert protocol.objective in protocol.evaluate(on, "test", *embed(on)).metrics
 
 
+@pytest.mark.parametrize("ks", [(1, 5, 10, 50), (50,), (3, 1)])
+def test_rsum_adds_the_same_six_recalls_whatever_else_is_asked_for(ks: tuple[int, ...]) -> None:
+    corpus = make_corpus(true_images=[np.array([image]) for image in make_corpus().text_to_image])
+    usual = CaptionProtocol().evaluate(corpus, "test", *embed(corpus)).metrics
+    found = CaptionProtocol(ks=ks).evaluate(corpus, "test", *embed(corpus)).metrics
+    assert found.items() >= usual.items()
+    assert found.keys() - usual.keys() == {
+        f"{kind}{side}/R@{k}"
+        for kind in ("", "truth/", "chance/")
+        for side in ("i2t", "t2i")
+        for k in {*ks} - {1, 5, 10}
+    }
+    assert CaptionProtocol(ks=(10, 5, 1)) == CaptionProtocol(ks=(5,)) == CaptionProtocol()
+
+
 def test_bad_options_are_refused() -> None:
+    with pytest.raises(InputError, match="'dcmh' is now called 'mith'"):
+        LabelProtocol(normaliser="dcmh")  # type: ignore[arg-type]
     for make in (
         lambda: CaptionProtocol(ks=(0,)),
         lambda: CaptionProtocol(ties="x"),  # type: ignore[arg-type]
