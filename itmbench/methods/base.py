@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Matcher(Trained):
 
     loss: nn.Module
     """(scores `[B, B]`, positives `[B, B]`) -> a scalar."""
+    trains_by_steps: ClassVar[bool] = True
+    """Whether optimizer steps train it; a closed form has no training budget."""
 
     def __init__(
         self,
@@ -126,6 +128,11 @@ class Matcher(Trained):
     def inductive(self) -> bool:
         """Whether every test item is encoded without the others; other methods are shown but not ranked."""
         return True
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What validation chose beside the checkpoint, by name; plain values, shown in the method's row."""
+        return {}
 
     @property
     def evaluated_by(self) -> CaptionProtocol | LabelProtocol:

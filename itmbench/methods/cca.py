@@ -35,6 +35,7 @@ class CCA(Matcher):
         InputError: ``dim`` is below 1, or ``regularisation`` or ``power`` below 0.
     """
 
+    trains_by_steps = False
     mean_image: Tensor
     mean_text: Tensor
     project_image: nn.Parameter

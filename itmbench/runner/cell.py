@@ -13,7 +13,7 @@ from itmbench import store
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import audit, cost, tracker
 from itmbench.runner.callbacks import EpochLines, StopWhenDiverged
-from itmbench.runner.key import cell_key
+from itmbench.runner.key import cell_key, without_switchable
 from itmbench.runner.lightning import CellCLI
 from itmbench.runner.running import LAST
 from itmbench.runner.spec import Cell
@@ -30,9 +30,10 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
     data = copy.copy(cli.data)  # Lightning attaches the trainer, and with it the model, to the datamodule
     config = cli.resolved()
     del config["seed_everything"]
-    recipe = cell_key(config, data.corpus)
+    recipe, training = cell_key(config, data.corpus), cell_key(without_switchable(config, model), data.corpus)
     last = folder / LAST
     trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    steps = trainer.global_step if model.trains_by_steps else 0
     best, validation = cli.best.best_model_path, cli.best.best_model_score
     if not best:  # no epoch was trained (max_epochs 0): evaluate the model as it is
         trainer.validate(model, data, verbose=False)
@@ -73,6 +74,10 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
         git=environment.git_state(),
         finished=datetime.now(UTC).isoformat(timespec="microseconds"),
         recipe=recipe,
+        training=training,
+        steps=steps,
+        budget=cost.budget(trainer, data.batch_size) if steps else {},
+        choices=model.choices,
         audit={finding.name: finding.as_dict() for finding in findings},
     )
     result.save(folder)  # last and atomically: if result.json exists, every other file is complete

@@ -161,6 +161,16 @@ def peak_memory(device: torch.device) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def budget(trainer: L.Trainer, batch_size: int) -> dict[str, Any]:
+    """What bounds a training: limits, pairs in an optimizer step over all devices, and whether it may stop early."""
+    return {
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "batch_size": batch_size * trainer.world_size * trainer.accumulate_grad_batches,
+        "early_stopping": bool(trainer.early_stopping_callbacks),
+    }
+
+
 def parameters(model: Matcher) -> dict[str, int]:
     """Number of weights: all, and trained ones."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]

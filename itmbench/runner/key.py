@@ -6,6 +6,8 @@ from typing import Any
 from itmbench.data.corpus import Corpus
 from itmbench.evaluation.protocol import protocol_for
 from itmbench.files import digest
+from itmbench.methods.trained import Trained
+from itmbench.options import IRRELEVANT
 from itmbench.runner.code import class_paths, code_digest
 
 VERSION = 2
@@ -42,6 +44,14 @@ def cell_key(config: dict[str, Any], corpus: Corpus) -> str:
     code = code_digest([*ALWAYS, *class_paths(config)])
     parts = [VERSION, _without(config, LEFT_OUT), corpus.fingerprint, protocol_for(corpus).as_dict(), code]
     return digest(json.dumps(parts, sort_keys=True, default=str))
+
+
+def without_switchable(config: dict[str, Any], model: Trained) -> dict[str, Any]:
+    """A config without the options of the method that leave its training steps as they are, such as ``inference``.
+
+    The common ones (`itmbench.options.IRRELEVANT`), such as the learning rate, do change them.
+    """
+    return _without(config, tuple(f"model.init_args.{name}" for name in model.switchable - IRRELEVANT))
 
 
 def _without(config: dict[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:

@@ -157,6 +157,8 @@ class MatcherCLI(LightningCLI):
             chance = evaluation.metrics.get(f"chance/{key}")
             if not key.startswith("chance/"):
                 print(f"  {key:<24} {value:>9.4f}" + ("" if chance is None else f"   random chance {chance:.4f}"))
+        for name, choice in self.model.choices.items():
+            print(f"  {name:<24} {choice!s:>9}   as chosen on validation")
 
     def after_fit(self) -> None:
         """Say where the best checkpoint is and how to test it."""

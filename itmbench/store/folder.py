@@ -145,7 +145,8 @@ def load_results(root: str | Path = "results") -> "pd.DataFrame":
 
     Columns: benchmark, dataset, method, seed; every metric by its own name; and what a comparison needs in addition
     (validation, protocol and data fingerprint, pretraining, failed checks of the leak audit, parameters, FLOPs,
-    throughput, memory, seconds, folder).
+    throughput, memory, seconds, epochs, steps and budget of the training, choices of validation, folder).
+    Protocol, budget and choices are JSON text.
 
     Raises:
         InputError: the folder is missing, or a result in it cannot be read.
@@ -178,5 +179,9 @@ def _row(folder: Path, result: Result) -> dict[str, Any]:
         "peak_memory": result.peak_memory,
         "seconds": result.seconds,
         "epochs": result.epochs,
+        "steps": result.steps,
+        "training": result.training,
+        "budget": json.dumps(result.budget, sort_keys=True),
+        "choices": json.dumps(result.choices, sort_keys=True),
         "folder": str(folder),
     }

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from itmbench.errors import InputError
 from itmbench.files import write_atomically
 
-SCHEMA = 3
-"""Version of ``result.json``: 2 added ``audit``, 3 ``recipe``. Older results are readable."""
+SCHEMA = 4
+"""Version of ``result.json``: 2 added ``audit``, 3 ``recipe``, 4 the last four fields. Older ones are readable."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
 RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
@@ -48,6 +48,12 @@ class Result:
         seconds: wall time of training and test.
         audit: check of the leak audit -> passed, found and bound; empty in results that predate the audit.
         recipe: like ``key``, without the seed; seeds are averaged where it is equal. Empty in older results.
+        training: like ``recipe``, without the options that a trained model may change (``Trained.switchable``): rows of
+            equal ``training`` and seed have the same training steps. Empty in older results, as the next three.
+        steps: optimizer steps trained.
+        budget: max_epochs, max_steps (-1: no limit), batch_size (pairs in an optimizer step, over all devices) and
+            early_stopping; empty if nothing is trained by an optimizer.
+        choices: what validation chose beside the checkpoint, by name.
     """
 
     key: str
@@ -74,6 +80,10 @@ class Result:
     schema: int = SCHEMA
     audit: dict[str, Annotated[dict[str, Any], AfterValidator(_with("passed"))]] = field(default_factory=dict)
     recipe: str = ""
+    training: str = ""
+    steps: int = 0
+    budget: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 

@@ -11,7 +11,8 @@ import yaml
 from toy import TOY_MODEL, toy_corpus
 
 from itmbench.data.corpus import Corpus
-from itmbench.runner.key import cell_key
+from itmbench.methods.mcr_dgn import MCRDGN
+from itmbench.runner.key import cell_key, without_switchable
 from itmbench.runner.lightning import CellCLI
 
 
@@ -65,3 +66,16 @@ def test_data_and_protocol_are_in_it(resolved: tuple[dict[str, Any], Corpus], tm
     assert cell_key(config, replace(corpus, train=corpus.train[1:])) != cell_key(config, corpus)
     assert cell_key(config, toy_corpus(tmp_path, labels=True, copies=1)) != cell_key(config, corpus)
     assert cell_key(config, replace(corpus, train=np.array(corpus.train))) == cell_key(config, corpus)
+
+
+def test_what_only_changes_the_use_of_a_trained_model_is_not_in_the_hash_of_its_training(
+    resolved: tuple[dict[str, Any], Corpus],
+) -> None:
+    _, corpus = resolved
+    model = MCRDGN()
+    config = {"model": {"class_path": "itmbench.methods.mcr_dgn.MCRDGN", "init_args": {"inference": "auto", "lr": 0.1}}}
+    for name, value, same in (("inference", "encoder", True), ("label_votes", [0.5], True), ("lr", 0.2, False)):
+        other = changed(config, f"model.init_args.{name}", value)
+        assert cell_key(other, corpus) != cell_key(config, corpus)
+        hashes = [cell_key(without_switchable(each, model), corpus) for each in (config, other)]
+        assert (hashes[0] == hashes[1]) is same

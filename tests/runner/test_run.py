@@ -41,6 +41,10 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     assert result["throughput"]["scored_pairs_per_second"] > 1e4
     assert min(result["throughput"].values()) > 0 and result["peak_memory"] > 1e8
     assert result["protocol"]["objective"] == "rSum" and result["pretraining"] == "scratch"
+    pairs = 2 * 16  # two captions of every training image
+    assert result["budget"] == {"max_epochs": 2, "max_steps": -1, "batch_size": 16, "early_stopping": False}
+    assert (result["steps"], result["choices"]) == (2 * pairs // 16, {})
+    assert result["training"] == result["recipe"]  # no option of this method only changes its use
     torch.load(cell / "best.ckpt", weights_only=True)
 
     frame = itmbench.load_results(results)
@@ -67,6 +71,7 @@ def test_a_model_is_measured_as_it_comes_when_no_epoch_is_trained(
     cell = tmp_path / "results" / "small" / "toy" / "m" / "seed0"
     result = json.loads((cell / "result.json").read_text())
     assert (result["epochs"], result["pretraining"]) == (0, "image-text")
+    assert (result["steps"], result["budget"]) == (0, {})
     weights = torch.load(cell / "best.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(weights["text.projection.weight"], save_toy_clip(folder).text_projection.weight)
     # The validation objective is that of the same weights.

@@ -53,7 +53,9 @@ def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
     shutil.copy(SCHEMA_1, tmp_path / "cell" / store.RESULT)
     old = store.Result.load(tmp_path / "cell")
     stored = json.loads(SCHEMA_1.read_text())
-    assert asdict(old) == stored | {"audit": {}, "recipe": ""}
+    assert asdict(old) == stored | {
+        "audit": {}, "recipe": "", "training": "", "steps": 0, "budget": {}, "choices": {},
+    }  # fmt: skip
     assert old.schema == 1 < store.SCHEMA
     frame = store.load_results(tmp_path)
     assert list(frame["audit_failed"]) == [""]
@@ -63,8 +65,12 @@ def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
 
 def test_what_is_saved_is_loaded(cell: Path) -> None:
     result = make_result("toy", "dual_infonce", 0, {"rSum": 100.0, "empty": float("inf")})
+    result = replace(result, steps=90, budget={"max_epochs": 3}, training="t", choices={"graph_at_test": True})
     result.save(cell)
     assert store.Result.load(cell) == result
+    row = store.load_results(cell).iloc[0]
+    assert (row.steps, row.training, row.budget) == (90, "t", '{"max_epochs": 3}')
+    assert row.choices == '{"graph_at_test": true}'
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ def test_what_is_saved_is_loaded(cell: Path) -> None:
         ({"parameters": {"all": 3}}, "parameters: Value error, no trained"),
         ({"audit": {"alone": {"found": 1}}}, "audit.alone: Value error, no passed"),
         ({"seed": "0", "inductive": 1}, "seed: .*; inductive: "),
-        ({"schema": 99}, "schema 99 of a newer itmbench, this one reads up to 3; update it"),
+        ({"schema": 99}, "schema 99 of a newer itmbench, this one reads up to 4; update it"),
     ],
 )
 def test_what_is_wrong_with_a_result_is_told_by_field_in_one_line(

@@ -1,7 +1,6 @@
 """MCR-DGN: mutual context finds the edges, a dynamic graph passes messages, and test items are encoded alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -180,6 +179,12 @@ class MCRDGN(Matcher):
         """Whether test embeddings use the graph."""
         return self.layers > 0 and self.inference != "encoder" and (self.inference != "auto" or bool(self.uses_graph))
 
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Whether test embeddings use the graph, and the weight of the label votes in them."""
+        vote = round(float(self.label_vote), 6) if self.graph_at_test else 0.0
+        return {"graph_at_test": self.graph_at_test, "label_vote": vote}
+
     def with_graph(
         self, modality: Modality, nodes: Tensor, raw: Tensor, keep: Keep | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -256,7 +261,7 @@ class MCRDGN(Matcher):
 
     def evaluate(self, tables: Tables, stage: str) -> Evaluation:
         if not self._choosing:
-            return self._report_choice(super().evaluate(tables, stage))
+            return super().evaluate(tables, stage)
         objective, candidates = self.evaluated_by.objective, self._candidates()
         evaluations = [
             super(MCRDGN, self).evaluate(tables.map(partial(self._embed_as, graph=graph, vote=vote)), stage)
@@ -265,7 +270,7 @@ class MCRDGN(Matcher):
         best = max(range(len(candidates)), key=lambda row: evaluations[row].metrics[objective])
         self.uses_graph.fill_(candidates[best][0])
         self.label_vote.fill_(candidates[best][1])
-        return self._report_choice(evaluations[best])
+        return evaluations[best]
 
     @property
     def _choosing(self) -> bool:
@@ -286,11 +291,6 @@ class MCRDGN(Matcher):
         """The embeddings of one candidate, from what ``embed`` returns in the validation that chooses."""
         plain, vectors, label_votes = items.pooled.tensor_split([self.dim, 2 * self.dim], dim=1)
         return Embeddings(joined(vectors, label_votes, vote) if graph else plain)
-
-    def _report_choice(self, evaluation: Evaluation) -> Evaluation:
-        """Add whether the graph was used, and the weight of the label votes, to the metrics."""
-        choice = {"graph_at_test": float(self.graph_at_test), "label_vote": float(self.label_vote * self.graph_at_test)}
-        return replace(evaluation, metrics=evaluation.metrics | choice)
 
     def fill_bank(self) -> None:
         """Encode the bank's training pairs as at test, once per state of the weights.

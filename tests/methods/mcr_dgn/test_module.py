@@ -292,14 +292,13 @@ def test_an_item_alone_and_in_a_batch_get_the_same_embedding(options: dict[str, 
 
 
 def test_what_inference_changes(tmp_path: Path) -> None:
-    model, data, fit = with_bank(tmp_path, labels=False)
+    model, data, _ = with_bank(tmp_path, labels=False)
     rows = [0, 3, 50, 63]
     found = dict[str, Tensor]()
     for model.inference in ("anchor", "encoder", "transductive"):
         found[model.inference] = encode(model, data, rows)
         assert model.inductive == (model.inference != "transductive")
-        said = fit.test(model, data, verbose=False)[0]["test/graph_at_test"]
-        assert said == (model.inference != "encoder")
+        assert model.choices == {"graph_at_test": model.inference != "encoder", "label_vote": 0.0}
     model.eval()
     for one, other in (("anchor", "encoder"), ("anchor", "transductive"), ("encoder", "transductive")):
         assert not torch.allclose(found[one], found[other], atol=1e-4), (one, other)
@@ -326,7 +325,7 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
         again.fit(model.train(), data)
         assert len(measured) == 2 and bool(model.uses_graph) is better
         assert again.callback_metrics["val/objective"] == pytest.approx(max(quality.values()))
-        assert again.callback_metrics["val/graph_at_test"] == better
+        assert model.choices["graph_at_test"] is better
         ways = dict[str, Tensor]()
         model.eval()
         for model.inference in ("encoder", "anchor", "auto"):
@@ -340,7 +339,8 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
             torch.testing.assert_close(measured[half][0], encode(model, data, [first])[0, 0], atol=1e-5, rtol=0)
         model.inference = "auto"
         measured.clear()
-        assert again.test(model, data, verbose=False)[0]["test/graph_at_test"] == better
+        again.test(model, data, verbose=False)
+        assert model.choices["graph_at_test"] is better
         assert len(measured) == 1 and measured[0].shape[1] == 32
     assert model.state_dict()["uses_graph"]
 
@@ -363,8 +363,7 @@ def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
         seen.clear()
         again = trainer(tmp_path, max_epochs=1)
         again.fit(model.train(), data)
-        said = again.callback_metrics
-        assert len(seen) == 4 and (said["val/graph_at_test"], said["val/label_vote"]) == (graph, vote)
+        assert len(seen) == 4 and model.choices == {"graph_at_test": graph, "label_vote": vote}
         model.eval()
         found = encode(model, data, rows)
         assert found.shape[2] == (32 + 8 if graph else 32)
@@ -440,10 +439,10 @@ def test_without_a_bank_an_item_is_its_encoding(tmp_path: Path) -> None:
 
 
 def test_without_a_graph_there_are_no_weights_of_one_and_no_bank(tmp_path: Path) -> None:
-    model, data, fit = with_bank(tmp_path, layers=0)
+    model, _, _ = with_bank(tmp_path, layers=0)
     assert not any("graph" in name or "bank" in name for name, _ in model.named_parameters())
     assert not hasattr(model, "bank")
-    assert fit.test(model, data, verbose=False)[0]["test/graph_at_test"] == 0
+    assert model.choices == {"graph_at_test": False, "label_vote": 0.0}
 
 
 def test_a_trained_model_with_its_bank_passes_the_leak_audit(tmp_path: Path) -> None:
