@@ -10,8 +10,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from itmbench.data.pictures import read_picture
 from itmbench.errors import InputError
 from itmbench.files import digest, file_digest
 
@@ -36,19 +37,8 @@ class ImageFiles:
         return len(self.names)
 
     def __getitem__(self, row: int) -> Image.Image:
-        """Decode the image of a row to RGB.
-
-        Raises:
-            InputError: the file is missing or is not an image.
-        """
-        path = self.root / self.names[row]
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such image; restore the file or name another image folder") from None
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: not a readable image ({error}); replace the file with a good copy") from None
+        """Decode the image of a row to RGB; errors as `itmbench.data.pictures.read_picture`."""
+        return read_picture(self.root / self.names[row])
 
     def digest(self) -> str:
         """Hash of file names and sizes; pixels are not read."""

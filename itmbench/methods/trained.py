@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from itmbench.checkpoint import read_checkpoint
-from itmbench.data.corpus import ImageFiles
+from itmbench.data.pictures import read_picture, to_rgb
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
@@ -201,9 +201,12 @@ def _items(given: Sequence[Any], encoder: Encoder, item: Callable[[Any], Any], n
 
 def _image_item(item: Any) -> Any:
     if isinstance(item, str | PurePath):
-        return ImageFiles(Path(), [str(item)], np.zeros(1, np.int64))[0]
+        return read_picture(Path(item))
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        try:
+            return to_rgb(item)
+        except InputError as error:
+            raise InputError(f"encode_images: a PIL image has {error}") from None
     kind = type(item).__name__
     raise InputError(f"encode_images: this method reads photographs; give paths or PIL images, not {kind}")
 
