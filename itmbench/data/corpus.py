@@ -205,6 +205,8 @@ class Corpus:
         wrong_pairs: (text, image) rows: training texts, and the wrong image that each is trained with `[M, 2]`.
         wrong_labels: (image, image) rows: training images, and the image whose labels each is trained with `[M, 2]`.
         counts: numbers on disk and published ones.
+        groups: number of each image's group `[Ni]`; statistics resample a group as one. None if each image stands for
+            itself. Changes no metric and is no part of the fingerprint.
     """
 
     name: str
@@ -222,10 +224,12 @@ class Corpus:
     wrong_pairs: Rows | None = None
     wrong_labels: Rows | None = None
     counts: Sequence[Count] = ()
+    groups: Rows | None = None
 
     def __post_init__(self) -> None:
         images, texts = len(self.image_ids), len(self.text_ids)
-        expected = {"images": images, "labels": images, "texts": texts, "text_to_image": texts, "true_images": texts}
+        of_images, of_texts = ("images", "labels", "groups"), ("texts", "text_to_image", "true_images")
+        expected = dict.fromkeys(of_images, images) | dict.fromkeys(of_texts, texts)
         for what, number in expected.items():
             items = getattr(self, what)
             if items is not None and len(items) != number:

@@ -27,6 +27,7 @@ from itmbench.data.batches import (
 )
 from itmbench.data.cache import cached
 from itmbench.data.corpus import Corpus, Count, Rows, Stage, Strings
+from itmbench.data.groups import with_groups
 from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
@@ -127,14 +128,17 @@ class CorpusDataModule(L.LightningDataModule):
         if self._corpus is None:
             inputs = self.inputs()
             if inputs is None:
-                corpus = self.read()
+                corpus = self._read_with_groups()
             else:
                 dataset, options = type(self), self._options()
                 with contextlib.suppress(OSError, TypeError):  # no source text, as in an interactive session
                     options["source"] = digest(inspect.getsource(dataset))  # a subclass may be edited
-                corpus = cached(f"{dataset.__module__}.{dataset.__qualname__}", options, inputs, self.read)
+                corpus = cached(f"{dataset.__module__}.{dataset.__qualname__}", options, inputs, self._read_with_groups)
             self._corpus = self._with_noise(corpus)
         return self._corpus
+
+    def _read_with_groups(self) -> Corpus:
+        return with_groups(self.read())
 
     def with_corpus(self, corpus: Corpus) -> "CorpusDataModule":
         """A copy of this datamodule over another corpus."""

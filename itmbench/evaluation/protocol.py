@@ -121,7 +121,7 @@ class CaptionProtocol(_Options):
             owners, listed = np.unique(here.owner[here.listed]), np.flatnonzero(here.listed)
             summary = _caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)
             metrics |= {f"truth/{key}": value for key, value in summary.items() if "R@" in key or key == "rSum"}
-        parts = [("i2t", here.image_ids, here.image_ids, i2t), ("t2i", here.text_ids, here.image_ids[here.owner], t2i)]
+        parts = [("i2t", here.image_ids, np.arange(len(here.image_ids)), i2t), ("t2i", here.text_ids, here.owner, t2i)]
         if len(triples):
             matched, twin = grid.scores(triples[:, [0, 2]]), grid.scores(triples[:, [1, 2]])
             metrics["hard_negative_accuracy"] = float((matched > twin).double().mean())
@@ -129,8 +129,8 @@ class CaptionProtocol(_Options):
             twin_ids = np.asarray(
                 [f"{here.text_ids[t]} {here.image_ids[o]}" for t, o in zip(text, other, strict=True)], dtype=object
             )
-            parts.append(("hard", twin_ids, here.image_ids[image], 2 - (matched > twin).long()))
-        return Evaluation(metrics, _per_query("rank", parts))
+            parts.append(("hard", twin_ids, image, 2 - (matched > twin).long()))
+        return Evaluation(metrics, _per_query("rank", here, parts))
 
     def _chance(self, here: EvaluatedStage) -> dict[str, float]:
         """Expected recalls of a random ranking."""
@@ -221,9 +221,8 @@ class LabelProtocol(_Options):
         for prefix in ("", "chance/"):
             metrics[f"{prefix}mAP"] = (metrics[f"{prefix}i2t/mAP"] + metrics[f"{prefix}t2i/mAP"]) / 2
         image_ids, text_ids = here.image_ids[query_images], here.text_ids[query_texts]
-        owners = here.image_ids[here.owner[query_texts]]
-        parts = [("i2t", image_ids, image_ids, i2t["AP"]), ("t2i", text_ids, owners, t2i["AP"])]
-        return Evaluation(metrics, _per_query("ap", parts))
+        parts = [("i2t", image_ids, query_images, i2t["AP"]), ("t2i", text_ids, here.owner[query_texts], t2i["AP"])]
+        return Evaluation(metrics, _per_query("ap", here, parts))
 
     def searched(self, corpus: Corpus, stage: str) -> Rows:
         """Rows of the images whose images and texts form the gallery of a stage."""
@@ -242,12 +241,14 @@ def protocol_for(corpus: Corpus) -> Protocol:
 Ids = NDArray[Any]
 
 
-def _per_query(column: str, parts: list[tuple[str, Ids, Ids, Tensor]]) -> dict[str, NDArray[Any]]:
-    """Concatenate the queries of all directions, given as (direction, query ids, image ids, values)."""
+def _per_query(column: str, here: EvaluatedStage, parts: list[tuple[str, Ids, Rows, Tensor]]) -> dict[str, Ids]:
+    """Concatenate the queries of all directions, given as (direction, query ids, positions of their images, values)."""
+    images = np.concatenate([part[2] for part in parts])
     return {
         "direction": np.repeat(np.asarray([part[0] for part in parts], dtype=object), [len(part[1]) for part in parts]),
         "query": np.concatenate([part[1] for part in parts]),
-        "image": np.concatenate([part[2] for part in parts]),
+        "image": here.image_ids[images],
+        "group": here.group_ids[images],
         column: np.concatenate([part[3].cpu().numpy() for part in parts]),
     }
 

@@ -57,6 +57,14 @@ class EvaluatedStage:
         """Positions within the stage of corpus rows, all of which must belong to it."""
         return np.searchsorted(self.stage.images, images)
 
+    @cached_property
+    def group_ids(self) -> NDArray[Any]:
+        """Group of each image `[Ni]`, by the id of its first image in the stage."""
+        if self.corpus.groups is None:
+            return self.image_ids
+        _, first, place = np.unique(self.corpus.groups[self.stage.images], return_index=True, return_inverse=True)
+        return self.image_ids[first[place]]
+
     def texts_of(self, images: Rows) -> Rows:
         """Positions of the texts of the given images, in order."""
         return np.flatnonzero(np.isin(self.owner, images))

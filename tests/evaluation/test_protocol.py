@@ -47,9 +47,20 @@ def test_captions_are_measured_with_ids() -> None:
     assert list(t2i["query"]) == [corpus.text_ids[row] for row in rows]
     assert list(i2t["image"]) == list(i2t["query"])
     assert list(t2i["image"]) == [corpus.image_ids[corpus.text_to_image[row]] for row in rows]
+    assert list(table["group"]) == list(table["image"])
     relevance = torch.from_numpy(owner) == torch.arange(30)[:, None]
     assert i2t["rank"].tolist() == best_ranks(cosine(images, texts), relevance).tolist()
     assert t2i["rank"].tolist() == best_ranks(cosine(images, texts).T, relevance.T).tolist()
+
+
+def test_queries_name_the_group_of_their_image() -> None:
+    corpus = make_corpus(groups=np.arange(60) // 4, labels=np.ones((60, 1), np.uint8))
+    for protocol in (CaptionProtocol(), LabelProtocol()):
+        table = protocol.evaluate(corpus, "test", *embed(corpus)).per_query
+        image = np.asarray([int(name[1:]) for name in table["image"]])
+        here = corpus.stages["test"].images
+        first = [here[here // 4 == row // 4][0] for row in image]
+        assert list(table["group"]) == [f"i{row}" for row in first]
 
 
 def with_truth() -> Corpus:
@@ -103,9 +114,9 @@ def test_complete_truth_and_hard_negatives_are_exact(monkeypatch: pytest.MonkeyP
         if not true[twin - 30, text]
     ]
     table = pd.DataFrame(evaluation.per_query)
-    assert set(table[table.direction == "hard"].drop(columns="direction").itertuples(index=False, name=None)) == set(
-        outcomes
-    )
+    assert set(
+        table[table.direction == "hard"].drop(columns=["direction", "group"]).itertuples(index=False, name=None)
+    ) == set(outcomes)
     assert found["hard_negative_accuracy"] == sum(rank == 1 for *_, rank in outcomes) / len(outcomes)
 
 

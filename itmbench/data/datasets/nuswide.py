@@ -117,6 +117,7 @@ class NUSWide(LabelledDataset):
             stages=stages,
             labels=labels[keep],
             label_names=label_names,
+            groups=np.unique([_photo_id(paths[row]) for row in keep], return_inverse=True)[1],
             counts=[Count(what, number, published.get(what)) for what, number in counts.items()],
         )
 

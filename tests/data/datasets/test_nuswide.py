@@ -29,6 +29,8 @@ def test_rows_with_a_concept_are_kept(tmp_path: Path, slash: str, ending: str) -
     ids = ["actor/0001_111.jpg", "zebra/0001_333.jpg", "zebra/0002_111.jpg", "zebra/0003_444.jpg"]
     assert list(corpus.image_ids) == list(corpus.text_ids) == ids
     assert numbers_of(corpus.images) == [0, 2, 3, 4]
+    assert corpus.groups is not None
+    assert np.equal.outer(corpus.groups, corpus.groups).sum() == 6  # rows 0 and 3 of photo 111
     assert strings(corpus) == ["zoo sky", "", "sky zoo", "tree sky"]
     assert list(corpus.label_names) == ["person", "sky", "animal", "cow"]
     assert corpus.labels is not None
