@@ -1,20 +1,22 @@
-"""Pixels -> tokens, by any vision transformer of timm."""
+"""Pixels -> tokens, by any model of timm: patches of a transformer, or grid cells of a convolutional network."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.transforms import v2
 
 from itmbench.data.corpus import ImageFiles
 from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.weights import load_weights
 from itmbench.errors import InputError
 from itmbench.options import is_restoring
 
@@ -23,13 +25,18 @@ TINY = {"patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4}
 
 
 class TimmImageEncoder(Encoder):
-    """Any vision transformer of timm; by default a tiny one, trained from scratch.
+    """Any image model of timm; by default a tiny vision transformer, trained from scratch.
+
+    Tokens are the patches of a transformer, without its class and register tokens, or the cells of the last feature
+    map of a convolutional or hybrid network, row by row. Both have the width of the pooled vector.
 
     Args:
-        name: a timm model such as ``vit_base_patch16_224``, or "tiny": 3 layers of width 128, no published weights.
+        name: a timm model such as ``vit_base_patch16_224`` or ``tf_efficientnet_lite2``, or "tiny": a transformer of 3
+            layers and width 128, without published weights.
         pretrained: load timm's published weights.
         checkpoint: load the weights from this file instead (``.safetensors``, ``.pth``); implies ``pretrained``.
         image_size: side of the square input in pixels; position embeddings are resampled to it.
+        pool: average the tokens to a grid of this many rows and columns; None keeps them all.
         train_crop: smallest share of the picture that a random training crop keeps; 1 turns cropping off.
         train_flip: mirror half of the training pictures. Off by default, because captions say left and right.
         model_args: further arguments of ``timm.create_model``.
@@ -37,7 +44,7 @@ class TimmImageEncoder(Encoder):
         lr_multiplier: factor on the learning rate of these weights.
 
     Raises:
-        InputError: timm has no such vision transformer, or its weights cannot be loaded.
+        InputError: timm has no such model, or its weights cannot be loaded or do not fit.
     """
 
     reads = ImageFiles
@@ -50,6 +57,7 @@ class TimmImageEncoder(Encoder):
         pretrained: bool = False,
         checkpoint: str | None = None,
         image_size: int = 64,
+        pool: int | None = None,
         train_crop: float = 0.8,
         train_flip: bool = False,
         model_args: dict[str, Any] | None = None,
@@ -58,13 +66,13 @@ class TimmImageEncoder(Encoder):
     ) -> None:
         model_args = {**(TINY if name == "tiny" else {}), **(model_args or {})}
         weights = (False, None) if is_restoring() else (pretrained, checkpoint)
-        model = _create(name, *weights, img_size=image_size, **model_args)
+        model = _create(name, *weights, image_size, **model_args)
         super().__init__(model.num_features, freeze, lr_multiplier)
         self.model = model
         if pretrained or checkpoint:
             self.pretraining = "image-text" if any(word in name for word in ("clip", "siglip")) else "unimodal"
-        self.image_size, self.train_crop, self.train_flip = image_size, train_crop, train_flip
-        self.architecture = f"timm {version('timm')} {name} {model_args}"
+        self.image_size, self.train_crop, self.train_flip, self.pool = image_size, train_crop, train_flip, pool
+        self.architecture = f"timm {version('timm')} {name} {model_args} {pool}"
         for key in ("mean", "std"):
             self.register_buffer(key, 255 * torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1), persistent=False)
         self.freeze_if_asked()
@@ -76,14 +84,30 @@ class TimmImageEncoder(Encoder):
         return PixelProcessor(self.image_size, self.train_crop, self.train_flip)
 
     def embed(self, inputs: Inputs) -> Embeddings:
-        """Embeddings of pixels uint8 `[B, 3, S, S]`: pooled as the model pools, tokens its patches."""
+        """Embeddings of pixels uint8 `[B, 3, S, S]`: pooled as the model pools, or the mean of the tokens.
+
+        Raises:
+            InputError: ``pool`` exceeds the grid.
+        """
         states = self.model.forward_features((inputs["pixels"] - self.mean) / self.std)
-        tokens = states[:, self.model.num_prefix_tokens :]
-        return Embeddings(
-            self.model.forward_head(states, pre_logits=True),
-            tokens,
-            tokens.new_ones(tokens.shape[:2], dtype=torch.bool),
-        )
+        grid = _grid(states, self.model)
+        pooled = self.model.forward_head(states, pre_logits=True)
+        if pooled.shape[1] != self.width:  # some heads widen the features first
+            pooled = grid.mean((2, 3))
+        if self.pool is not None:
+            if not 1 <= self.pool <= grid.shape[2]:
+                raise InputError(f"image encoder: pool is {self.pool}; give 1 to {grid.shape[2]}, the side of its grid")
+            grid = adaptive_avg_pool2d(grid, self.pool)
+        tokens = grid.flatten(2).transpose(1, 2)
+        return Embeddings(pooled, tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
+
+
+def _grid(states: Tensor, model: Any) -> Tensor:
+    """The last features of a timm model as a square grid `[B, D, H, H]`."""
+    if states.ndim == 3:
+        patches = states[:, getattr(model, "num_prefix_tokens", 0) :]
+        return patches.transpose(1, 2).unflatten(2, (math.isqrt(patches.shape[1]), -1))
+    return states.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else states
 
 
 @dataclass(frozen=True)
@@ -106,30 +130,25 @@ class PixelProcessor:
         return {"pixels": torch.stack([transform(image) for image in items])}
 
 
-def _create(name: str, pretrained: bool, checkpoint: str | None, **args: Any) -> Any:
+def _create(name: str, pretrained: bool, checkpoint: str | None, image_size: int, **args: Any) -> Any:
     """A timm model without a classifier head."""
     timm = _import_timm()
     if name == "tiny" and pretrained and checkpoint is None:
         raise InputError("image encoder tiny: has no published weights; name a timm model, or give a checkpoint")
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint file for the image encoder {name}")
-    overlay = {"file": checkpoint} if checkpoint else None
+    known = "vit_tiny_patch16_224" if name == "tiny" else name
     try:
-        model = timm.create_model(
-            "vit_tiny_patch16_224" if name == "tiny" else name,
-            pretrained=pretrained or checkpoint is not None,
-            pretrained_cfg_overlay=overlay,
-            num_classes=0,
-            **args,
-        )
+        config = timm.get_pretrained_cfg(known, allow_unregistered=True)
+        if config is not None and config.fixed_input_size:  # position embeddings, or windows, of this size
+            args["img_size"] = image_size
+        model = timm.create_model(known, pretrained=pretrained and checkpoint is None, num_classes=0, **args)
     except Exception as error:  # timm, the hub client and torch each raise their own
         reason = " ".join(str(error).split())
         raise InputError(
-            f"image encoder {name}: cannot be made ({reason[:200]}); choose one of timm.list_models('vit*'), "
-            "and if its weights cannot be downloaded, give their file as checkpoint="
+            f"image encoder {name}: cannot be made ({reason[:200]}); choose one of timm.list_models(), and if its "
+            "weights cannot be downloaded, give their file as checkpoint="
         ) from error
-    if not hasattr(model, "num_prefix_tokens"):
-        raise InputError(f"image encoder {name}: not a vision transformer; choose one of timm.list_models('vit*')")
+    if checkpoint is not None:
+        load_weights(model, checkpoint, f"the image encoder {name}")
     return model
 
 

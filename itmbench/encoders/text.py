@@ -1,7 +1,7 @@
 """Words -> tokens, by BERT-like models of transformers: pretrained, or small and trained from scratch."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -60,7 +60,8 @@ class PretrainedTextEncoder(TextEncoder):
         lr_multiplier: factor on the learning rate of these weights.
 
     Raises:
-        InputError: there is no such model, or it cannot be downloaded.
+        InputError: there is no such model, it cannot be downloaded, weights or tokenizer files are missing, or it is no
+            encoder for texts of this length.
     """
 
     def __init__(
@@ -70,12 +71,13 @@ class PretrainedTextEncoder(TextEncoder):
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModel.from_pretrained(name)
+            model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"text encoder {name}: cannot be loaded ({str(error).splitlines()[0][:200]}); give a hub name that can "
                 "be reached, or a local folder with config.json, the weights and the tokenizer"
             ) from error
+        _check_complete(name, model, tokenizer, loading["missing_keys"], max_length)
         super().__init__(model.config.hidden_size, freeze, lr_multiplier)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
@@ -83,6 +85,31 @@ class PretrainedTextEncoder(TextEncoder):
             model.pooler = None  # unused, and DDP stops at weights that never get a gradient
         self.model.train()  # transformers returns models in evaluation mode, without dropout
         self.freeze_if_asked()
+
+
+def _check_complete(name: str, model: Any, tokenizer: Any, missing: Iterable[str], max_length: int) -> None:
+    """Refuse a model without its weights or its vocabulary, and one that does not read texts as BERT does.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+    config = model.config
+    missing = sorted(key for key in missing if not key.startswith("pooler."))
+    if missing:
+        raise InputError(
+            f"text encoder {name}: {len(missing)} of its weights are missing ({missing[0]}, ...); give a folder with "
+            "all of them, under the names that transformers uses"
+        )
+    if config.is_encoder_decoder or tokenizer.pad_token is None:
+        raise InputError(f"text encoder {name}: {config.model_type} is no encoder like BERT; give one")
+    if not 0.9 * config.vocab_size <= len(tokenizer) <= config.vocab_size:  # models pad their vocabulary a little
+        raise InputError(
+            f"text encoder {name}: the model knows {config.vocab_size} tokens and the tokenizer {len(tokenizer)}; put "
+            "the files of its own tokenizer (tokenizer.json, or vocab.txt) beside it"
+        )
+    longest = getattr(config, "max_position_embeddings", max_length)
+    if longest < max_length:
+        raise InputError(f"text encoder {name}: reads at most {longest} tokens; set max_length to that or less")
 
 
 class LearnedTextEncoder(TextEncoder):

@@ -57,6 +57,82 @@ def test_loads_a_local_checkpoint_and_resamples_it_to_another_image_size(tmp_pat
     assert (loaded.pretraining, TimmImageEncoder(image_size=48, model_args=TINY).pretraining) == ("unimodal", "scratch")
 
 
+def test_a_convolutional_network_gives_its_grid() -> None:
+    encoder = TimmImageEncoder("resnet10t", image_size=96, pool=2).eval()
+    inputs = encoder.processor()(pictures(), False)
+    pixels = (inputs["pixels"] - encoder.mean) / encoder.std
+    grid = encoder.model.forward_features(pixels)  # [B, D, 3, 3]
+    embeddings = encoder(inputs)
+    assert embeddings.tokens is not None and embeddings.mask is not None and embeddings.mask.all()
+    torch.testing.assert_close(embeddings.pooled, encoder.model(pixels))
+    # of three cells, the first of two averages the first two, the last the last two
+    torch.testing.assert_close(embeddings.tokens[:, 0], grid[:, :, :2, :2].mean((2, 3)))
+    torch.testing.assert_close(embeddings.tokens[:, 1], grid[:, :, :2, 1:].mean((2, 3)))
+    whole = TimmImageEncoder("resnet10t", image_size=96).eval()
+    assert whole(inputs).tokens.shape[1] == 9
+    assert whole.recipe() != encoder.recipe()
+    with pytest.raises(InputError, match="pool is 4; give 1 to 3"):
+        TimmImageEncoder("resnet10t", image_size=96, pool=4)(inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "model_args", "tokens"),
+    [
+        ("swin_tiny_patch4_window7_224", {"embed_dim": 32, "depths": (1, 1, 1, 1)}, 4),
+        ("vit_tiny_patch16_224", {**TINY, "reg_tokens": 4}, 16),
+        ("mobilenetv3_small_050", {}, 4),
+    ],
+)
+def test_tokens_are_as_wide_as_the_pooled_vector(name: str, model_args: dict[str, Any], tokens: int) -> None:
+    encoder = TimmImageEncoder(name, image_size=64, model_args=model_args).eval()
+    embeddings = encoder(encoder.processor()(pictures(), False))
+    assert embeddings.tokens is not None
+    assert embeddings.tokens.shape == (3, tokens, encoder.width)
+    assert embeddings.pooled.shape == (3, encoder.width)
+
+
+def _vit(seed: int = 0, **args: Any) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return cast(torch.nn.Module, timm.create_model("vit_tiny_patch16_224", img_size=48, **{**TINY, **args}))
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "model.", "module.", "image.model."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "teacher"])
+def test_prefixes_and_wrappers_of_training_scripts_are_stripped(
+    prefix: str, wrapper: str | None, tmp_path: Path
+) -> None:
+    source = _vit().state_dict()
+    content: dict[str, Any] = {prefix + name: value for name, value in source.items()}
+    if prefix:
+        content["text.embedding.weight"] = torch.zeros(3)
+    if wrapper:
+        content = {"student": {}, wrapper: content}
+    torch.save(content, tmp_path / "weights.pth")
+    loaded = TimmImageEncoder(checkpoint=str(tmp_path / "weights.pth"), image_size=48, model_args=TINY)
+    for name, weight in loaded.model.state_dict().items():
+        torch.testing.assert_close(weight, source[name])
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "weights.pth")
+
+    def refused(content: Any, message: str) -> None:
+        torch.save(content, path)
+        with pytest.raises(InputError, match=message) as error:
+            TimmImageEncoder(checkpoint=path, image_size=48, model_args=TINY)
+        assert "\n" not in str(error.value)
+
+    whole = _vit().state_dict()
+    refused({"a": torch.zeros(1)}, "18 of its 18 weights are missing")
+    refused({k: v for k, v in whole.items() if "mlp.fc1" not in k}, r"2 of its 18 weights are missing \(blocks\.0\.mlp")
+    refused(_vit(depth=2).state_dict(), r"0 of its 18 weights are missing, and 12 are left over \(blocks\.1")
+    refused(_vit(embed_dim=64).state_dict(), "does not fit the image encoder tiny")
+    refused([1, 2], "cannot be read as weights")
+    (tmp_path / "weights.pth").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        TimmImageEncoder(checkpoint=path, image_size=48, model_args=TINY)
+
+
 def test_frozen_weights_get_no_gradient_and_no_training_mode() -> None:
     frozen = TimmImageEncoder(image_size=48, model_args=TINY, freeze=True).train()
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
@@ -69,7 +145,6 @@ def test_frozen_weights_get_no_gradient_and_no_training_mode() -> None:
     ("arguments", "message"),
     [
         ({"name": "vit_of_no_one"}, "image encoder vit_of_no_one: cannot be made"),
-        ({"name": "resnet18", "image_size": 64}, "resnet18"),
         ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors: no such checkpoint file"),
     ],
 )

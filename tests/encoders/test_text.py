@@ -1,11 +1,15 @@
 """The text encoders: from scratch with a learned vocabulary, and pretrained from a folder."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pretrained import minilm
+from safetensors.torch import load_file, save_file
 
 from itmbench.data.corpus import Features, Strings
 from itmbench.encoders import PretrainedTextEncoder, ScratchTextEncoder, TextEncoder
@@ -109,6 +113,49 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be loaded") as error:
         PretrainedTextEncoder(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def broken_bert(folder: Path, change: Callable[[dict[str, torch.Tensor]], object] = lambda weights: None) -> str:
+    """A copy of a pretrained folder with changed weights."""
+    shutil.copytree(minilm(), folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return str(folder)
+
+
+def test_weights_that_do_not_fit_and_lost_tokenizers_are_refused(tmp_path: Path) -> None:
+    def lose_a_layer(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if "layer.3." in name]:
+            del weights[name]
+
+    def wrap(weights: dict[str, torch.Tensor]) -> None:
+        renamed = {f"module.{name}": value for name, value in weights.items()}
+        weights.clear()
+        weights.update(renamed)
+
+    with pytest.raises(InputError, match=r"16 of its weights are missing \(encoder\.layer\.3"):
+        PretrainedTextEncoder(broken_bert(tmp_path / "short", lose_a_layer))
+    with pytest.raises(InputError, match=r"weights are missing \(embeddings"):
+        PretrainedTextEncoder(broken_bert(tmp_path / "wrapped", wrap))
+    folder = Path(broken_bert(tmp_path / "mute"))
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink()
+    with pytest.raises(InputError, match="the model knows 30522 tokens and the tokenizer"):
+        PretrainedTextEncoder(str(folder))
+    with pytest.raises(InputError, match="reads at most 512 tokens; set max_length to that or less"):
+        PretrainedTextEncoder(minilm(), max_length=513)
+
+
+def test_half_precision_folders_compute_in_single_precision(tmp_path: Path) -> None:
+    def halve(weights: dict[str, torch.Tensor]) -> None:
+        weights.update({k: v.half() if v.is_floating_point() else v for k, v in weights.items()})
+
+    folder = Path(broken_bert(tmp_path / "half", halve))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16", "torch_dtype": "float16"}))
+    half, whole = PretrainedTextEncoder(str(folder)).eval(), PretrainedTextEncoder(minilm()).eval()
+    torch.testing.assert_close(encode(half, TEXTS), encode(whole, TEXTS), atol=2e-2, rtol=0)
 
 
 def test_refuses_features() -> None:
