@@ -11,7 +11,7 @@ from scipy.stats import binom
 from itmbench.data.corpus import Corpus, Features, ImageFiles, Rows, Stage, Strings
 from itmbench.evaluation import chance
 from itmbench.evaluation.evaluation import Evaluation
-from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol
+from itmbench.evaluation.protocol import CaptionProtocol, Protocol
 
 
 def part(corpus: Corpus, items: int, seed: int = 0) -> Corpus:
@@ -105,7 +105,7 @@ def limits(evaluation: Evaluation, corpus: Corpus, protocol: Protocol) -> list[L
     """
     if isinstance(protocol, CaptionProtocol):
         return _recalls(evaluation, corpus, protocol)
-    return _precisions(evaluation, corpus, protocol)
+    return _precisions(evaluation, corpus)
 
 
 def _recalls(evaluation: Evaluation, corpus: Corpus, protocol: CaptionProtocol) -> list[Limit]:
@@ -135,9 +135,9 @@ def _independent(texts_of_image: NDArray[Any]) -> int:
     return max(1, int(texts / (1 + max(0.0, shared / texts))))
 
 
-def _precisions(evaluation: Evaluation, corpus: Corpus, protocol: LabelProtocol) -> list[Limit]:
+def _precisions(evaluation: Evaluation, corpus: Corpus) -> list[Limit]:
     assert corpus.labels is not None
-    queries, searched = corpus.stages["test"].queries, protocol.searched(corpus, "test")
+    queries, searched = corpus.stages["test"].queries, corpus.stages["test"].gallery
     labels = (corpus.labels != 0).astype(np.float32)
     relevant = labels[queries] @ labels[searched].T > 0  # [queries, searched], by image
     texts = np.asarray([len(rows) for rows in corpus.texts_of_image])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from itmbench.errors import InputError
 from itmbench.evaluation.parallel import tile_map
-from itmbench.evaluation.ranking import Normaliser, Ranking, Ties, check_options, not_finite, row_blocks
+from itmbench.evaluation.ranking import Normaliser, Ranking, Ties, check_options, not_finite, rank_gallery, row_blocks
 
 
 def best_ranks(scores: Tensor, relevance: Tensor, ties: Ties = "pessimistic") -> Tensor:
@@ -138,10 +138,10 @@ def _measure(
     scores, gains = _checked(scores, gains)
 
     def block_metrics(rows: slice) -> dict[str, Tensor]:
-        ranking = Ranking(scores[rows], gains[rows], ties)
-        if not bool(ranking.finite.all()):
-            raise not_finite(f"query {rows.start + int(ranking.finite.int().argmin())}")
-        return metrics(ranking)
+        ranked = rank_gallery(scores[rows], gains[rows], ties)
+        if not bool(ranked.finite.all()):
+            raise not_finite(f"query {rows.start + int(ranked.finite.int().argmin())}")
+        return metrics(ranked.whole)
 
     parts = list(tile_map(block_metrics, row_blocks(len(scores), scores.shape[1], scores.device), scores.device))
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

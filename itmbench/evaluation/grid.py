@@ -1,15 +1,19 @@
 """Score all images against all texts in tiles, and rank given pairs in both directions in one pass."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.evaluation.parallel import tile_map
+from itmbench.evaluation.places import Places
 from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.scoring import Name, Scorer, comparable, distinct, full_precision, score
+
+Sides = tuple[Tensor, Tensor]
+"""One tensor for each direction: i2t, t2i."""
 
 # Scores kept from the first pass, over tiles that hold pairs, for the second (128 MiB); texts sorted by image have few.
 _KEPT = 1 << 25
@@ -47,42 +51,57 @@ class Grid:
         """
         return self._scores(pairs, keep=0)[0]
 
-    def ranks(self, pair_sets: Sequence[Tensor], ties: Ties) -> list[tuple[Tensor, Tensor]]:
-        """Rank, for each set of pairs, every image's best text in the set and every text's best image.
+    def ranks(self, pairs: Tensor, ties: Ties) -> Sides:
+        """Rank every image's best text and every text's best image among the given pairs.
 
-        Ranks start at 1 and skip the other pairs of the set. An item without pairs gets one more than the last rank.
+        Ranks start at 1 and skip the other pairs. An item without pairs gets one more than the last rank.
 
         Args:
-            pair_sets: image and text, int64 `[P, 2]` each, without duplicates within a set.
+            pairs: image and text, int64 `[P, 2]`, without duplicates.
             ties: "pessimistic" or "optimistic".
 
         Returns:
-            Ranks of images, int64 `[Ni]`, and of texts, `[Nt]`, for each set.
+            Ranks of images, int64 `[Ni]`, and of texts, `[Nt]`.
         """
-        pairs = torch.cat(list(pair_sets))
-        values, kept = self._scores(pairs, keep=_KEPT // (self._height * self._width))
-        counts = [
-            _Count(subset, scores, len(self._image_at), len(self._text_at), ties)
-            for subset, scores in zip(pair_sets, values.split([len(p) for p in pair_sets]), strict=True)
-        ]
-        cells = self._by_cell(pairs)
+        return self.ranks_and_places(pairs, None, ties)[0]
 
-        def ahead(cell: int) -> list[tuple[_Count, Tensor, Tensor, Tensor, Tensor]]:
+    def ranks_and_places(self, pairs: Tensor, matches: Sides | None, ties: Ties) -> tuple[Sides, Sides]:
+        """Rank pairs as ``ranks`` does, and find the places of other pairs, from the same scores.
+
+        Args:
+            pairs: as for ``ranks``.
+            matches: image and text, int64 `[M, 2]`, for each direction: those whose place in the ranking of the image
+                is wanted, and those whose place in the ranking of the text is; None for none.
+            ties: "pessimistic" or "optimistic".
+
+        Returns:
+            The ranks, and the places of the matches, from 1, int64 `[M]` for each direction.
+        """
+        matches = matches or (pairs[:0], pairs[:0])
+        wanted = torch.cat([pairs, *matches])
+        values, kept = self._scores(wanted, keep=_KEPT // (self._height * self._width))
+        of_pairs, of_i2t, of_t2i = values.split([len(pairs), *map(len, matches)])
+        images, texts = len(self._image_at), len(self._text_at)
+        best = _Best(pairs, of_pairs, images, texts, ties)
+        i2t, t2i = Places(matches[0][:, 0], of_i2t, images, ties), Places(matches[1][:, 1], of_t2i, texts, ties)
+        cells = self._by_cell(wanted)
+
+        def ahead(cell: int) -> list[tuple[tuple[Tensor, ...], ...]]:
             tile = kept.pop(cell) if cell in kept else self._tile(cell)
             if cell in cells:
                 # Reuse the pairs' scores of the first pass: a scorer may not reproduce them to the last bit.
-                tile = tile.index_put(self._within(pairs[cells[cell]]), values[cells[cell]])
+                tile = tile.index_put(self._within(wanted[cells[cell]]), values[cells[cell]])
             return [
-                (count, images, texts, *count.ahead(images, texts, block))
-                for images, texts, block in self._blocks(cell, tile)
-                for count in counts
+                (best.ahead(*block), i2t.ahead(block[0], block[2]), t2i.ahead(block[1], block[2].T))
+                for block in self._blocks(cell, tile)
             ]
 
         with full_precision(pairs.device):  # a global setting, so outside the threads
-            for tile_counts in tile_map(ahead, range(len(self._images_of) * len(self._texts_of)), pairs.device):
-                for count, images, texts, image_counts, text_counts in tile_counts:
-                    count.add(images, texts, image_counts, text_counts)
-        return [count.ranks() for count in counts]
+            for blocks in tile_map(ahead, range(len(self._images_of) * len(self._texts_of)), pairs.device):
+                for counts in blocks:
+                    for counter, count in zip((best, i2t, t2i), counts, strict=True):
+                        counter.add(*count)  # type: ignore[attr-defined]
+        return best.ranks(), (i2t.places(), t2i.places())
 
     def _scores(self, pairs: Tensor, keep: int) -> tuple[Tensor, dict[int, Tensor]]:
         """Scores of the given pairs `[P]`, and the first ``keep`` of the tiles computed for them."""
@@ -128,7 +147,7 @@ class Grid:
                 yield image_block, text_block, rows[:, self._text_at[text_block] % self._width]
 
 
-class _Count:
+class _Best:
     """Count the scores that reach the best pair of each image and of each text."""
 
     def __init__(self, pairs: Tensor, values: Tensor, images: int, texts: int, ties: Ties) -> None:
@@ -136,16 +155,16 @@ class _Count:
         self._image_best, self._image_ahead = self._start(pairs[:, 0], values, images)
         self._text_best, self._text_ahead = self._start(pairs[:, 1], values, texts)
 
-    def ahead(self, images: Tensor, texts: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+    def ahead(self, images: Tensor, texts: Tensor, block: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Count the scores of a block `[images, texts]` that reach the best pair of each image and of each text."""
         reached = torch.empty_like(block)  # 0.0 or 1.0: floats sum several times faster than bools
         self._reach(block, self._image_best[images, None], out=reached)
         image_counts = reached.sum(dim=1).long()
         self._reach(block, self._text_best[texts], out=reached)
-        return image_counts, reached.sum(dim=0).long()
+        return images, texts, image_counts, reached.sum(dim=0).long()
 
     def add(self, images: Tensor, texts: Tensor, image_counts: Tensor, text_counts: Tensor) -> None:
-        """Add the counts of a block."""
+        """Add what ``ahead`` returned."""
         self._image_ahead[images] += image_counts
         self._text_ahead[texts] += text_counts
 

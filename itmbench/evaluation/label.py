@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.parallel import tile_map
-from itmbench.evaluation.ranking import Normaliser, Ranking, Ties, check_options, row_blocks
+from itmbench.evaluation.ranking import Normaliser, Ties, check_options, rank_gallery, row_blocks
 from itmbench.evaluation.scoring import (
     Name,
     Scorer,
@@ -89,10 +90,12 @@ def label_queries(
     scorer: Scorer | None,
     ties: Ties,
     name: Name,
+    unseen: NDArray[np.bool_] | None = None,
 ) -> dict[str, Tensor]:
     """Metrics of `label_retrieval` per query: one float64 `[Q]` per key, with "AP" in place of "mAP".
 
-    Arguments as in `label_retrieval`, with embeddings from `as_embeddings`; ``name`` names a query row in errors.
+    Arguments as in `label_retrieval`, with embeddings from `as_embeddings`. ``name`` names a query row in errors.
+    ``unseen`` `[N]` adds "unseen/AP": AP among the items where it is true, from the same scores, if it ever is.
     """
     check_options(ties, normaliser, tuple(cutoffs))
     sizes = len(queries), len(gallery)
@@ -103,6 +106,8 @@ def label_queries(
         raise InputError(
             f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}; give as many"
         )
+    some = unseen is not None and bool(unseen.any()) and not bool(unseen.all())
+    part = torch.from_numpy(unseen).to(device) if some else None
     parts: list[dict[str, Tensor]] = []
     for start, scores, place in _score_rows(queries, gallery, scorer, name):
 
@@ -111,11 +116,16 @@ def label_queries(
         ) -> dict[str, Tensor]:
             block = scores[rows] if place is None else scores[rows][:, place]
             gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
-            return Ranking(block, gains, ties).metrics(cutoffs, normaliser)
+            ranked = rank_gallery(block, gains, ties, part)
+            metrics = ranked.whole.metrics(cutoffs, normaliser)
+            return metrics if ranked.part is None else metrics | {"unseen/AP": ranked.part.average_precision()}
 
         with full_precision(device):
             parts += tile_map(measure, row_blocks(len(scores), sizes[1], device), device)
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    per_query = {key: torch.cat([block[key] for block in parts]) for key in parts[0]}
+    if unseen is not None and bool(unseen.all()):
+        per_query["unseen/AP"] = per_query["AP"]
+    return per_query
 
 
 def label_summary(per_query: dict[str, Tensor]) -> dict[str, float]:

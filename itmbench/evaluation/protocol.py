@@ -1,8 +1,8 @@
 """Protocols: named, versioned definitions of what is measured, stored in every result. Only equal ones are compared."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,18 +12,15 @@ from torch import Tensor
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
-from itmbench.evaluation import chance
+from itmbench.evaluation import caption, chance
+from itmbench.evaluation.caption import RSUM
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.grid import Grid
 from itmbench.evaluation.label import label_queries, label_summary
 from itmbench.evaluation.ranking import Normaliser, Ties, check_options
-from itmbench.evaluation.scoring import Scorer
+from itmbench.evaluation.scoring import Name, Scorer
 from itmbench.evaluation.shortlist import Shortlist
 from itmbench.evaluation.stage import EvaluatedStage
-
-SIDES = ("i2t", "t2i")
-RSUM = (1, 5, 10)
-"""The K whose recalls rSum adds up, whatever other K are asked for."""
 
 
 class _Options:
@@ -46,10 +43,11 @@ class CaptionProtocol(_Options):
     Metrics in addition to those of `itmbench.evaluation.caption_retrieval`:
 
     - "chance/i2t/R@1" ... "chance/rSum": expected values of a random ranking.
-    - "truth/i2t/R@1" ... "truth/t2i/R@10" and "truth/rSum", if the corpus lists which texts are true of which images:
-      recalls of the first true match within the stage. Queries are the texts whose truth is listed and the images that
-      own one; any other text counts as true of its own image only. The idea of complete truth is that of ECCV Caption
-      (Chun et al., ECCV 2022), which reports mAP@R instead.
+    - "truth/...", if the corpus lists which texts are true of which images: within the stage, recalls of the first true
+      match ("truth/i2t/R@1" ... "truth/rSum"), and what ECCV Caption (Chun et al., ECCV 2022) recommends instead,
+      "truth/i2t/mAP@R", "truth/i2t/R-Precision" and so on; without a direction, the means of both. Queries are the
+      texts whose truth is listed and the images that own one; any other text counts as true of its own image only.
+    - "folds/i2t/R@1" ... "folds/rSum", with folds: means over the folds, each evaluated by itself.
     - "shortlist/i2t/lost R@1" ..., with a shortlist: recall of exact scoring minus that of the shortlist, over 200
       random queries of each direction.
     - "hard_negative_accuracy", if the corpus lists near twins: the share of triples (image, twin, text of the image
@@ -60,6 +58,8 @@ class CaptionProtocol(_Options):
         ties: "pessimistic" or "optimistic".
         shortlist: number of candidates, nearest by the cosine of the pooled vectors, that a method with a score of its
             own scores for each query; None scores every pair. Methods that score by this cosine are not affected.
+        folds: number of consecutive parts of the test images, equal or nearly so, that are also evaluated one by one;
+            5 gives COCO's 1K figures beside those of all 5K (``fold5`` in the VSE++ and SCAN code). None for none.
 
     Raises:
         InputError: an option is unknown or out of range.
@@ -69,15 +69,18 @@ class CaptionProtocol(_Options):
     version: ClassVar[int] = 2
     objective: ClassVar[str] = "rSum"
 
-    ks: tuple[int, ...] = (1, 5, 10)
+    ks: tuple[int, ...] = RSUM
     ties: Ties = "pessimistic"
     shortlist: int | None = None
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         check_options(self.ties, cutoffs=self.ks)
         object.__setattr__(self, "ks", tuple(sorted({*RSUM, *self.ks})))
         if self.shortlist is not None and self.shortlist < max(self.ks):
             raise InputError(f"shortlist: {self.shortlist} candidates are too few for R@{max(self.ks)}; give more")
+        if self.folds is not None and self.folds < 2:
+            raise InputError(f"folds: {self.folds} is too few; give at least 2, or leave the option out")
 
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
@@ -92,37 +95,30 @@ class CaptionProtocol(_Options):
             scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
 
         Raises:
-            InputError: a table has the wrong length, or an embedding or score is NaN or infinite (with the item's id).
+            InputError: a table has the wrong length, an embedding or score is NaN or infinite (with the item's id), or
+                there are fewer test images than folds.
         """
         here = EvaluatedStage.of(corpus, stage, images, texts)
         device = here.images.pooled.device
-        own, true, triples = (
-            torch.from_numpy(rows).to(device)
-            for rows in (
-                np.stack([here.owner, np.arange(len(here.owner))], axis=1),
-                here.true_pairs,
-                here.hard_triples(),
-            )
+        own, triples, *matches = (
+            torch.from_numpy(rows).to(device) for rows in (here.own_pairs, here.hard_triples(), *here.asked_pairs())
         )
-
-        def name(row: int) -> str:
-            return f"image {here.image_ids[row]}"
-
-        grid = Grid(here.images, here.texts, scorer, name)
-        shortlist = None
-        if self.shortlist is not None and scorer is not None:
-            shortlist = Shortlist(here.images, here.texts, scorer, self.shortlist, name)
-        pair_sets = [own, true] if here.listed.any() else [own]
-        [(i2t, t2i), *truth] = (shortlist or grid).ranks(pair_sets, self.ties)
-        metrics = _caption_summary(i2t, t2i, self.ks) | self._chance(here)
-        if shortlist is not None:
-            metrics |= shortlist.lost(own, (i2t, t2i), self.ties, self.ks)
-        for true_i2t, true_t2i in truth:
-            owners, listed = np.unique(here.owner[here.listed]), np.flatnonzero(here.listed)
-            summary = _caption_summary(true_i2t[torch.from_numpy(owners)], true_t2i[torch.from_numpy(listed)], self.ks)
-            metrics |= {f"truth/{key}": value for key, value in summary.items() if "R@" in key or key == "rSum"}
-        parts = [("i2t", here.image_ids, np.arange(len(here.image_ids)), i2t), ("t2i", here.text_ids, here.owner, t2i)]
+        i2t_matches, t2i_matches = matches
+        name = partial(_named, here.image_ids)
+        search = self._search(here.images, here.texts, scorer, name)
+        ranks, places = search.ranks_and_places(own, (i2t_matches, t2i_matches), self.ties)
+        metrics = caption.summary(ranks, self.ks)
+        metrics |= _under("chance", caption.expected_by_chance(here, self.ks))
+        if isinstance(search, Shortlist):
+            metrics |= search.lost(own, ranks, self.ties, self.ks)
+        if here.listed.any():
+            metrics |= _under("truth", caption.complete_truth((i2t_matches, t2i_matches), places, self.ks))
+        if self.folds is not None and stage == "test":
+            metrics |= _under("folds", self._means_over_folds(here, self.folds, scorer))
+        all_images = np.arange(len(here.image_ids))
+        parts = [("i2t", here.image_ids, all_images, ranks[0]), ("t2i", here.text_ids, here.owner, ranks[1])]
         if len(triples):
+            grid = Grid(here.images, here.texts, scorer, name)
             matched, twin = grid.scores(triples[:, [0, 2]]), grid.scores(triples[:, [1, 2]])
             metrics["hard_negative_accuracy"] = float((matched > twin).double().mean())
             image, other, text = triples.T.cpu().numpy()
@@ -132,28 +128,43 @@ class CaptionProtocol(_Options):
             parts.append(("hard", twin_ids, image, 2 - (matched > twin).long()))
         return Evaluation(metrics, _per_query("rank", here, parts))
 
-    def _chance(self, here: EvaluatedStage) -> dict[str, float]:
-        """Expected recalls of a random ranking."""
-        texts_of_image = np.bincount(here.owner, minlength=len(here.image_ids))
-        recalls = {}
-        for k in self.ks:
-            recalls[f"chance/i2t/R@{k}"] = chance.hit_rate(texts_of_image, len(here.owner), k)
-            recalls[f"chance/t2i/R@{k}"] = chance.hit_rate(np.ones_like(here.owner), len(here.image_ids), k)
-        return recalls | {"chance/rSum": 100 * sum(recalls[f"chance/{side}/R@{k}"] for side in SIDES for k in RSUM)}
+    def _search(self, images: Embeddings, texts: Embeddings, scorer: Scorer | None, name: Name) -> Grid | Shortlist:
+        if self.shortlist is None or scorer is None:
+            return Grid(images, texts, scorer, name)
+        return Shortlist(images, texts, scorer, self.shortlist, name)
+
+    def _means_over_folds(self, here: EvaluatedStage, number: int, scorer: Scorer | None) -> dict[str, float]:
+        """Mean recalls and rSum over consecutive parts of the images, each with its texts."""
+        if len(here.image_ids) < number:
+            raise InputError(f"folds: {number} folds of {len(here.image_ids)} test images; give fewer")
+        results = []
+        for rows in np.array_split(np.arange(len(here.image_ids)), number):
+            images, texts = torch.from_numpy(rows), here.texts_of(rows)
+            ids = here.image_ids[rows]
+            search = self._search(
+                here.images[images], here.texts[torch.from_numpy(texts)], scorer, partial(_named, ids)
+            )
+            own = np.stack([here.owner[texts] - rows[0], np.arange(len(texts))], axis=1)
+            pairs = torch.from_numpy(own).to(here.images.pooled.device)
+            results.append(caption.recalls(search.ranks(pairs, self.ties), self.ks))
+        return {key: sum(result[key] for result in results) / number for key in results[0]}
 
 
 @dataclass(frozen=True)
 class LabelProtocol(_Options):
     """Label retrieval: query images against the texts of the gallery, query texts against its images.
 
-    Metrics are those of `itmbench.evaluation.label_retrieval` with the prefixes "i2t/" and "t2i/"; "mAP", the mean of
-    both directions; and "chance/i2t/mAP", "chance/t2i/mAP" and "chance/mAP", expected values of a random ranking.
+    Metrics are those of `itmbench.evaluation.label_retrieval` with the prefixes "i2t/" and "t2i/", and:
+
+    - "mAP": the mean of both directions.
+    - "unseen/i2t/mAP", "unseen/t2i/mAP" and "unseen/mAP": the same among the items of the gallery that are not training
+      items; left out if all are, or if nothing was trained. Published galleries include the training items.
+    - "chance/i2t/mAP", "chance/t2i/mAP" and "chance/mAP": expected values of a random ranking of the whole gallery.
 
     Args:
         cutoffs: the K of the metrics at K.
         normaliser: divisor of AP at K; see `itmbench.evaluation.functional.average_precision`.
         ties: "pessimistic" or "optimistic".
-        gallery: "all", as published, includes training items; "unseen" excludes them.
 
     Raises:
         InputError: an option is unknown or out of range.
@@ -163,15 +174,12 @@ class LabelProtocol(_Options):
     version: ClassVar[int] = 2
     objective: ClassVar[str] = "mAP"
 
-    cutoffs: tuple[int, ...] = (50,)
+    cutoffs: tuple[int, ...] = (1, 5, 10, 50, 100, 500)
     normaliser: Normaliser = "retrieved"
     ties: Ties = "pessimistic"
-    gallery: Literal["all", "unseen"] = "all"
 
     def __post_init__(self) -> None:
         check_options(self.ties, self.normaliser, self.cutoffs)
-        if self.gallery not in ("all", "unseen"):
-            raise InputError(f"gallery: {self.gallery!r} is unknown; choose one of all, unseen")
 
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
@@ -179,17 +187,16 @@ class LabelProtocol(_Options):
         """Evaluate a stage of a corpus with labels; arguments and errors as in ``CaptionProtocol.evaluate``.
 
         Raises:
-            InputError: also if the corpus has no labels, or the gallery is empty.
+            InputError: also if the corpus has no labels, or there is no query or nothing to search.
         """
         if corpus.labels is None:
             raise InputError(f"{corpus.name}: has no labels; evaluate it with the caption-retrieval protocol")
         here = EvaluatedStage.of(corpus, stage, images, texts)
-        searched = self.searched(corpus, stage)
-        if not len(searched) or not len(here.stage.queries):
-            raise InputError(f"{corpus.name}, {stage}: no queries, or an empty gallery ({self.gallery})")
-        labels = corpus.labels[here.stage.images]
+        if not len(here.stage.gallery) or not len(here.stage.queries):
+            raise InputError(f"{corpus.name}, {stage}: no queries, or an empty gallery")
+        labels, unseen = corpus.labels[here.stage.images], ~np.isin(here.stage.images, corpus.train)
         text_labels = labels[here.owner]
-        query_images, gallery_images = here.positions(here.stage.queries), here.positions(searched)
+        query_images, gallery_images = here.positions(here.stage.queries), here.positions(here.stage.gallery)
         query_texts, gallery_texts = here.texts_of(query_images), here.texts_of(gallery_images)
 
         i2t = label_queries(
@@ -202,6 +209,7 @@ class LabelProtocol(_Options):
             scorer,
             self.ties,
             lambda row: f"image {here.image_ids[query_images[row]]}",
+            unseen[here.owner[gallery_texts]] if len(corpus.train) else None,
         )
         t2i = label_queries(
             here.texts[torch.from_numpy(query_texts)],
@@ -213,21 +221,21 @@ class LabelProtocol(_Options):
             None if scorer is None else lambda texts, images: scorer(images, texts).T,
             self.ties,
             lambda row: f"text {here.text_ids[query_texts[row]]}",
+            unseen[gallery_images] if len(corpus.train) else None,
         )
-        metrics = {f"i2t/{key}": value for key, value in label_summary(i2t).items()}
-        metrics |= {f"t2i/{key}": value for key, value in label_summary(t2i).items()}
-        for direction, queries, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
-            metrics[f"chance/{direction}/mAP"] = chance.average_precision(queries["relevant"].cpu().numpy(), items)
-        for prefix in ("", "chance/"):
-            metrics[f"{prefix}mAP"] = (metrics[f"{prefix}i2t/mAP"] + metrics[f"{prefix}t2i/mAP"]) / 2
+        metrics: dict[str, float] = {}
+        for side, queries, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
+            among_unseen = queries.pop("unseen/AP", None)
+            metrics |= _under(side, label_summary(queries))
+            metrics[f"chance/{side}/mAP"] = chance.average_precision(queries["relevant"].cpu().numpy(), items)
+            if among_unseen is not None:
+                metrics[f"unseen/{side}/mAP"] = float(among_unseen.mean())
+        for prefix in ("", "chance/", "unseen/"):
+            if f"{prefix}i2t/mAP" in metrics and f"{prefix}t2i/mAP" in metrics:
+                metrics[f"{prefix}mAP"] = (metrics[f"{prefix}i2t/mAP"] + metrics[f"{prefix}t2i/mAP"]) / 2
         image_ids, text_ids = here.image_ids[query_images], here.text_ids[query_texts]
         parts = [("i2t", image_ids, query_images, i2t["AP"]), ("t2i", text_ids, here.owner[query_texts], t2i["AP"])]
         return Evaluation(metrics, _per_query("ap", here, parts))
-
-    def searched(self, corpus: Corpus, stage: str) -> Rows:
-        """Rows of the images whose images and texts form the gallery of a stage."""
-        gallery = corpus.stages[stage].gallery
-        return gallery if self.gallery == "all" else np.setdiff1d(gallery, corpus.train)
 
 
 Protocol = CaptionProtocol | LabelProtocol
@@ -239,6 +247,10 @@ def protocol_for(corpus: Corpus) -> Protocol:
 
 
 Ids = NDArray[Any]
+
+
+def _named(image_ids: Ids, row: int) -> str:
+    return f"image {image_ids[row]}"
 
 
 def _per_query(column: str, here: EvaluatedStage, parts: list[tuple[str, Ids, Rows, Tensor]]) -> dict[str, Ids]:
@@ -253,13 +265,5 @@ def _per_query(column: str, here: EvaluatedStage, parts: list[tuple[str, Ids, Ro
     }
 
 
-def _caption_summary(i2t: Tensor, t2i: Tensor, ks: Sequence[int]) -> dict[str, float]:
-    """The metrics of `itmbench.evaluation.caption_retrieval`, from the ranks `[Ni]` and `[Nt]` of both directions."""
-    metrics: dict[str, float] = {}
-    for direction, ranks in (("i2t", i2t), ("t2i", t2i)):
-        for k in ks:
-            metrics[f"{direction}/R@{k}"] = float((ranks <= k).double().mean())
-        metrics[f"{direction}/MedR"] = float(ranks.double().quantile(0.5).floor())
-        metrics[f"{direction}/MeanR"] = float(ranks.double().mean())
-    metrics["rSum"] = 100 * sum(metrics[f"{side}/R@{k}"] for side in SIDES for k in RSUM)
-    return metrics
+def _under(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{key}": value for key, value in metrics.items()}

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,22 +24,45 @@ _LOW_BITS = 0x7FFFFFFF
 _UPPER = 1 if sys.byteorder == "little" else 0  # index of the upper int32 of an int64
 
 
-class Ranking:
-    """The gains of each query's gallery in ranked order.
+class Ranked(NamedTuple):
+    """The outcome of ``rank_gallery``."""
+
+    whole: "Ranking"
+    part: "Ranking | None"  # the same ranking without the items outside a part of the gallery
+    finite: Tensor  # bool `[Q]`: whether a query has no NaN or infinite score
+
+
+def rank_gallery(scores: Tensor, gains: Tensor, ties: Ties, part: Tensor | None = None) -> Ranked:
+    """Rank the gallery for each query, and with the same sort a part of it.
 
     Args:
-        scores: float32 `[Q, N]`, higher is better; ``finite`` `[Q]` marks the rows without NaN or infinity.
+        scores: float32 `[Q, N]`, higher is better.
         gains: whole numbers >= 0 `[Q, N]`; an item is relevant if its gain is above 0.
         ties: "pessimistic" ranks the smallest gain first among equal scores, "optimistic" the largest.
+        part: bool `[N]`, true for the items of the part; None for no part.
+    """
+    labels = gains.int() if part is None else 2 * gains.int() + part
+    keys = _sort_rows(_keys(scores, labels, ties))
+    halves = keys[..., None].view(torch.int32)
+    # The sort moves NaN and infinities to the two ends of a row, so checking the ends suffices.
+    finite = _finite(halves[:, 0, _UPPER]) & _finite(halves[:, -1, _UPPER])
+    lower = halves[..., 1 - _UPPER]
+    labels = lower if ties == "pessimistic" else _LOW_BITS - lower
+    if part is None:
+        return Ranked(Ranking(labels), None, finite)
+    gains = labels >> 1
+    return Ranked(Ranking(gains), Ranking(gains[(labels & 1).bool()].view(len(gains), -1)), finite)
+
+
+class Ranking:
+    """Metrics of the gains of each query's gallery in ranked order.
+
+    Args:
+        gains: int32 `[Q, N]`.
     """
 
-    def __init__(self, scores: Tensor, gains: Tensor, ties: Ties) -> None:
-        keys = _sort_rows(_keys(scores, gains, ties))
-        halves = keys[..., None].view(torch.int32)
-        # The sort moves NaN and infinities to the two ends of a row, so checking the ends suffices.
-        self.finite = _finite(halves[:, 0, _UPPER]) & _finite(halves[:, -1, _UPPER])
-        lower = halves[..., 1 - _UPPER]
-        self.gains = lower if ties == "pessimistic" else _LOW_BITS - lower
+    def __init__(self, gains: Tensor) -> None:
+        self.gains = gains
 
     @cached_property
     def hits(self) -> Tensor:
@@ -60,7 +83,7 @@ class Ranking:
     def _found_at_hits(self) -> Tensor:
         return self.found * self.hits
 
-    def average_precision(self, cutoff: int | None, normaliser: Normaliser) -> Tensor:
+    def average_precision(self, cutoff: int | None = None, normaliser: Normaliser = "retrieved") -> Tensor:
         """Float64 `[Q]`; see `itmbench.evaluation.functional.average_precision`."""
         if cutoff is None:
             return _ratio(self._precision_sum(self._found_at_hits), self.relevant)
@@ -77,7 +100,7 @@ class Ranking:
 
     def metrics(self, cutoffs: Sequence[int], normaliser: Normaliser) -> dict[str, Tensor]:
         """Float64 `[Q]` by key; see `itmbench.evaluation.functional.ranking_metrics`."""
-        metrics = {"AP": self.average_precision(None, normaliser), "relevant": self.relevant}
+        metrics = {"AP": self.average_precision(), "relevant": self.relevant}
         for k in cutoffs:
             found = self.found[:, :k][:, -1].double()
             metrics[f"AP@{k}"] = self.average_precision(k, normaliser)
@@ -89,7 +112,9 @@ class Ranking:
     def _ndcg(self, k: int) -> Tensor:
         gains = self.gains[:, :k]
         discounts = 1 / torch.log2(1 + self._ranks(gains.shape[1]))
-        return _ratio((gains * discounts).sum(1), self._ideal(discounts))
+        # Few numbers, summed on the CPU because a cumulative float sum on a GPU is not reproducible.
+        sums = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cpu().cumsum(0)]).to(discounts.device)
+        return _ratio((gains * discounts).sum(1), sums[self._at_least.clamp(max=len(discounts))].sum(1))
 
     def _interpolated_precision(self) -> Tensor:
         """Best precision from each of the recall levels 0.0, 0.1, ..., 1.0 on, float64 `[Q, 11]`."""
@@ -105,18 +130,17 @@ class Ranking:
         best = torch.segment_reduce(precisions.flatten(), "max", lengths=edges.diff(dim=1).flatten(), initial=0)
         return best.view(queries, 12)[:, 1:].flip(1).cummax(1).values.flip(1)
 
-    def _ideal(self, discounts: Tensor) -> Tensor:
-        """Discounted gain of the ideal ranking, float64 `[Q]`.
+    @cached_property
+    def _at_least(self) -> Tensor:
+        """Number of items of gain 1 or more, 2 or more, ..., int64 `[Q, G]`.
 
-        With c_g items of gain g or more, ranks 1..c_g collect the g-th unit of gain, so no second sort is needed.
+        Ranks 1..c_g of the ideal ranking collect the g-th unit of gain, with c_g items of gain g or more, so it needs
+        no second sort.
         """
         levels = int(self.gains.max()) + 1
         offsets = torch.arange(len(self.gains), device=self.gains.device, dtype=torch.int32)[:, None] * levels
         histogram = torch.bincount((self.gains + offsets).flatten(), minlength=len(self.gains) * levels)
-        at_least = histogram.view(-1, levels)[:, 1:].flip(1).cumsum(1).clamp(max=len(discounts))
-        # Few numbers, summed on the CPU because a cumulative float sum on a GPU is not reproducible.
-        sums = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cpu().cumsum(0)]).to(discounts.device)
-        return sums[at_least].sum(1)
+        return histogram.view(-1, levels)[:, 1:].flip(1).cumsum(1).flip(1)
 
     def _precision_sum(self, found_at_hits: Tensor) -> Tensor:
         """Sum of found / rank over the hits, float64 `[Q]`; ``found_at_hits`` is 0 at other ranks."""
@@ -126,16 +150,16 @@ class Ranking:
         return torch.arange(1, n + 1, dtype=torch.float64, device=self.gains.device)
 
 
-def _keys(scores: Tensor, gains: Tensor, ties: Ties) -> Tensor:
+def _keys(scores: Tensor, labels: Tensor, ties: Ties) -> Tensor:
     """Sort keys, int64 `[Q, N]`, ascending in ranked order: sorting values is much cheaper than sorting indices.
 
-    The upper half orders by descending score. The lower half holds the gain: it breaks ties, and the gains in ranked
-    order can be read back from the sorted keys.
+    The upper half orders by descending score. The lower half holds the label of the item (its gain, and whether it
+    belongs to the part): it breaks ties by gain, and the labels in ranked order can be read back from the sorted keys.
     """
     halves = torch.empty(*scores.shape, 2, dtype=torch.int32, device=scores.device)
     bits = (0.0 - scores).view(torch.int32)  # 0.0 - x, because -0.0 and 0.0 must tie
     halves[..., _UPPER] = _in_order(bits)
-    halves[..., 1 - _UPPER] = gains if ties == "pessimistic" else _LOW_BITS - gains.int()
+    halves[..., 1 - _UPPER] = labels if ties == "pessimistic" else _LOW_BITS - labels
     return halves.view(torch.int64).squeeze(-1)
 
 

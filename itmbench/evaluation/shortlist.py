@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.evaluation.grid import Grid
+from itmbench.evaluation.grid import Grid, Sides
 from itmbench.evaluation.parallel import tile_map
+from itmbench.evaluation.places import Places
 from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.scoring import Name, Scorer, full_precision, score
 
@@ -32,16 +33,18 @@ class Shortlist:
             self._rescored(texts, images, lambda queries, candidates: scorer(candidates, queries).T),
         )
 
-    def ranks(self, pair_sets: Sequence[Tensor], ties: Ties) -> list[tuple[Tensor, Tensor]]:
+    def ranks(self, pairs: Tensor, ties: Ties) -> Sides:
         """See `itmbench.evaluation.grid.Grid.ranks`."""
-        coarse = self._coarse.ranks(pair_sets, ties)
-        return [
-            (
-                self._within(0, pairs, coarse_i2t, ties),
-                self._within(1, pairs.flip(1), coarse_t2i, ties),
-            )
-            for pairs, (coarse_i2t, coarse_t2i) in zip(pair_sets, coarse, strict=True)
-        ]
+        return self.ranks_and_places(pairs, None, ties)[0]
+
+    def ranks_and_places(self, pairs: Tensor, matches: Sides | None, ties: Ties) -> tuple[Sides, Sides]:
+        """See `itmbench.evaluation.grid.Grid.ranks_and_places`."""
+        ranks, places = self._coarse.ranks_and_places(pairs, matches, ties)
+        of_i2t, of_t2i = matches or (pairs[:0], pairs[:0])
+        return (
+            (self._within(0, pairs, ranks[0], ties), self._within(1, pairs.flip(1), ranks[1], ties)),
+            (self._places(0, of_i2t, places[0], ties), self._places(1, of_t2i.flip(1), places[1], ties)),
+        )
 
     def lost(self, pairs: Tensor, ranks: tuple[Tensor, Tensor], ties: Ties, ks: Sequence[int]) -> dict[str, float]:
         """Recall of exact scoring minus that of the ``ranks`` of these pairs, over ``SAMPLE`` queries per direction."""
@@ -53,7 +56,7 @@ class Shortlist:
             sampled_pairs = pairs[torch.isin(pairs[:, side], sample)]
             sampled_pairs[:, side] = torch.searchsorted(sample, sampled_pairs[:, side].contiguous())
             images, texts = (self._images[sample], self._texts) if side == 0 else (self._images, self._texts[sample])
-            exact = Grid(images, texts, self._scorer, self._name).ranks([sampled_pairs], ties)[0][side]
+            exact = Grid(images, texts, self._scorer, self._name).ranks(sampled_pairs, ties)[side]
             for k in ks:
                 lost[f"shortlist/{direction}/lost R@{k}"] = float(
                     (exact <= k).double().mean() - (short[sample] <= k).double().mean()
@@ -90,3 +93,15 @@ class Shortlist:
         # Ties lose in the first pass, too: an item that may rank behind the shortlist is not on it.
         listed = correct.any(1) & (coarse <= lists.shape[1])
         return torch.where(listed, rank, coarse.clamp(min=lists.shape[1] + 1))
+
+    def _places(self, side: int, matches: Tensor, coarse: Tensor, ties: Ties) -> Tensor:
+        """Final places `[M]` of matches (query, item) from those of the first pass, ``coarse``."""
+        lists, scores = self._lists[side]
+        queries, items = matches.T
+        listed = (lists[queries] == items[:, None]) & (coarse <= lists.shape[1])[:, None]
+        on = listed.any(1)
+        exact = Places(queries[on], scores[queries][listed], len(lists), ties)
+        exact.add(*exact.ahead(torch.arange(len(lists), device=lists.device), scores))
+        places = coarse.clamp(min=lists.shape[1] + 1)
+        places[on] = exact.places()
+        return places

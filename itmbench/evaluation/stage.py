@@ -69,6 +69,11 @@ class EvaluatedStage:
         """Positions of the texts of the given images, in order."""
         return np.flatnonzero(np.isin(self.owner, images))
 
+    @property
+    def own_pairs(self) -> Rows:
+        """All pairs of an image and a text of its own `[Nt, 2]`."""
+        return np.stack([self.owner, np.arange(len(self.owner))], axis=1)
+
     @cached_property
     def listed(self) -> NDArray[np.bool_]:
         """Whether the corpus lists the images that each text is true of `[Nt]`."""
@@ -80,14 +85,20 @@ class EvaluatedStage:
     @cached_property
     def true_pairs(self) -> Rows:
         """All true (image, text) pairs `[P, 2]`, sorted and unique; by default a text is true of its own image."""
-        own = np.stack([self.owner, np.arange(len(self.owner))], axis=1)
-        parts = [own]
+        parts = [self.own_pairs]
         texts = self.corpus.texts_of(self.stage.images)
         for text in np.flatnonzero(self.listed):
             images = np.asarray(self.corpus.true_images[texts[text]])  # type: ignore[index]
             here = self.positions(images[np.isin(images, self.stage.images)])
             parts.append(np.stack([here, np.full(len(here), text)], axis=1))
         return np.unique(np.concatenate(parts), axis=0)
+
+    def asked_pairs(self) -> tuple[Rows, Rows]:
+        """The true pairs of the images that own a text whose truth is listed, and those of these texts."""
+        if not self.listed.any():
+            return self.own_pairs[:0], self.own_pairs[:0]
+        pairs, owners = self.true_pairs, np.unique(self.owner[self.listed])
+        return pairs[np.isin(pairs[:, 0], owners)], pairs[self.listed[pairs[:, 1]]]
 
     def hard_triples(self) -> Rows:
         """All triples of an image, a near twin and a text of the image that is false of the twin `[M, 3]`."""

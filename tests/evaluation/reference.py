@@ -50,3 +50,21 @@ def interpolated(scores: Row, relevant: Row, ties: str) -> list[float]:
         max((n / rank for n, rank in enumerate(ranks, 1) if 10 * n >= level * len(ranks)), default=0.0)
         for level in range(11)
     ]
+
+
+def r_precision(scores: Row, relevant: Row, ties: str) -> float:
+    """The share of the first R items that is relevant, with R relevant items."""
+    ranked = order(scores, relevant, ties)
+    number = sum(map(bool, relevant))
+    return sum(bool(relevant[item]) for item in ranked[:number]) / number
+
+
+def map_at_r(scores: Row, relevant: Row, ties: str) -> float:
+    """As ``compute_eccv_metrics`` of eccv_caption: for r = 1..R, the precision of the first r if item r is relevant."""
+    ranked = order(scores, relevant, ties)
+    number = sum(map(bool, relevant))
+    precisions = [
+        sum(bool(relevant[item]) for item in ranked[:r]) / r if relevant[ranked[r - 1]] else 0.0
+        for r in range(1, number + 1)
+    ]
+    return math.fsum(precisions) / number

@@ -105,7 +105,7 @@ def test_only_what_ties_give_is_right_for_identical_contents(protocol: CaptionPr
 
 def test_without_rounding_keeps_the_options_of_a_protocol() -> None:
     assert without_rounding(CaptionProtocol(ks=(2,))).as_dict() == CaptionProtocol(ks=(2,)).as_dict()
-    asked = LabelProtocol(cutoffs=(3,), gallery="unseen", ties="optimistic")
+    asked = LabelProtocol(cutoffs=(3,), normaliser="min", ties="optimistic")
     assert without_rounding(asked).as_dict() == asked.as_dict()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluation import reference
 from evaluation.toy_retrieval import TEST, cosine, lopsided, make_corpus
 from torch import Tensor
 
@@ -69,7 +70,8 @@ def with_truth() -> Corpus:
     truth = [
         np.unique(np.append(generator.choice(60, size=generator.integers(0, 6)), own)) for own in corpus.text_to_image
     ]
-    truth[corpus.texts_of(TEST)[5]] = np.empty(0, dtype=np.int64)  # its truth is not listed
+    for row in corpus.texts_of(TEST[1:3])[1:]:
+        truth[row] = np.empty(0, dtype=np.int64)  # truth is listed of one text of image 31 and of none of image 32
     twins = np.stack([np.arange(20, 60), np.roll(np.arange(20, 60), 7)], axis=1)
     return dataclasses.replace(corpus, true_images=truth, hard_negatives=twins)
 
@@ -94,12 +96,21 @@ def test_complete_truth_and_hard_negatives_are_exact(monkeypatch: pytest.MonkeyP
         for image in truth[row] if len(truth[row]) else [corpus.text_to_image[row]]:
             if image >= 30:
                 true[image - 30, text] = True
-    i2t, t2i = best_ranks(scores, true), best_ranks(scores.T, true.T)[listed]
-    assert not listed.all() and float(true.sum()) > len(rows)
+    asked = torch.isin(torch.arange(30), torch.from_numpy(owner)[listed])
+    i2t, t2i = best_ranks(scores, true)[asked], best_ranks(scores.T, true.T)[listed]
+    assert not asked.all() and listed[4] and float(true.sum()) > len(rows)
     for k in (1, 5, 10):
         assert found[f"truth/i2t/R@{k}"] == (i2t <= k).double().mean()
         assert found[f"truth/t2i/R@{k}"] == (t2i <= k).double().mean()
-    recalls = [value for key, value in found.items() if key.startswith("truth/") and "R@" in key]
+    sides = {"i2t": (scores, true, asked), "t2i": (scores.T, true.T, listed)}
+    for name, definition in (("mAP@R", reference.map_at_r), ("R-Precision", reference.r_precision)):
+        means = []
+        for side, (table, relevant, chosen) in sides.items():
+            queries = zip(table[chosen].tolist(), relevant[chosen].tolist(), strict=True)
+            means.append(np.mean([definition(row, matches, "pessimistic") for row, matches in queries]))
+            assert found[f"truth/{side}/{name}"] == pytest.approx(means[-1], abs=1e-12)
+        assert found[f"truth/{name}"] == pytest.approx(np.mean(means), abs=1e-12)
+    recalls = [found[f"truth/{side}/R@{k}"] for side in sides for k in (1, 5, 10)]
     assert found["truth/rSum"] == pytest.approx(100 * sum(recalls))
     assert found["truth/rSum"] > found["rSum"]
     outcomes = [
@@ -143,50 +154,98 @@ def labelled() -> Corpus:
     return make_corpus(labels=labels, label_names=list("abcd"), stages={"test": Stage(queries, gallery)})
 
 
-@pytest.mark.parametrize("gallery", ["all", "unseen"])
 @pytest.mark.parametrize("scorer", [None, lopsided])
-def test_labels_are_measured_in_both_directions(gallery: Any, scorer: Any) -> None:
+def test_labels_are_measured_in_both_directions_and_among_unseen_items(scorer: Any) -> None:
     corpus = labelled()
     images, texts = embed(corpus)
-    found = LabelProtocol(gallery=gallery).evaluate(corpus, "test", images, texts, scorer)
+    calls = []
+
+    def counted(*tables: Embeddings) -> Tensor:
+        calls.append(len(tables[0]) * len(tables[1]))
+        return scorer(*tables)
+
+    found = LabelProtocol().evaluate(corpus, "test", images, texts, counted if scorer else None)
     labels, rows = corpus.labels, corpus.texts_of(np.arange(10, 60))
     assert labels is not None
     owner = corpus.text_to_image[rows]
-    first = 10 if gallery == "all" else 30
-    asked_texts, searched_texts = np.flatnonzero(owner >= 45), np.flatnonzero((owner >= first) & (owner < 45))
-    sides = {
-        "i2t": (images[35:], texts[torch.from_numpy(searched_texts)], labels[45:], labels[owner[searched_texts]]),
-        "t2i": (
-            texts[torch.from_numpy(asked_texts)],
-            images[first - 10 : 35],
-            labels[owner[asked_texts]],
-            labels[first:45],
-        ),
-    }
+    asked_texts = np.flatnonzero(owner >= 45)
     table = pd.DataFrame(found.per_query)
-    for side, tables in sides.items():
-        flip = scorer is not None and side == "t2i"
-        turned = (lambda a, b: scorer(b, a).T) if flip else scorer
-        for key, value in label_retrieval(*tables, scorer=turned).items():
-            assert found.metrics[f"{side}/{key}"] == pytest.approx(value, abs=1e-12)
-        scores = (turned or cosine)(tables[0], tables[1])
-        relevance = torch.from_numpy(tables[2].astype(int) @ tables[3].T.astype(int) > 0)
-        ap = table[table.direction == side]["ap"].to_numpy()
-        assert ap == pytest.approx(average_precision(scores, relevance).numpy(), abs=1e-12)
+    for first, prefix in ((10, ""), (30, "unseen/")):  # images 0 to 29 are trained on
+        searched_texts = np.flatnonzero((owner >= first) & (owner < 45))
+        sides = {
+            "i2t": (images[35:], texts[torch.from_numpy(searched_texts)], labels[45:], labels[owner[searched_texts]]),
+            "t2i": (
+                texts[torch.from_numpy(asked_texts)],
+                images[first - 10 : 35],
+                labels[owner[asked_texts]],
+                labels[first:45],
+            ),
+        }
+        for side, tables in sides.items():
+            flip = scorer is not None and side == "t2i"
+            turned = (lambda a, b: scorer(b, a).T) if flip else scorer
+            expected = label_retrieval(*tables, cutoffs=LabelProtocol().cutoffs, scorer=turned)
+            assert found.metrics[f"{prefix}{side}/mAP"] == pytest.approx(expected["mAP"], abs=1e-12)
+            if prefix:
+                continue
+            for key, value in expected.items():
+                assert found.metrics[f"{side}/{key}"] == pytest.approx(value, abs=1e-12)
+            scores = (turned or cosine)(tables[0], tables[1])
+            relevance = torch.from_numpy(tables[2].astype(int) @ tables[3].T.astype(int) > 0)
+            ap = table[table.direction == side]["ap"].to_numpy()
+            assert ap == pytest.approx(average_precision(scores, relevance).numpy(), abs=1e-12)
+        assert found.metrics[f"{prefix}mAP"] == sum(found.metrics[f"{prefix}{side}/mAP"] for side in sides) / 2
     assert list(table["query"][:15]) == list(corpus.image_ids[45:])
     assert list(table["query"][15:]) == [corpus.text_ids[row] for row in rows[asked_texts]]
     assert found.metrics["i2t/queries_without_relevant"] == (labels[45:].sum(axis=1) == 0).sum() > 0
-    assert found.metrics["mAP"] == (found.metrics["i2t/mAP"] + found.metrics["t2i/mAP"]) / 2
+    if scorer:  # both galleries from one scoring
+        assert sum(calls) == 15 * np.sum(owner < 45) + len(asked_texts) * 35
+
+
+def test_a_gallery_of_training_items_says_nothing_of_unseen_ones() -> None:
+    corpus = labelled()
+    for train, unseen in ((np.arange(45), 0), (np.arange(0), 0), (np.arange(10), 3), (np.arange(30), 3)):
+        changed = dataclasses.replace(corpus, train=train)
+        metrics = LabelProtocol().evaluate(changed, "test", *embed(changed)).metrics
+        assert sum(key.startswith("unseen/") for key in metrics) == unseen
+        if len(train) == 10:  # none of them is in the gallery
+            assert metrics["unseen/mAP"] == metrics["mAP"]
 
 
 def test_every_option_changes_the_result() -> None:
     corpus = labelled()
     images, texts = embed(corpus)
     texts.pooled[::2] = texts.pooled[0]
-    options = [{}, {"gallery": "unseen"}, {"normaliser": "all"}, {"ties": "optimistic"}]
+    options = [{}, {"normaliser": "mith"}, {"normaliser": "all"}, {"ties": "optimistic"}]
     results = [LabelProtocol(**o).evaluate(corpus, "test", images, texts).metrics for o in options]  # type: ignore[arg-type]
     assert len({result["i2t/mAP@50"] for result in results}) == 4
     assert "i2t/mAP@7" in LabelProtocol(cutoffs=(7,)).evaluate(corpus, "test", images, texts).metrics
+
+
+@pytest.mark.parametrize("ties", ["pessimistic", "optimistic"])
+@pytest.mark.parametrize("options", [{}, {"shortlist": 10}])
+def test_folds_are_the_means_of_separate_evaluations(options: Any, ties: Any) -> None:
+    """COCO's 1K figures: five consecutive thousands, each evaluated by itself."""
+    corpus = make_corpus(stages={"test": Stage(TEST, TEST), "val": Stage(TEST, TEST)})
+    images, texts = embed(corpus)
+    protocol = CaptionProtocol((1, 3), ties, folds=5, **options)
+    found = protocol.evaluate(corpus, "test", images, texts, lopsided).metrics
+    owner = corpus.text_to_image[corpus.texts_of(TEST)] - 30
+    apart = []
+    for fold in range(5):
+        members = np.flatnonzero(owner // 6 == fold)
+        part = make_corpus(stages={"test": Stage(TEST[6 * fold : 6 * fold + 6], TEST[6 * fold : 6 * fold + 6])})
+        tables = images[6 * fold : 6 * fold + 6], texts[torch.from_numpy(members)]
+        apart.append(CaptionProtocol((1, 3), ties, **options).evaluate(part, "test", *tables, lopsided).metrics)
+    keys = ["rSum", *(f"{side}/R@{k}" for side in ("i2t", "t2i") for k in (1, 3, 5, 10))]
+    assert {key for key in found if key.startswith("folds/")} == {f"folds/{key}" for key in keys}
+    for key in keys:
+        assert found[f"folds/{key}"] == pytest.approx(np.mean([metrics[key] for metrics in apart]))
+    whole = CaptionProtocol((1, 3), ties, **options).evaluate(corpus, "test", images, texts, lopsided).metrics
+    assert found.items() >= whole.items() and found["folds/rSum"] > found["rSum"]
+    assert protocol.evaluate(corpus, "val", images, texts, lopsided).metrics == whole
+    with pytest.raises(InputError, match="31 folds of 30 test images"):
+        CaptionProtocol(folds=31).evaluate(corpus, "test", images, texts)
 
 
 def test_a_shortlist_changes_the_result_of_a_scorer_and_says_what_is_lost() -> None:
@@ -210,11 +269,11 @@ def test_a_protocol_is_frozen_named_and_goes_whole_into_a_result() -> None:
     assert (caption.objective, label.objective) == ("rSum", "mAP")
     assert caption.as_dict() == {
         "name": "caption-retrieval", "version": 2, "objective": "rSum", "ks": [1, 5, 10], "ties": "pessimistic",
-        "shortlist": None,
+        "shortlist": None, "folds": None,
     }  # fmt: skip
     assert label.as_dict() == {
-        "name": "label-retrieval", "version": 2, "objective": "mAP", "cutoffs": [50], "normaliser": "retrieved",
-        "ties": "pessimistic", "gallery": "all",
+        "name": "label-retrieval", "version": 2, "objective": "mAP", "cutoffs": [1, 5, 10, 50, 100, 500],
+        "normaliser": "retrieved", "ties": "pessimistic",
     }  # fmt: skip
     assert json.loads(json.dumps(label.as_dict())) == label.as_dict()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -248,7 +307,7 @@ def test_bad_options_are_refused() -> None:
         lambda: CaptionProtocol(ties="x"),  # type: ignore[arg-type]
         lambda: CaptionProtocol(shortlist=9),
         lambda: LabelProtocol(normaliser="x"),  # type: ignore[arg-type]
-        lambda: LabelProtocol(gallery="x"),  # type: ignore[arg-type]
+        lambda: CaptionProtocol(folds=1),
     ):
         with pytest.raises(InputError):
             make()
@@ -291,6 +350,7 @@ def test_labels_are_needed_and_the_gallery_may_not_be_empty() -> None:
     corpus = make_corpus()
     with pytest.raises(InputError, match="toy: has no labels"):
         LabelProtocol().evaluate(corpus, "test", *embed(corpus))
-    corpus = dataclasses.replace(labelled(), train=np.arange(60))
+    corpus = labelled()
+    corpus = dataclasses.replace(corpus, stages={"test": Stage(corpus.stages["test"].queries, np.arange(0))})
     with pytest.raises(InputError, match="no queries, or an empty gallery"):
-        LabelProtocol(gallery="unseen").evaluate(corpus, "test", *embed(corpus))
+        LabelProtocol().evaluate(corpus, "test", *embed(corpus))

@@ -39,7 +39,7 @@ def slow_rank(coarse: list[float], second: list[float], own: set[int], size: int
 @pytest.mark.parametrize("size", [1, 5, 12, 100])
 def test_ranks_are_those_of_the_slow_loop(size: int) -> None:
     images, texts = table(IMAGES, 1), table(TEXTS, 2)
-    [(i2t, t2i)] = Shortlist(images, texts, fine, size, str).ranks([PAIRS], "pessimistic")
+    i2t, t2i = Shortlist(images, texts, fine, size, str).ranks(PAIRS, "pessimistic")
     coarse = normalize(images.pooled, dim=1) @ normalize(texts.pooled, dim=1).T
     second = fine(images, texts)
     assert i2t.tolist() == [
@@ -54,9 +54,9 @@ def test_ranks_are_those_of_the_slow_loop(size: int) -> None:
 def test_a_list_of_everything_is_exact_and_loses_nothing() -> None:
     images, texts = table(IMAGES, 1), table(TEXTS, 2)
     shortlist = Shortlist(images, texts, fine, TEXTS, str)
-    [found], [exact] = (
-        shortlist.ranks([PAIRS], "pessimistic"),
-        Grid(images, texts, fine, str).ranks([PAIRS], "pessimistic"),
+    found, exact = (
+        shortlist.ranks(PAIRS, "pessimistic"),
+        Grid(images, texts, fine, str).ranks(PAIRS, "pessimistic"),
     )
     assert all(torch.equal(one, other) for one, other in zip(found, exact, strict=True))
     assert set(shortlist.lost(PAIRS, found, "pessimistic", (1, 5)).values()) == {0.0}
@@ -65,5 +65,5 @@ def test_a_list_of_everything_is_exact_and_loses_nothing() -> None:
 def test_a_collapsed_first_pass_gives_the_last_rank() -> None:
     images, texts = table(IMAGES, 1), table(TEXTS, 2)
     images.pooled[:], texts.pooled[:] = 1.0, 1.0
-    [(i2t, t2i)] = Shortlist(images, texts, fine, 5, str).ranks([PAIRS], "pessimistic")
+    i2t, t2i = Shortlist(images, texts, fine, 5, str).ranks(PAIRS, "pessimistic")
     assert set(i2t.tolist()) == {TEXTS - 2} and set(t2i.tolist()) == {IMAGES}

@@ -1,0 +1,92 @@
+"""Places of all matches of a query, not only of its best one, as metrics of complete truth need them."""
+
+import torch
+from torch import Tensor
+
+from itmbench.evaluation.ranking import Ties
+
+
+class Places:
+    """Count the scores that reach each match of each query.
+
+    Args:
+        queries: the query of every match, int64 `[M]`; the matches of a query are distinct items.
+        values: score of every match `[M]`.
+        n: number of queries; those without a match are skipped.
+        ties: "pessimistic" or "optimistic".
+    """
+
+    def __init__(self, queries: Tensor, values: Tensor, n: int, ties: Ties) -> None:
+        self._right = ties == "pessimistic"
+        device = values.device
+        by_value = values.argsort()
+        self._order = by_value[queries[by_value].argsort(stable=True)]  # by query, then ascending by score
+        sizes = queries.bincount(minlength=n)
+        asked = sizes.nonzero().squeeze(1)
+        self._row = torch.full((n,), -1, device=device)
+        self._row[asked] = torch.arange(len(asked), device=device)
+        self._sizes = sizes[asked]
+        width = int(self._sizes.max()) if len(asked) else 0
+        self._real = torch.arange(width, device=device) < self._sizes[:, None]
+        self._values = torch.full(self._real.shape, torch.inf, device=device)
+        self._values[self._real] = values[self._order]
+        self._counts = torch.zeros(len(asked), width + 1, dtype=torch.int64, device=device)
+
+    def ahead(self, queries: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Count the scores `[q, items]` of some queries `[q]` by how many of the query's matches they reach."""
+        rows = self._row[queries]
+        asked = rows >= 0
+        rows, scores = rows[asked], scores[asked].contiguous()
+        return rows, self._reached(self._values[rows], scores)
+
+    def add(self, rows: Tensor, counts: Tensor) -> None:
+        """Add what ``ahead`` returned."""
+        self._counts[rows] += counts
+
+    def places(self) -> Tensor:
+        """Place of every match in the ranking of its query, from 1, int64 `[M]`."""
+        matches = self._reached(self._values, self._values, self._real)
+        # Scores that reach at least the (a+1)-th lowest match reach the a-th, too.
+        others = (self._counts - matches).flip(1).cumsum(1).flip(1)[:, 1:]
+        places = others + self._sizes[:, None] - torch.arange(self._real.shape[1], device=others.device)
+        result = torch.empty_like(self._order)
+        result[self._order] = places[self._real]
+        return result
+
+    def _reached(self, values: Tensor, scores: Tensor, real: Tensor | None = None) -> Tensor:
+        """Number of scores `[q, items]` that reach exactly 0, 1, 2, ... of the ``values``, int64 `[q, width + 1]`."""
+        width = values.shape[1] + 1
+        reached = torch.searchsorted(values, scores, right=self._right)
+        reached += torch.arange(len(values), device=values.device)[:, None] * width
+        reached = reached.flatten() if real is None else reached[real]
+        return reached.bincount(minlength=len(values) * width).view(-1, width)
+
+
+def truth_metrics(queries: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rank of the best match, AP@R and R-Precision of every query that has a match, in ascending order of the queries.
+
+    R is the number of matches of a query. R-Precision is their share of the first R places. AP@R adds up the precisions
+    at the matches among the first R places and divides by R (Musgrave et al., "A Metric Learning Reality Check", ECCV
+    2020; Chun et al., "ECCV Caption", ECCV 2022, and its package ``eccv_caption``).
+
+    Args:
+        queries: the query of every match, int64 `[M]`.
+        places: place of every match in the ranking of its query, from 1 `[M]`.
+
+    Returns:
+        int64 `[Q]`, float64 `[Q]`, float64 `[Q]`.
+
+    >>> truth_metrics(torch.tensor([0, 0, 0, 7]), torch.tensor([4, 1, 3, 2]))
+    (tensor([1, 2]), tensor([0.5556, 0.0000], dtype=torch.float64), tensor([0.6667, 0.0000], dtype=torch.float64))
+    """
+    order = places.argsort()
+    order = order[queries[order].argsort(stable=True)]
+    places = places[order]
+    _, query, sizes = queries[order].unique_consecutive(return_inverse=True, return_counts=True)
+    first = sizes.cumsum(0) - sizes
+    found = torch.arange(1, len(places) + 1, device=places.device) - first[query]
+    inside = (places <= sizes[query]).double()
+    precisions = torch.zeros(len(sizes), dtype=torch.float64, device=places.device)
+    precisions.index_add_(0, query, inside * found / places)
+    hits = torch.zeros_like(precisions).index_add_(0, query, inside)
+    return places[first], precisions / sizes, hits / sizes
