@@ -15,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from itmbench.report.plots import Looks, cost_plot, looks, seeds_plot
+from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, looks, seeds_plot
 from itmbench.report.tables import Table, legend
 from itmbench.report.words import in_words
 from itmbench.store import Result
@@ -72,6 +72,7 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result]) -> dict[
         "data": data,
         "differs": any(count["published"] not in (None, count["found"]) for count in data["counts"]),
         "plots": plots,
+        "curves": [(what, _svg(partial(curve_plot, metrics=of), table, looks)) for what, of in curves(table).items()],
         "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
         "show": table.columns[table.objective].show,
     }

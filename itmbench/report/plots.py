@@ -1,5 +1,6 @@
 """Plots of a table's rows, for the page and for notebooks; each draws into given axes."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from itmbench.report.columns import find
+from itmbench.report.columns import find, percent
 from itmbench.report.tables import Table
 from itmbench.report.words import without_mark
 
@@ -63,6 +64,37 @@ def cost_plot(axes: Axes, table: Table, looks: Looks, cost: str = "seconds") -> 
     axes.set_ylabel(table.objective)
     _as_in_the_table(axes.yaxis, table)
     axes.margins(0.12)
+    _open_frame(axes)
+
+
+def curves(table: Table) -> dict[str, dict[float, str]]:
+    """The curves of a table of labels: caption -> position on the axis -> metric, in ascending order."""
+    if table.objective != "mAP":
+        return {}
+    measured = [str(key) for key in table.rows if table.rows[key].notna().any()]
+    found = {}
+    for side in ("i2t", "t2i"):
+        for key, what in ((r"P@r(\d\.\d)", "precision over recall"), (r"P@(\d+)", "precision"), (r"R@(\d+)", "recall")):
+            matches = [match for metric in measured if (match := re.fullmatch(f"{side}/{key}", metric))]
+            if len(matches) > 1:
+                found[f"{side}: {what}"] = dict(sorted((float(match[1]), match[0]) for match in matches))
+    return found
+
+
+def curve_plot(axes: Axes, table: Table, looks: Looks, metrics: Mapping[float, str]) -> None:
+    """Means of metrics over the seeds, a line for each method; ``metrics`` is one of the ``curves`` of the table."""
+    for name, colour, marker, rows in _methods(table, looks):
+        axes.plot([*metrics], rows[[*metrics.values()]].mean(), color=colour, marker=marker, markersize=4, label=name)
+    if max(metrics) > 1:
+        axes.set_xscale("log")
+        axes.set_xticks([*metrics], [f"{k:g}" for k in metrics])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("K" if max(metrics) > 1 else "recall")
+    axes.yaxis.set_major_formatter(lambda value, _: percent(value).removesuffix(".0"))
+    _open_frame(axes)
+
+
+def _open_frame(axes: Axes) -> None:
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))

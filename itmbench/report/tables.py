@@ -35,6 +35,10 @@ LEGEND = (
 """``mark`` is how a format shows the mark."""
 
 
+CHOICES = "chosen on validation"
+"""Heading of what a method chose on the validation split beside its checkpoint."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Methods that may be compared, best first.
@@ -74,7 +78,8 @@ class Table:
     @property
     def main_columns(self) -> list[str]:
         """Headings that every format shows."""
-        return ["seeds", *(heading for heading, column in self.columns.items() if not column.detail)]
+        shown = [heading for heading, column in self.columns.items() if not column.detail]
+        return ["seeds", *shown, *([CHOICES] if CHOICES in self.cells else [])]
 
     @property
     def quality_columns(self) -> list[str]:
@@ -155,6 +160,9 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
     cells = pd.DataFrame({"seeds": methods.size().astype(str)}, index=means.index.rename("method"))
     for heading, (key, column) in columns.items():
         cells[heading] = [_cell(column, mean, std) for mean, std in zip(means[key], deviations[key], strict=True)]
+    choices = methods["choices"].agg(_choices) if "choices" in rows else pd.Series()
+    if choices.any():
+        cells[CHOICES] = choices.replace("", "–")
     best, untested = pd.DataFrame(False, index=cells.index, columns=cells.columns), ""
     mixed = _mixed(rows)
     ranked = [name for name in cells.index if group["inductive"] and not name.endswith(MARK) and name not in mixed]
@@ -214,6 +222,20 @@ def _mixed(rows: pd.DataFrame) -> list[str]:
     """Labels of methods whose seeds ran with different options, data or code."""
     recipes = rows[rows["recipe"] != ""].groupby("label")["recipe"].nunique()
     return [str(label) for label in recipes.index[recipes > 1]]
+
+
+def _choices(rows: pd.Series) -> str:
+    """What the seeds of a method chose, in their order; once if they agree."""
+    seeds = [json.loads(text) for text in rows.dropna()]
+    names = dict.fromkeys(name for choices in seeds for name in choices)
+    values = {name: [_value(choices.get(name)) for choices in seeds] for name in names}
+    return ", ".join(f"{name} {'/'.join(dict.fromkeys(v) if len({*v}) == 1 else v)}" for name, v in values.items())
+
+
+def _value(choice: Any) -> str:
+    if isinstance(choice, bool):
+        return "yes" if choice else "no"
+    return f"{choice:g}" if isinstance(choice, int | float) else "–" if choice is None else str(choice)
 
 
 def _cell(column: Column, mean: float, std: float) -> str:

@@ -25,25 +25,27 @@ AUDIT = {
     "frozen": "testing changes the model",
 }
 """What a failed check of the leak audit means; the checks that every cell goes through."""
-GALLERY = {
-    "all": "The gallery includes the training items, as in most publications.",
-    "unseen": "The gallery holds no training item.",
-}
 CAPTION_NOTES = {
     "R@": "R@K is the percentage of queries with a match of their own among the first K.",
     "rSum": "rSum is the sum of R@1, R@5 and R@10 of both directions (0 to 600).",
     "near-twin": "Near-twin acc. is the percentage of near twins (images that differ in one fact, which the caption "
     "states) that score below the caption's own image; random chance has 50.",
+    "(folds)": "Folds are consecutive parts of the test images, searched one by one; the figure is their mean.",
     "(complete truth)": "Complete truth counts every caption that is true of an image as a match.",
+    "mAP@R": "Of a query with R true matches, mAP@R adds up the precisions at those among the first R and divides by "
+    "R; R-Precision is the percentage of the first R that is true.",
     "probe": "A probe is the percentage of images that score higher with their caption than with the same caption "
     "after its words were shuffled (word order), or two of its nouns or attributes were exchanged; random chance "
     "has 50.",
 }
 LABEL_NOTES = {
     "mAP": "mAP is the mean average precision of the whole ranking in percent; without a direction, the mean of both.",
+    "(unseen)": "The gallery is the dataset's, which in published splits includes the training items; unseen leaves "
+    "them out.",
     "mAP@": "mAP@K takes the first K and divides by {normaliser}.",
     " P@": "P@K is the percentage of the first K that is relevant, R@K the percentage of the relevant found there.",
     "NDCG@": "The gain of NDCG@K is the number of shared labels.",
+    "at recall": "P at recall r is the best precision at any rank that finds a share of at least r of the relevant.",
 }
 
 
@@ -59,7 +61,7 @@ def in_words(protocol: dict[str, Any], inductive: bool) -> str:
     else:
         task = (
             "i2t: an image queries texts. t2i: a text queries images. An item is relevant if it shares a label with "
-            f"the query. {GALLERY.get(protocol.get('gallery', ''), '')} A query without relevant items counts 0."
+            "the query. A query without relevant items counts 0."
         )
     sentences = (task, *notes(protocol), TIES.get(protocol.get("ties", ""), ""), INDUCTIVE[inductive])
     return " ".join(filter(None, sentences))

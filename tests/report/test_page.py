@@ -101,6 +101,14 @@ def test_pairs_scored_a_second_are_shown_where_they_were_measured(path: Path, fr
     assert "pairs scored" not in path.read_text(encoding="utf-8")
 
 
+def test_curves_are_shown_where_labels_were_measured_at_several_k(path: Path, frame: pd.DataFrame) -> None:
+    more = frame.assign(**{"i2t/P@5": 0.4, "i2t/P@r0.0": 0.9, "i2t/P@r0.1": 0.8})
+    text = write_html(tables(more), path.with_name("curves.html")).read_text(encoding="utf-8")
+    assert len(re.findall("<svg", text)) == 6 and text.count("Precision and recall curves") == 1
+    assert '<th scope="row">i2t P at recall 0.1</th>' in text  # more metrics are rows, methods columns
+    assert "Precision and recall curves" not in path.read_text(encoding="utf-8")
+
+
 def test_values_that_differ_between_runs_are_all_listed(
     frame: pd.DataFrame, more: Callable[..., pd.DataFrame], tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from itmbench.report.columns import find
-from itmbench.report.plots import cost_plot, looks, pareto_front, seeds_plot
+from itmbench.report.plots import cost_plot, curve_plot, curves, looks, pareto_front, seeds_plot
 from itmbench.report.tables import tables
 
 
@@ -71,6 +71,37 @@ def test_a_line_joins_the_pareto_front(frame: pd.DataFrame) -> None:
         assert points(drawn, marked=False) == sorted(
             (made[name][cost != "seconds"], made[name][2]) for name in ("cheap", "fair", "best")
         )
+
+
+def test_curves_are_means_over_the_seeds_at_every_k_and_level(frame: pd.DataFrame) -> None:
+    values = {
+        **{
+            f"{side}/{kind}@{k}": len(side + kind) / k for side in ("i2t", "t2i") for kind in "PR" for k in (100, 5, 50)
+        },
+        **{f"t2i/P@r{level / 10}": 1 - level / 20 for level in range(11)},
+    }
+    spread = frame["seed"] / 100
+    captions, labels = tables(frame.assign(**{key: value + spread for key, value in values.items()}), mark=False)
+    assert not curves(captions)  # hit rates of few K
+    found = curves(labels)
+    assert list(found) == [
+        "i2t: precision",
+        "i2t: recall",
+        "t2i: precision over recall",
+        "t2i: precision",
+        "t2i: recall",
+    ]
+    assert found["i2t: recall"] == {5: "i2t/R@5", 50: "i2t/R@50", 100: "i2t/R@100"}
+    assert [*found["t2i: precision over recall"]] == [level / 10 for level in range(11)]
+    for metrics in found.values():
+        drawn = axes()
+        curve_plot(drawn, labels, looks([labels]), metrics)
+        expected = [(x, values[metric] + 0.005) for x, metric in metrics.items()]
+        assert len(drawn.lines) == len(labels.cells) == 2
+        for line in drawn.lines:
+            np.testing.assert_allclose(np.asarray(line.get_xydata()), expected)
+        assert drawn.get_xscale() == ("log" if 100 in metrics else "linear")
+        assert drawn.yaxis.get_major_formatter()(0.625) == "62.5"
 
 
 def test_a_method_looks_the_same_in_every_table(frame: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ from itmbench.errors import InputError
 from itmbench.evaluation.paired import PairedResults, parts
 from itmbench.report.columns import find
 from itmbench.report.queries import read_queries
-from itmbench.report.tables import GROUP, load, tables
+from itmbench.report.tables import CHOICES, GROUP, load, tables
 from itmbench.store import PER_QUERY
 
 More = Callable[..., pd.DataFrame]
@@ -30,8 +30,10 @@ def test_one_table_a_dataset_where_nothing_sets_rows_apart(frame: pd.DataFrame) 
     assert mirflickr.title.endswith("; random chance: mAP 45.6") and not flickr.reason
     recalls = [f"{direction} R@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
     assert flickr.quality_columns == ["seeds", *recalls, "rSum", "near-twin acc.", "rSum (complete truth)"]
-    assert mirflickr.quality_columns == ["seeds", "i2t mAP", "t2i mAP", "mAP", "i2t mAP@50", "t2i mAP@50"]
-    assert mirflickr.detail_columns == ["i2t P@50", "t2i P@50"]
+    assert mirflickr.quality_columns == [
+        "seeds", "i2t mAP", "t2i mAP", "mAP", "mAP (unseen)", "i2t P@50", "t2i P@50",
+    ]  # fmt: skip
+    assert mirflickr.detail_columns == ["i2t mAP@50", "t2i mAP@50"]
     assert "i2t R@1" not in mirflickr.cells
     old = frame[[column for column in frame.columns if not str(column).startswith("chance/")]]
     assert not any("chance" in table.title for table in tables(old, mark=False))
@@ -53,6 +55,21 @@ def test_cells_are_percentages_with_sample_deviations_over_the_seeds(frame: pd.D
     one = tables(lacking, mark=False)[0].cells
     assert one.at["dual_infonce", "near-twin acc."] == "–" and one.at["dual_triplet", "near-twin acc."] != "–"
     assert not one.map(lambda text: "±" in text).to_numpy().any()
+
+
+def test_what_validation_chose_stands_in_the_row(frame: pd.DataFrame) -> None:
+    assert not any(CHOICES in table.cells for table in tables(frame, mark=False))
+    made = {
+        ("dual_infonce", 0): '{"graph_at_test": true, "label_vote": 0.4}',
+        ("dual_infonce", 1): '{"graph_at_test": false, "label_vote": 0.4}',
+    }
+    chosen = [made.get(key, "{}") for key in zip(frame["method"], frame["seed"], strict=True)]
+    table = tables(frame.assign(choices=chosen), mark=False)[1]
+    assert table.cells[CHOICES].to_dict() == {
+        "dual_infonce": "graph_at_test yes/no, label_vote 0.4",
+        "dual_triplet": "–",
+    }
+    assert table.quality_columns[-1] == CHOICES and CHOICES in table.styled(str).to_html()
 
 
 def test_the_best_by_the_objective_comes_first(frame: pd.DataFrame) -> None:

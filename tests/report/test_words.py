@@ -10,12 +10,15 @@ def test_words_follow_the_protocol() -> None:
     assert "divides by the number of relevant items among the first K" in label
     assert "divides by the number of relevant items." in in_words({**LABEL, "normaliser": "all"}, True)
     assert "Ties win" in in_words({**CAPTION, "ties": "optimistic"}, True)
-    assert "no training item" in in_words({**LABEL, "gallery": "unseen"}, True)
+    assert "unseen leaves them out" in label and "training items" not in caption
     assert "encoded alone (inductive)" in caption and "together (transductive)" in in_words(CAPTION, False)
 
 
 def test_notes_explain_the_columns_that_are_shown() -> None:
     assert notes(CAPTION, ["i2t R@1", "wall time"]) == notes(CAPTION)[:1]
     assert len(notes(CAPTION, ["near-twin acc.", "rSum (complete truth)"])) == 3
+    assert len(notes(CAPTION, ["mAP@R (complete truth)"])) == 2 and len(notes(CAPTION, ["rSum (folds)"])) == 2
+    assert [note for note in notes(LABEL, ["mAP (unseen)"]) if "unseen leaves them out" in note]
+    assert [note for note in notes(LABEL, ["i2t P at recall 0.3"]) if note.startswith("P at recall")]
     assert not [note for note in notes(LABEL, ["mAP@50"]) if note.startswith("P@K")]
     assert [note for note in notes(LABEL, ["i2t P@50"]) if note.startswith("P@K")]
