@@ -2,13 +2,21 @@
 
 Every node has k nearest nodes of each modality by cosine (k of images, k of texts), so the gap between the modalities
 cannot crowd out cross-modal edges. Nodes of its own image (its other nodes, its texts) are excluded: a network that
-sees its own partner learns to copy it. N(i) is the set of neighbours of node i in both modalities.
+sees its own partner learns to copy it. N(i) is the fuzzy set of neighbours of node i in both modalities: node j is a
+member to the degree
+
+    m_i(j) = clip((c_ij - l) / (h - l), 0, 1),
+
+where l is the cosine of the (k + 1)-th nearest node of j's modality and h that of the one in the middle of the list.
+The nearer half are full members, and a node that is about to leave the list has faded to 0. Edge weights and overlaps
+are therefore continuous in the vectors, and rounding decides nothing (weighted k-nearest neighbours, Hechenbichler and
+Schliep 2004, standardise by the (k + 1)-th distance for the same reason).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,14 +27,13 @@ Blocks = Literal["all", "intra", "cross"]
 Vectors = tuple[Tensor, Tensor]
 """Vectors of image nodes, and of text nodes."""
 
-Excluded = tuple[Tensor, Tensor]
-"""Rows of targets and images whose nodes they must not see, int64 `[P]` each, rows ascending; any number per target."""
-
-IDENTICAL = 1e-4
-"""Largest 1 - cosine at which a node of unknown image counts as identical to a node of its modality."""
-TIE = 1e-5
-"""Cosines closer than this tie, so that rounding, which differs between batches, does not decide on an edge."""
-HANDICAP = 1e-4
+IDENTICAL, SIMILAR = 1e-4, 3e-3
+"""1 - cosine up to which a node of unknown image counts as identical to a node of its modality, and from which it does
+not; in between it is partly hidden."""
+NARROW = 1e-3
+"""Least h - l: as rounding moves a cosine by 1e-7, no membership moves by more than 1e-4. Where more than half of a
+list is nearer together than this, such as many texts of the same words, none is a full member."""
+HANDICAP = 1e-3
 """Largest penalty on a node's cosines in the neighbour search. Each node has its own share of it, so that the choice
 among equally near nodes, such as texts of the same words, is always the same."""
 GOLDEN = (5**0.5 - 1) / 2
@@ -35,6 +42,21 @@ _TILE = 1 << 24
 """Most cosines in memory at a time."""
 _OVERLAPS = 1 << 24
 """Most pairs of neighbours compared at a time."""
+
+
+class Excluded(NamedTuple):
+    """Images whose nodes targets must not see, any number per target.
+
+    Args:
+        target: rows of targets, int64 `[P]`, ascending.
+        image: int64 `[P]`.
+        share: how far the nodes of the image are hidden, float32 `[P]` in (0, 1]: they keep their places among the
+            target's neighbours with less weight. None: they are no neighbours at all.
+    """
+
+    target: Tensor
+    image: Tensor
+    share: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +93,14 @@ class Neighbours:
     Args:
         node: int64 `[N, 2, k]`, images, then texts; -1 if there are fewer than k.
         cosine: float32 `[N, 2, k]`; -inf if there are fewer than k.
+        member: membership m_i(j), float32 `[N, 2, k]`; 0 if there are fewer than k.
+        limit: l and h - l for each modality, float32 `[N, 2, 2]`.
     """
 
     node: Tensor
     cosine: Tensor
+    member: Tensor
+    limit: Tensor
 
 
 @dataclass(frozen=True)
@@ -85,13 +111,15 @@ class Edges:
         source: int64 `[E]`.
         target: int64 `[E]`, ascending.
         cosine: float32 `[E]`.
-        jaccard: |N(target) and N(source)| / |N(target) or N(source)|, float32 `[E]`.
+        weight: how far the edge exists, float32 `[E]` in (0, 1]; 0 at the limit where it would disappear.
+        jaccard: |N(target) and N(source)| / |N(target) or N(source)| of the fuzzy sets, float32 `[E]`.
         kind: 2 * modality of the target + modality of the source, int64 `[E]`.
     """
 
     source: Tensor
     target: Tensor
     cosine: Tensor
+    weight: Tensor
     jaccard: Tensor
     kind: Tensor
 
@@ -99,7 +127,7 @@ class Edges:
         return len(self.source)
 
     def __getitem__(self, rows: Tensor) -> "Edges":
-        return Edges(self.source[rows], self.target[rows], self.cosine[rows], self.jaccard[rows], self.kind[rows])
+        return Edges(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 class Context:
@@ -130,43 +158,51 @@ class Context:
         parts = []
         for start, cosines in self._tiles(vectors):
             part = self.nodes.part(int(start >= len(vectors[0])))
-            row, twin = (cosines[:, part] >= 1 - IDENTICAL).nonzero(as_tuple=True)
-            parts.append(torch.stack([row + start, self.nodes.item[twin + part.start]]))
-        row, image = torch.cat(parts, dim=1)
-        return row, image
+            row, twin = (cosines[:, part] > 1 - SIMILAR).nonzero(as_tuple=True)
+            parts.append((row + start, self.nodes.item[twin + part.start], cosines[:, part][row, twin]))
+        row, image, cosine = (torch.cat(column) for column in zip(*parts, strict=True))
+        share = ((cosine - 1 + SIMILAR) / (SIMILAR - IDENTICAL)).clamp(max=1)
+        (row, image), pair = torch.stack([row, image]).unique(dim=1, return_inverse=True)
+        return Excluded(row, image, share.new_zeros(len(row)).scatter_reduce(0, pair, share, "amax"))
 
     @torch.no_grad()
     def attach(self, vectors: Vectors, excluded: Excluded, rule: Rule = "mutual") -> Edges:
         """Connect targets, each on its own, with these nodes; targets do not become neighbours themselves.
 
-        A target t and a node j are mutual neighbours if j is in N(t) and t would be in N(j), that is, if the cosine of
-        t and j reaches that of j's k-th neighbour of t's modality.
+        The weight of the edge from node j to target t combines m_t(j) with m_j(t), how far t would be in N(j).
 
         Args:
             vectors: unit vectors of image targets `[T0, D]` and of text targets `[T1, D]`.
             excluded: nodes that targets must not see.
-            rule: "mutual": both must be neighbours of each other; "union": one of them.
+            rule: "mutual": both must be neighbours of each other, with weight m_t(j) m_j(t); "union": one of them,
+                with weight 1 - (1 - m_t(j)) (1 - m_j(t)).
         """
         nearest = self.nearest(vectors, excluded)
         modality = (torch.arange(len(nearest.node), device=nearest.node.device) >= len(vectors[0])).long()
-        target, _, _ = slots = (nearest.node >= 0).nonzero(as_tuple=True)
-        source, cosine = nearest.node[slots], nearest.cosine[slots]
+        target, _, _ = slots = (nearest.member > 0).nonzero(as_tuple=True)
+        source, cosine, member = nearest.node[slots], nearest.cosine[slots], nearest.member[slots]
+        reverse = membership(cosine, self.neighbours.limit[source, modality[target]])
         if rule == "mutual":
-            kept = cosine >= self._weakest[source, modality[target]]
-            source, target, cosine = source[kept], target[kept], cosine[kept]
+            weight = member * reverse
         else:
-            reverse = self._reverse_edges(vectors, excluded, nearest)
-            source, target, cosine = (torch.cat(pair) for pair in zip((source, target, cosine), reverse, strict=True))
+            weight = 1 - (1 - member) * (1 - reverse * self._visible(target, source, excluded))
+            more = self._reverse_edges(vectors, excluded, nearest)
+            columns = zip((source, target, cosine, weight), more, strict=True)
+            source, target, cosine, weight = (torch.cat(pair) for pair in columns)
             order = target.argsort(stable=True)
-            source, target, cosine = source[order], target[order], cosine[order]
-        overlap = jaccard(nearest.node.flatten(1), self.neighbours.node.flatten(1), target, source)
-        return Edges(source, target, cosine, overlap, 2 * modality[target] + self.modality[source])
+            source, target, cosine, weight = source[order], target[order], cosine[order], weight[order]
+        kept = weight > 0
+        source, target, cosine, weight = source[kept], target[kept], cosine[kept], weight[kept]
+        overlap = jaccard(_sets(nearest), _sets(self.neighbours), target, source)
+        return Edges(source, target, cosine, weight, overlap, 2 * modality[target] + self.modality[source])
 
     @torch.no_grad()
     def nearest(self, vectors: Vectors, excluded: Excluded) -> Neighbours:
         """Neighbours of targets among these nodes; arguments as in ``attach``."""
         shape, device = (len(vectors[0]) + len(vectors[1]), 2, self.k), self.nodes.item.device
         node, cosine = torch.full(shape, -1, device=device), torch.full(shape, -torch.inf, device=device)
+        member, limit = torch.zeros(shape, device=device), torch.zeros(*shape[:2], 2, device=device)
+        limit[..., 0], limit[..., 1] = -torch.inf, 1
         for start, cosines in self._tiles(vectors, excluded):
             rows = slice(start, start + len(cosines))
             modality = int(start >= len(vectors[0]))
@@ -175,40 +211,55 @@ class Context:
                     continue
                 part = self.nodes.part(other)
                 handicap = self._handicap[part]
-                top = cosines[:, part].sub_(handicap).topk(min(self.k, part.stop - part.start), dim=1)
-                missing = top.values == -torch.inf
-                count = top.values.shape[1]
-                cosine[rows, other, :count] = top.values + handicap[top.indices]
-                node[rows, other, :count] = (top.indices + part.start).masked_fill(missing, -1)
-        return Neighbours(node, cosine)
+                top = cosines[:, part].sub_(handicap).topk(min(self.k + 1, part.stop - part.start), dim=1)
+                values, indices = top.values[:, : self.k], top.indices[:, : self.k]
+                count, missing = values.shape[1], values == -torch.inf
+                if top.values.shape[1] > self.k:
+                    last = top.values[:, self.k]
+                    # Without a (k + 1)-th neighbour nothing fades: l is -inf, and any difference will do.
+                    width = (top.values[:, (self.k - 1) // 2] - last).nan_to_num(1.0, posinf=1.0).clamp(min=NARROW)
+                    limit[rows, other] = torch.stack([last, width], dim=1)
+                cosine[rows, other, :count] = values + handicap[indices]
+                node[rows, other, :count] = (indices + part.start).masked_fill(missing, -1)
+                fading = membership(values, limit[rows, other].unsqueeze(1))
+                member[rows, other, :count] = fading.masked_fill(missing, 0)
+        if excluded.share is not None:
+            target, _, _ = slots = (node >= 0).nonzero(as_tuple=True)
+            member[slots] *= self._visible(target, node[slots], excluded)
+        return Neighbours(node, cosine, member, limit)
 
-    @property
-    def _weakest(self) -> Tensor:
-        """Cosine that a target of each modality must reach to be a neighbour of each node `[N, 2]`."""
-        return self.neighbours.cosine.amin(2) - TIE
+    def _visible(self, target: Tensor, source: Tensor, excluded: Excluded) -> Tensor:
+        """How far targets see sources, float32 `[E]`: 1 unless the source's image is partly hidden from the target."""
+        visible = torch.ones(len(target), device=target.device)
+        if excluded.share is None or not len(excluded.share):
+            return visible
+        stride = int(max(self.nodes.item.max(), excluded.image.max())) + 1
+        pairs, order = (excluded.target * stride + excluded.image).sort()
+        edges = target * stride + self.nodes.item[source]
+        index = torch.searchsorted(pairs, edges).clamp(max=len(pairs) - 1)
+        return visible - excluded.share[order][index] * (pairs[index] == edges)
 
     def _apart(self, modality: int, other: int) -> bool:
         """Whether ``blocks`` forbids edges between two modalities."""
         return {"all": False, "intra": modality != other, "cross": modality == other}[self.blocks]
 
-    def _reverse_edges(
-        self, vectors: Vectors, excluded: Excluded, nearest: Neighbours
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Source, target and cosine where the target would be a neighbour of the source, but not the reverse."""
+    def _reverse_edges(self, vectors: Vectors, excluded: Excluded, nearest: Neighbours) -> tuple[Tensor, ...]:
+        """Source, target, cosine and weight where the target is a neighbour of the source, but not the reverse."""
         parts = []
         for start, cosines in self._tiles(vectors, excluded):
             modality = int(start >= len(vectors[0]))
-            connected = (cosines > -torch.inf) & (cosines >= self._weakest[:, modality])
+            connected = (cosines > -torch.inf) & (cosines > self.neighbours.limit[:, modality, 0])
             for other in (0, 1):
                 if self._apart(modality, other):
                     connected[:, self.nodes.part(other)] = False
-            neighbours = nearest.node[start : start + len(cosines)].flatten(1)
-            row, slot = (neighbours >= 0).nonzero(as_tuple=True)
-            connected[row, neighbours[row, slot]] = False
+            members = nearest.member[start : start + len(cosines)].flatten(1)
+            row, slot = (members > 0).nonzero(as_tuple=True)
+            connected[row, nearest.node.flatten(1)[row + start, slot]] = False
             row, source = connected.nonzero(as_tuple=True)
-            parts.append((source, row + start, cosines[row, source]))
-        source, target, cosine = (torch.cat(column) for column in zip(*parts, strict=True))
-        return source, target, cosine
+            cosine, target = cosines[row, source], row + start
+            weight = membership(cosine, self.neighbours.limit[source, modality])
+            parts.append((source, target, cosine, weight * self._visible(target, source, excluded)))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _tiles(self, vectors: Vectors, excluded: Excluded | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield the first row of a tile of targets and their cosines, float32 `[rows, N]`; -inf for excluded nodes."""
@@ -219,10 +270,10 @@ class Context:
             for rows in targets.float().split(height) if len(targets) else ():
                 with torch.autocast(rows.device.type, enabled=False):
                     cosines = rows @ keys
-                if excluded is not None:
-                    bounds = torch.tensor([start, start + len(rows)], device=excluded[0].device)
-                    first, last = torch.searchsorted(excluded[0], bounds).tolist()
-                    self._exclude(cosines, excluded[0][first:last] - start, excluded[1][first:last])
+                if excluded is not None and excluded.share is None:
+                    bounds = torch.tensor([start, start + len(rows)], device=excluded.target.device)
+                    first, last = torch.searchsorted(excluded.target, bounds).tolist()
+                    self._exclude(cosines, excluded.target[first:last] - start, excluded.image[first:last])
                 yield start, cosines
                 start += len(rows)
 
@@ -238,20 +289,32 @@ class Context:
 
 def own_images(item: Tensor) -> Excluded:
     """Exclude, for targets of the given images, int64 `[T]`, the nodes of their own image."""
-    return torch.arange(len(item), device=item.device), item
+    return Excluded(torch.arange(len(item), device=item.device), item)
 
 
-def jaccard(target_sets: Tensor, source_sets: Tensor, target: Tensor, source: Tensor) -> Tensor:
-    """Jaccard overlap of the neighbour sets at the two ends of each edge, float32 `[E]`.
+def membership(cosine: Tensor, limit: Tensor) -> Tensor:
+    """m_i(j) of cosines `[...]` and limits (l, h - l) `[..., 2]`."""
+    return ((cosine - limit[..., 0]) / limit[..., 1]).clamp(0, 1)
 
-    The rows of ``target_sets`` `[T, S]` and ``source_sets`` `[N, S]` hold distinct nodes, and -1 in an empty slot.
-    """
-    sizes = [(sets >= 0).sum(1) for sets in (target_sets, source_sets)]
+
+FuzzySets = tuple[Tensor, Tensor]
+"""Distinct nodes, int64 `[N, S]`, -1 in an empty slot, and their memberships, float32 `[N, S]`, 0 in an empty slot."""
+
+
+def jaccard(target_sets: FuzzySets, source_sets: FuzzySets, target: Tensor, source: Tensor) -> Tensor:
+    """Jaccard overlap of the fuzzy neighbour sets at the two ends of each edge, float32 `[E]`: sum of the smaller
+    memberships over sum of the larger ones."""
+    sizes = [members.sum(1) for _, members in (target_sets, source_sets)]
     parts = []
     for t, s in zip(
-        *(side.split(max(1, _OVERLAPS // target_sets.shape[1] ** 2)) for side in (target, source)), strict=True
+        *(side.split(max(1, _OVERLAPS // target_sets[0].shape[1] ** 2)) for side in (target, source)), strict=True
     ):
-        nodes = target_sets[t]
-        common = ((nodes.unsqueeze(2) == source_sets[s].unsqueeze(1)) & (nodes >= 0).unsqueeze(2)).sum((1, 2))
-        parts.append(common / (sizes[0][t] + sizes[1][s] - common).clamp(min=1))
+        equal = target_sets[0][t].unsqueeze(2) == source_sets[0][s].unsqueeze(1)
+        smaller = torch.minimum(target_sets[1][t].unsqueeze(2), source_sets[1][s].unsqueeze(1))
+        common = (smaller * equal).sum((1, 2))
+        parts.append(common / (sizes[0][t] + sizes[1][s] - common).clamp(min=1e-6))
     return torch.cat(parts)
+
+
+def _sets(neighbours: Neighbours) -> FuzzySets:
+    return neighbours.node.flatten(1), neighbours.member.flatten(1)

@@ -21,6 +21,8 @@ Update = Literal["layer", "step", "static"]
 
 TEMPERATURE = 0.1
 """Temperature of the edge cosines in the attention."""
+FAINT = 0.1
+"""Length below which label votes are not scaled up, so that they fade with the edges."""
 KINDS = 4
 """Kinds of edges: target modality times source modality."""
 
@@ -32,7 +34,8 @@ class Propagation:
     Args:
         states: states of the targets after the layer `[T, D]`.
         edges: the edges it used.
-        attention: share of each edge in its target's incoming messages, float32 `[E]`; the shares of a target sum to 1.
+        attention: share of each edge in its target's incoming messages, float32 `[E]`. The shares of a target sum to 1,
+            or to less where edges fade or are missing.
     """
 
     states: Tensor
@@ -96,7 +99,9 @@ class GraphLayer(MessagePassing):
 
     The logit of an edge is c_ij / 0.1 + a' LeakyReLU(A h_i + B h_j + C e_ij), where c_ij is the cosine and e_ij holds
     the edge features: cosine, Jaccard overlap, kind. The second term is GATv2 (Brody et al., ICLR 2022, eq. 7) and
-    starts at 0. The softmax runs over a target's edges to one modality, so neither modality crowds out the other.
+    starts at 0. The softmax runs over a target's edges to one modality, so neither modality crowds out the other, and
+    counts each edge by its weight. The whole is multiplied by the largest weight among them, so that the message fades
+    with the last edge.
     ``attention`` "gatv2" uses both terms of the logit, "cosine" the first one, "uniform" neither.
     """
 
@@ -111,7 +116,8 @@ class GraphLayer(MessagePassing):
             nn.init.zeros_(self.score.weight)
 
     def weights(self, targets: Tensor, sources: Tensor, edges: Edges) -> Tensor:
-        """Attention, float32 `[E]`, of targets `[T, D]` to sources `[N, D]`; it sums to 1 per target and modality."""
+        """Attention, float32 `[E]`, of targets `[T, D]` to sources `[N, D]`; its sum per target and modality is the
+        largest weight of an edge."""
         logits = torch.zeros_like(edges.cosine) if self.attention == "uniform" else edges.cosine / TEMPERATURE
         if self.attention == "gatv2":
             # Few nodes of a context have edges.
@@ -121,7 +127,9 @@ class GraphLayer(MessagePassing):
             dtype = self.edge_map.weight.dtype
             hidden = self.target_map(targets.to(dtype))[edges.target] + self.source_map(sources[used].to(dtype))[source]
             logits = logits + self.score(leaky_relu(hidden + self.edge_map(features.to(dtype)), 0.2)).squeeze(1).float()
-        return softmax(logits, _relation(edges), num_nodes=2 * len(targets))
+        relation = _relation(edges)
+        strongest = edges.weight.new_zeros(2 * len(targets)).scatter_reduce(0, relation, edges.weight, "amax")
+        return softmax(logits + edges.weight.log(), relation, num_nodes=2 * len(targets)) * strongest[relation]
 
     def forward(self, targets: Tensor, sources: Tensor, edges: Edges, weights: Tensor, images: int) -> Tensor:
         """New states of the targets `[T, D]`, the first ``images`` of which are image nodes."""
@@ -138,10 +146,9 @@ class GraphLayer(MessagePassing):
         return normalize(targets + torch.cat(moves), dim=1)
 
     def share(self, edges: Edges, weights: Tensor) -> Tensor:
-        """Each edge's share `[E]` of its target's messages: its attention times the size of its relation's step."""
-        size = weights * self.step.detach().abs().clamp(min=1e-6)[edges.kind]
-        total = size.new_zeros(int(edges.target.max()) + 1 if len(edges) else 0).index_add(0, edges.target, size)
-        return size / total[edges.target]
+        """Each edge's share `[E]` of its target's messages: its attention times the relative size of its step."""
+        steps = self.step.detach().abs().clamp(min=1e-6).view(2, 2)
+        return weights * (steps / steps.sum(1, keepdim=True)).flatten()[edges.kind]
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
         """Messages along the edges `[E, D]`."""
@@ -154,12 +161,13 @@ def _relation(edges: Edges) -> Tensor:
 
 
 def votes(step: Propagation, labels: Tensor, nodes: int, items: int) -> Tensor:
-    """Label votes of the training pairs that items attach to, relative to the mean label; unit vectors `[B, C]`.
+    """Label votes of the training pairs that items attach to, relative to the mean label `[B, C]`.
 
-    v = unit(sum_e a_e (y_e - mean y)) over the edges e of all nodes of an item with attention a_e; 0 without edges. The
-    sources of the layer are the nodes of the pairs with these labels `[P, C]`, images first; all have as many nodes.
+    v = mean over an item's nodes of sum_e a_e (y_e - mean y), over the edges e of a node with attention a_e, scaled to
+    unit length unless it is shorter than ``FAINT``; 0 without edges. The sources of the layer are the nodes of the
+    pairs with these labels `[P, C]`, images first; all have as many nodes.
     """
     pair = step.edges.source % (len(labels) * nodes) // nodes
-    weighted = step.attention.unsqueeze(1) * (labels - labels.mean(0))[pair]
+    weighted = step.attention.unsqueeze(1) * (labels - labels.mean(0))[pair] / nodes
     votes = weighted.new_zeros(items, labels.shape[1]).index_add(0, step.edges.target // nodes, weighted)
-    return normalize(votes, dim=1)
+    return votes / votes.norm(dim=1, keepdim=True).clamp(min=FAINT)

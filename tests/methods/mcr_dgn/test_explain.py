@@ -32,7 +32,7 @@ def some_edges() -> tuple[Edges, torch.Tensor]:
     target = torch.tensor([0, 0, 0, 0, 2, 2, 3])
     nothing = torch.zeros(7)
     attention = torch.tensor([0.1, 0.4, 0.3, 0.2, 0.9, 0.1, 1.0])
-    return Edges(torch.arange(7), target, nothing, nothing, nothing.long()), attention
+    return Edges(torch.arange(7), target, nothing, nothing, nothing, nothing.long()), attention
 
 
 def test_the_strongest_share_of_each_target_is_left_out() -> None:

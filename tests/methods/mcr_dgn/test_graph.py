@@ -1,6 +1,8 @@
 """The graph's layer against a slow loop, what its switches change, and what cannot flow through it."""
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,13 +12,14 @@ from torch.nn.functional import leaky_relu, normalize
 
 from itmbench.methods.mcr_dgn.bank import pair_context
 from itmbench.methods.mcr_dgn.context import Context, Edges, Nodes, own_images
-from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, GraphLayer, Propagation, Update
+from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, GraphLayer, Propagation, Update, votes
 
 DIM = 6
 EDGES = Edges(
     source=torch.tensor([1, 3, 4, 0, 4]),
     target=torch.tensor([0, 0, 0, 2, 2]),
     cosine=torch.tensor([0.3, 0.2, -0.1, 0.5, 0.9]),
+    weight=torch.tensor([0.9, 1.0, 0.3, 1.0, 0.5]),
     jaccard=torch.tensor([0.1, 0.6, 0.0, 0.3, 1.0]),
     kind=torch.tensor([0, 1, 1, 2, 3]),
 )
@@ -46,7 +49,8 @@ def test_layer_is_attention_and_a_relational_graph_convolution(attention: Attent
     states = made(targets, sources, EDGES, weights, 1)
     share = made.share(EDGES, weights)
     for target in range(3):
-        moved, sizes = targets[target], {}
+        moved = targets[target]
+        steps = made.step.detach().abs().view(2, 2)[int(target > 0)]  # the first target is a node of an image
         for modality in range(2):
             logits = {}
             for e in range(5):
@@ -59,16 +63,15 @@ def test_layer_is_attention_and_a_relational_graph_convolution(attention: Attent
                     hidden = made.target_map(targets[target]) + made.source_map(sources[EDGES.source[e]])
                     logit += made.score(leaky_relu(hidden + made.edge_map(features), 0.2)).item()
                 logits[e] = logit
-            total = sum(math.exp(logit) for logit in logits.values())
-            relation = 2 * (target > 0) + modality  # the first target is a node of an image
+            total = sum(EDGES.weight[e].item() * math.exp(logit) for e, logit in logits.items())
+            relation = 2 * (target > 0) + modality
             for e, logit in logits.items():
-                assert weights[e].item() == pytest.approx(math.exp(logit) / total, rel=1e-4)
-                message = made.out[relation] @ sources[EDGES.source[e]]
-                moved = moved + made.step[relation] * math.exp(logit) / total * message
-                sizes[e] = abs(made.step[relation].item()) * math.exp(logit) / total
+                strongest = max(EDGES.weight[other].item() for other in logits)
+                expected = strongest * EDGES.weight[e].item() * math.exp(logit) / total
+                assert weights[e].item() == pytest.approx(expected, rel=1e-4)
+                assert share[e].item() == pytest.approx(expected * (steps[modality] / steps.sum()).item(), rel=1e-4)
+                moved = moved + made.step[relation] * expected * (made.out[relation] @ sources[EDGES.source[e]])
         torch.testing.assert_close(states[target], moved / moved.norm(), atol=1e-5, rtol=0)
-        for e, size in sizes.items():
-            assert share[e].item() == pytest.approx(size / sum(sizes.values()), rel=1e-4)
     torch.testing.assert_close(states[1], targets[1])  # it has no edge
 
 
@@ -79,9 +82,9 @@ def test_an_untrained_layer_moves_a_node_a_little_towards_what_is_near_in_its_mo
     torch.testing.assert_close(weights, plain.weights(targets, sources, EDGES))
     states = made(targets, sources, EDGES, weights, 1)
     assert (states * targets).sum(1).min() > 0.98
-    torch.testing.assert_close(states[0], normalize(targets[0] + 0.1 * sources[1], dim=0))
-    torch.testing.assert_close(states[2], normalize(targets[2] + 0.1 * sources[4], dim=0))
-    torch.testing.assert_close(made.share(EDGES, weights), torch.tensor([1.0, 0, 0, 0, 1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(states[0], normalize(targets[0] + 0.1 * 0.9 * sources[1], dim=0))  # as far as the
+    torch.testing.assert_close(states[2], normalize(targets[2] + 0.1 * 0.5 * sources[4], dim=0))  # edge exists
+    torch.testing.assert_close(made.share(EDGES, weights), torch.tensor([0.9, 0, 0, 0, 0.5]), atol=1e-4, rtol=0)
 
 
 PAIRS = torch.tensor([0, 1, 2, 2, 4, 5, 6, 7])
@@ -121,8 +124,8 @@ def test_layers_follow_each_other_with_the_modalities_known() -> None:
         torch.testing.assert_close(step.attention, each.share(step.edges, weights))  # type: ignore[operator]
         states = each(states, sources, step.edges, weights, len(states) // 2)
         torch.testing.assert_close(step.states, states)
-    ones = torch.zeros(len(states)).index_add(0, done[0].edges.target, done[0].attention)
-    assert ((ones - 1).abs() < 1e-5).logical_or(ones == 0).all()
+    totals = torch.zeros(len(states)).index_add(0, done[0].edges.target, done[0].attention)
+    assert (totals < 1 + 1e-5).all() and (totals > 0.9).any()
 
 
 def test_when_edges_are_found() -> None:
@@ -200,8 +203,12 @@ def test_edges_left_out_share_their_attention_among_the_others() -> None:
 
     done = made(torch.cat(halves), context, own_images(item), halves, strong)
     assert len(seen) == 2 and len(done[0].edges) == int((seen[0][1] > 0.3).sum()) < len(seen[0][0])
-    left = torch.zeros(len(item)).index_add(0, done[0].edges.target, done[0].attention)
-    assert ((left - 1).abs() < 1e-5).logical_or(left == 0).all()
+    redone = made.layers[0].weights(
+        torch.cat(halves) + made.modality.repeat_interleave(len(item) // 2, dim=0),
+        context.nodes.vectors + made.modality[context.modality],
+        done[0].edges,
+    )  # type: ignore[operator]
+    torch.testing.assert_close(done[0].attention, made.layers[0].share(done[0].edges, redone))  # type: ignore[operator]
     assert not torch.allclose(done[1].states, propagate(made, image, text, item)[1].states, atol=1e-4)
 
 
@@ -210,3 +217,39 @@ def test_context_of_one_modality() -> None:
     context = Context(Nodes(nodes, torch.arange(5), 5), 2)
     done = graph()(nodes, context, own_images(torch.arange(5)), (nodes, nodes[:0]))
     assert done[-1].states.shape == nodes.shape and (done[0].edges.kind == 0).all()
+
+
+def test_states_and_votes_are_continuous_where_edges_appear_and_disappear() -> None:
+    """A target that moves in small steps past every limit, alone among random nodes, moves its results in small steps.
+
+    Doubling the number of steps halves the largest change: there is no jump.
+    """
+    image, text, _ = batch(1)
+    labels = torch.eye(len(PAIRS))
+    context, made = pair_context(PAIRS, image, text, 3), graph(2)
+    ends = unit(2, DIM)
+    largest = []
+    for count in (1000, 2000, 4000):
+        position = torch.linspace(0, 1, count + 1).unsqueeze(1)
+        targets = normalize((1 - position) * ends[:1] + position * ends[1:], dim=1)
+        queries = targets, targets[:0]
+        with torch.no_grad():
+            done = made(targets, context, context.recognised(queries), queries)
+        voted = votes(done[0], labels, 1, len(targets))
+        largest.append([values.diff(dim=0).norm(dim=1).max().item() for values in (done[-1].states, voted)])
+        degrees = done[0].edges.target.bincount(minlength=len(targets))
+        assert degrees.unique().numel() > 1  # edges appeared and disappeared on the way
+    for coarse, fine in pairwise(largest):
+        assert fine[0] < 0.7 * coarse[0] and fine[1] < 0.7 * coarse[1]
+
+
+def test_a_message_fades_with_its_last_edge() -> None:
+    made, targets, sources = layer(), unit(3, DIM), unit(5, DIM)
+    labels = torch.eye(5)
+    for weight in (1e-2, 1e-4, 1e-6):
+        edges = replace(EDGES, weight=torch.full((5,), weight))
+        weights = made.weights(targets, sources, edges)
+        states = made(targets, sources, edges, weights, 1)
+        assert (states - targets).norm(dim=1).max() < 10 * weight
+        voted = votes(Propagation(states, edges, made.share(edges, weights)), labels, 1, 3)
+        assert voted.norm(dim=1).max() < 20 * weight

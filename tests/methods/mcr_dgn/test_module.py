@@ -369,7 +369,8 @@ def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
         assert found.shape[2] == (32 + 8 if graph else 32)
         # What was compared is what a test encodes; the first image of the gallery is one of training.
         torch.testing.assert_close(seen[best][0], encode(model, data, [0])[0, 0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found[..., :32].norm(dim=2), found.new_full((4, 2), 1 / 5**0.5))
+    lengths = found[..., :32].norm(dim=2)  # the votes of some items are faint
+    assert float(lengths.min()) == pytest.approx(1 / 5**0.5) and float(lengths.max()) < 1
     assert float(model.state_dict()["label_vote"]) == 2.0
 
 
