@@ -23,6 +23,7 @@ from itmbench.methods.gnn4cmr import GNN4CMR
 from itmbench.methods.hrem import HREM
 from itmbench.methods.losses import InfoNCE, TripletLoss
 from itmbench.methods.mcr_dgn import MCRDGN
+from itmbench.methods.pooled_max import PooledMax
 from itmbench.methods.scan import SCAN
 from itmbench.methods.sedra import SEDRA
 from itmbench.methods.sgraf import SGRAF
@@ -53,6 +54,8 @@ TOKENS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 CAPTIONS = TOKENS | {
     "dual_encoder": (DualEncoder, common, {}),
+    "pooled_max": (PooledMax, common, {}),
+    "pooled_max-two": (PooledMax, common, {"heads": 2}),
     "hrem": (HREM, common, {"heads": 2}),
     "clip": (CLIP, clip_towers, {}),
     "sedra": (SEDRA, common, {"intra_k": 4, "inter_m": 2}),
@@ -115,6 +118,7 @@ LEARNERS: list[tuple[str, bool, int, dict[str, Any], float]] = [
     ("hrem", True, 5, {"loss": TripletLoss(warmup_steps=30)}, 0.6),
     ("clip", False, 8, {}, 0.6),
     ("clip", True, 5, {}, 0.65),
+    *((name, False, 5, {}, 0.6) for name in ("pooled_max", "pooled_max-two")),
     ("sedra", False, 8, {"loss": InfoNCE()}, 0.4),
     ("sedra", True, 5, {"loss": InfoNCE()}, 0.6),
     ("mcr_dgn", False, 5, {"step": 0.1}, 0.5),
@@ -139,6 +143,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("scan", {"loss": InfoNCE()}),
     ("sgraf-saf", {"loss": InfoNCE()}),
     ("dual_encoder", {"loss": TripletLoss()}),
+    ("pooled_max", {"heads": 2}),
+    ("pooled_max", {"dim": 12}),
     ("sedra", {"loss": InfoNCE()}),
     ("sedra", {"global_loss": 0.0}),
     ("hrem", {"relation_weight": 0.0}),
