@@ -1,8 +1,6 @@
 """``python -m itmbench``: the same as ``itmbench``."""
 
-import sys
-
-from itmbench.cli.main import main
+from itmbench.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

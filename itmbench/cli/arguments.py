@@ -1,8 +1,12 @@
 """What the parsers of several commands share."""
 
 import argparse
+import atexit
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
 from typing import Any, NoReturn
@@ -31,6 +35,21 @@ def import_from_here() -> None:
     """Let configs name a class in a file of the current folder: only for commands that take classes."""
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Import torch and the rest without garbage collection, then or later: their many objects last to the end.
+
+    Looking at them again and again would take a third of the time that a benchmark needs to plan.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # some of these packages complain at the end about objects that are left
 
 
 def write_out(path: str | Path, text: str) -> None:

@@ -5,8 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from itmbench.cli.arguments import Parser, add_results_folder, import_from_here, write_out
+from itmbench.cli.arguments import Parser, add_results_folder, import_from_here, imports, write_out
 from itmbench.errors import InputError
+from itmbench.logs import ignore_noise
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,12 @@ def run(command: str, arguments: Sequence[str]) -> int:
             for number, cell in enumerate(cells, 1):
                 logger.info("[%d/%d] %s: done before", number, len(cells), cell)
         else:
-            from itmbench.runner.run import run as run_benchmark  # imports torch
+            with imports():
+                from itmbench.runner.registry import load_all
+                from itmbench.runner.run import run as run_benchmark
 
+                ignore_noise()
+                load_all()
             failed = run_benchmark(**vars(options))  # its arguments have the names of the options
     except (BrokenPipeError, KeyboardInterrupt) as error:
         raise KeyboardInterrupt("the same command resumes from the last finished epoch") from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from itmbench.cli.arguments import Parser, import_from_here
+from itmbench.cli.arguments import Parser, import_from_here, imports
 
 SUMMARIES = {
     "fit": "Train a method on a dataset; the epoch that validates best is kept as best.ckpt, the last as last.ckpt.",
@@ -54,7 +54,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     options, rest = parser.parse_known_args(arguments or ["--help"])
     import_from_here()
 
-    from itmbench.runner.lightning import MatcherCLI, PrintConfigCLI
+    with imports():
+        from itmbench.runner.lightning import MatcherCLI, PrintConfigCLI
 
     if options.print_config:
         PrintConfigCLI([command, *rest])

@@ -4,6 +4,7 @@ Each row names a module of this package whose ``run(command, arguments)`` parses
 or 1 (something failed).
 """
 
+import atexit
 import os
 import sys
 import time
@@ -72,6 +73,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def program() -> None:
+    """The command line: ``main``, and an exit that leaves it to the system to free memory.
+
+    Python would take the objects of torch apart one by one, for two seconds. Handlers of other packages run all the
+    same: those that are registered last are called first.
+    """
+    statuses: list[int] = []
+
+    def end() -> None:
+        if statuses:
+            sys.stdout.flush()
+            os._exit(statuses[0])
+
+    atexit.register(end)
+    statuses.append(main())
+    sys.exit(statuses[0])
+
+
 def _run(arguments: list[str]) -> int:
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
@@ -104,4 +123,4 @@ def _print_error(error: InputError) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -1,6 +1,7 @@
 """The command line as users meet it: help, LightningCLI's commands end to end, and one line for every wrong input."""
 
 import contextlib
+import gc
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 import yaml
 from toy import toy_arguments
 
+from itmbench.cli.arguments import imports
 from itmbench.cli.fit import OPTIONS
 from itmbench.cli.main import COMMANDS, main
 
@@ -220,3 +222,26 @@ def test_what_could_only_fail_at_the_end_is_told_at_the_start(
     error = capsys.readouterr().err
     assert ("no --ckpt_path: predict takes the model as it is built, untrained" in error) == (name == "predict")
     assert error.splitlines()[-1].startswith(f"itmbench: {message}")
+
+
+def test_the_program_ends_with_the_status_and_after_every_handler() -> None:
+    code = (
+        "import atexit, sys\nfrom itmbench.cli import arguments, main\n"
+        "def run():\n"
+        "    with arguments.imports():\n        pass\n"
+        "    atexit.register(print, 'a handler')\n    return 3\n"
+        "class Lasting:\n    def __del__(self): print('taken apart')\n"
+        "main.main, main.lasting = run, Lasting()\n"
+        "main.program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "a handler\n", "")
+
+
+def test_imports_are_not_collected_and_later_objects_are() -> None:
+    with imports():
+        assert not gc.isenabled()
+    try:
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
