@@ -84,7 +84,7 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
     assert main(hint[1:]) == 0
     table = capsys.readouterr().out
     lines = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.startswith("  ")}
-    assert table.startswith("toy, test: caption-retrieval, version 1")
+    assert table.startswith("toy, test: caption-retrieval, version 2")
     assert lines["i2t/R@1"][1:] == ["random", "chance", "0.0625"]
     assert float(lines["rSum"][0]) > 400  # 16 pictures of 16 kinds; random chance is about 190
 
