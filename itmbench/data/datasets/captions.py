@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, ImageFiles, Rows, Stage, Strings
 from itmbench.data.datamodule import CorpusDataModule
@@ -41,11 +42,15 @@ class KarpathyCaptions(CorpusDataModule):
     ``truth.json``, ``{sentid: [imgid, ...]}``, lists all images that a caption is true of, and
     ``hard_negatives.json``, ``[[imgid, imgid], ...]``, pairs images with their near twins.
 
+    An image may have ``labels``, a list of names, which then every image needs (an empty list for none): the corpus is
+    evaluated by label retrieval, and the "captions" may be tags.
+
     Args:
         root: the folder with exactly one ``dataset_*.json`` or ``dataset_*.json.gz``.
         images: the image folder. By default the first of the usual names below ``root``, or ``root`` itself if it has
             COCO's ``train2014`` or ``val2014``. If none of these exists, the corpus has texts only.
         name: the dataset's name; by default what the JSON says.
+        annotations: the JSON's file name in ``root``, if it is another or one of several.
         **kwargs: arguments of ``CorpusDataModule``.
 
     Raises:
@@ -54,10 +59,16 @@ class KarpathyCaptions(CorpusDataModule):
     """
 
     def __init__(
-        self, root: str | Path, images: str | Path | None = None, name: str | None = None, **kwargs: Any
+        self,
+        root: str | Path,
+        images: str | Path | None = None,
+        name: str | None = None,
+        annotations: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.root, self.images, self.name = Path(root).resolve(), _image_folder(root, images), name
+        self.annotations = annotations
 
     def inputs(self) -> list[Path]:
         folders = [self.images] if self.images else []
@@ -97,6 +108,7 @@ class KarpathyCaptions(CorpusDataModule):
         require_unique(text_ids, f"{source}: sentid")
 
         text_to_image = np.array(owners, dtype=np.int64)
+        labels, label_names = _labels(entries, source)
         name = self.name or str(content.get("dataset") or source.name.split(".")[0].removeprefix("dataset_"))
         train, stages = _stages(np.array(splits), source)
         return Corpus(
@@ -108,12 +120,17 @@ class KarpathyCaptions(CorpusDataModule):
             text_to_image=text_to_image,
             train=train,
             stages=stages,
+            labels=labels,
+            label_names=label_names,
             true_images=_truth(self.root / "truth.json", row_of_id, text_ids, text_to_image),
             hard_negatives=_hard_negatives(self.root / "hard_negatives.json", row_of_id),
             counts=_counts(name, len(filenames), len(captions), train, stages),
         )
 
     def _annotations(self) -> list[Path]:
+        if self.annotations:
+            require([self.root / self.annotations], "annotations")
+            return [self.root / self.annotations]
         return sorted([*self.root.glob("dataset_*.json"), *self.root.glob("dataset_*.json.gz")])
 
 
@@ -204,6 +221,27 @@ def _caption(sentence: dict[str, Any], source: Path) -> str:
     if not caption:
         raise InputError(f"{source}: the caption with sentid {sentence['sentid']} is empty; remove it or complete it")
     return caption
+
+
+def _labels(entries: list[dict[str, Any]], source: Path) -> tuple[NDArray[np.uint8] | None, list[str]]:
+    """Multi-hot labels `[Ni, C]` and their names in alphabetical order; None if no image has ``labels``."""
+    lists = [entry.get("labels") for entry in entries]
+    if all(labels is None for labels in lists):
+        return None, []
+    for row, labels in enumerate(lists):
+        if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
+            raise InputError(
+                f"{source}: images[{row}] has no list of names as labels, and other images have labels; "
+                "correct it, with an empty list if none applies"
+            )
+    names = sorted({label for labels in lists for label in labels or ()})
+    if not names:
+        raise InputError(f"{source}: no image has a label; list some, or remove the empty labels")
+    column = {label: index for index, label in enumerate(names)}
+    multi_hot = np.zeros((len(lists), len(names)), dtype=np.uint8)
+    for row, labels in enumerate(lists):
+        multi_hot[row, [column[label] for label in labels or ()]] = 1
+    return multi_hot, names
 
 
 def _image_folder(root: str | Path, images: str | Path | None) -> Path | None:

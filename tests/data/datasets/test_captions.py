@@ -10,6 +10,7 @@ from layouts import karpathy_entries, numbers_of, write_image, write_karpathy, w
 from itmbench.data.corpus import Corpus
 from itmbench.data.datasets import Flickr30KTokens, KarpathyCaptions
 from itmbench.errors import InputError
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 
 
 def read(root: Path, **options: Any) -> Corpus:
@@ -69,6 +70,39 @@ def test_truth_and_hard_negatives(tmp_path: Path) -> None:
     assert corpus.true_images is not None and corpus.hard_negatives is not None
     assert [rows.tolist() for rows in corpus.true_images[:5]] == [[], [], [1, 4], [2], []]
     assert corpus.hard_negatives.tolist() == [[1, 4], [4, 1]]
+
+
+def test_labels_bring_the_label_protocol(tmp_path: Path) -> None:
+    entries = karpathy_entries()
+    lists = [["dog", "grass"], ["dog"], [], ["cat"], ["grass", "cat"], ["dog"]]
+    for entry, labels in zip(entries, lists, strict=True):
+        entry["labels"] = labels
+    root = write_karpathy(tmp_path, entries)
+    corpus = read(root)
+    assert corpus.labels is not None and corpus.label_names == ["cat", "dog", "grass"]
+    assert corpus.labels.tolist() == [[0, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
+    assert isinstance(protocol_for(corpus), LabelProtocol)
+    # A second file beside it must be named.
+    (root / "dataset_small.json").rename(root / "tags.json")
+    write_karpathy(root, karpathy_entries())
+    assert read(root, annotations="tags.json").fingerprint == corpus.fingerprint
+    assert read(root).labels is None and isinstance(protocol_for(read(root)), CaptionProtocol)
+    with pytest.raises(InputError, match=r"nothing\.json"):
+        read(root, annotations="nothing.json")
+
+
+@pytest.mark.parametrize("labels", [None, "dog", [3], [""]])
+def test_labels_of_some_images_only_are_refused(labels: Any, tmp_path: Path) -> None:
+    entries = [entry | {"labels": ["dog"]} for entry in karpathy_entries()]
+    entries[2]["labels"] = labels
+    with pytest.raises(InputError, match=r"images\[2\] has no list of names"):
+        read(write_karpathy(tmp_path, entries))
+
+
+def test_labels_that_name_nothing_are_refused(tmp_path: Path) -> None:
+    entries = [entry | {"labels": []} for entry in karpathy_entries()]
+    with pytest.raises(InputError, match="no image has a label"):
+        read(write_karpathy(tmp_path, entries))
 
 
 def entry(row: int, **fields: Any) -> Callable[[Path], Any]:
@@ -181,6 +215,13 @@ def test_flickr30k_at_full_size(shared_data: Path) -> None:
         "test images": (1_000, 1_000),
     }
     assert all(len(texts) == 5 for texts in corpus.texts_of_image)
+
+
+def test_flickr8k_as_tags_with_labels(shared_data: Path) -> None:
+    corpus = read(shared_data / "flickr8k", annotations="tags_flickr8k.json")
+    assert corpus.labels is not None and corpus.labels.shape == (6_763, 24)
+    assert corpus.labels.sum(1).mean() == pytest.approx(2.07, abs=0.01)
+    assert len(corpus.train) == 4_838 and len(corpus.stages["val"].queries) == 962
 
 
 def test_flickr8k_with_its_photographs(shared_data: Path) -> None:
