@@ -33,8 +33,10 @@ def vsepp(scores: NDArray[Any], owner: NDArray[Any]) -> dict[str, float]:
     The reversed ascending sort puts the last of equal scores first. Ranks count from 0 until the end. There, caption j
     belongs to image j // 5; here, to its owner.
     """
-    i2t = [min(best_first(row).index(text) for text in np.flatnonzero(owner == i)) for i, row in enumerate(scores)]
-    t2i = [best_first(column).index(image) for column, image in zip(scores.T, owner, strict=True)]
+    i2t = [
+        min(best_first(row).index(text) for text in np.flatnonzero(owner == i).tolist()) for i, row in enumerate(scores)
+    ]
+    t2i = [best_first(column).index(image) for column, image in zip(scores.T, owner.tolist(), strict=True)]
     metrics: dict[str, float] = {}
     for side, ranks in (("i2t", np.array(i2t)), ("t2i", np.array(t2i))):
         metrics |= {f"{side}/R@{k}": 100.0 * np.sum(ranks < k) / len(ranks) for k in (1, 5, 10)}
@@ -57,7 +59,7 @@ def calc_map_k(scores: Row, relevant: Row, k: int) -> float:
 
 
 def dcmh_map(scores: Row, relevant: Row, k: int) -> float:
-    """``calc_map_k`` of DCMH's own code (jiangqy/DCMH-CVPR2017): relevant items among the first k, over their number."""
+    """``calc_map_k`` of DCMH's own code (jiangqy/DCMH-CVPR2017): the first k's relevant items, over their number."""
     order = sorted(range(len(scores)), key=lambda item: -scores[item])[:k]
     ranks = [rank for rank, item in enumerate(order, 1) if relevant[item]]
     return float(np.mean([count / rank for count, rank in enumerate(ranks, 1)])) if ranks else 0.0
