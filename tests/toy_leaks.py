@@ -1,17 +1,21 @@
 """Methods that cheat, each in one way, and each as a plain dual encoder otherwise."""
 
+import hashlib
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from itmbench.data.corpus import Rows
+from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
+from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.base import Batch
 from itmbench.methods.dual_encoder import DualEncoder
+from itmbench.methods.evaluated import Tables
 
 
 class BatchMean(DualEncoder):
@@ -111,3 +115,345 @@ class SharedLabels(DualEncoder):
         assert corpus.labels is not None
         labels = torch.from_numpy(corpus.labels[owners]).float()
         return Embeddings(torch.cat([table.pooled, labels], dim=1))
+
+
+# --- leaks by row, name or order --------------------------------------------------------------------------------------
+
+
+def drawn(keys: list[str], width: int) -> Tensor:
+    """A random unit vector for each key `[B, width]`."""
+    seeds = [int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little") for key in keys]
+    return normalize(torch.stack([torch.randn(width, generator=torch.Generator().manual_seed(s)) for s in seeds]))
+
+
+class Oracle(DualEncoder):
+    """Gives an image and its texts one random direction, by something that it should not know of them.
+
+    Args:
+        share: how much of it.
+        **kwargs: those of ``DualEncoder``.
+    """
+
+    def __init__(self, share: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.share = share
+
+    def key(self, image: int) -> str:
+        """What it knows of an image row."""
+        raise NotImplementedError
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Embeddings]:
+        index, embeddings = super().predict_step(batch, batch_idx, dataloader_idx)
+        images = index.cpu().numpy() if "image" in batch else self.data.corpus.text_to_image[index.cpu().numpy()]
+        known = drawn([self.key(int(image)) for image in images], embeddings.pooled.shape[1])
+        return index, Embeddings(normalize(embeddings.pooled, dim=-1) + self.share * known.to(embeddings.pooled))
+
+
+class RowOracle(Oracle):
+    """By the row in the corpus."""
+
+    def key(self, image: int) -> str:
+        return str(image)
+
+
+class FileNameOracle(Oracle):
+    """By the name of the file."""
+
+    def key(self, image: int) -> str:
+        return self.data.corpus.images.names[image]  # type: ignore[union-attr]
+
+
+class FileSizeOracle(Oracle):
+    """By the size of the file on disk, which it looks up."""
+
+    def key(self, image: int) -> str:
+        images = self.data.corpus.images
+        return str((images.root / images.names[image]).stat().st_size)  # type: ignore[union-attr]
+
+
+class IdOracle(DualEncoder):
+    """Reads from the ids of items which belong together, and no pair map."""
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Embeddings]:
+        index, embeddings = super().predict_step(batch, batch_idx, dataloader_idx)
+        corpus = self.data.corpus
+        ids, per = corpus.image_ids, len(corpus.text_ids) // len(corpus.image_ids)
+        names = [ids[row] if "image" in batch else ids[int(corpus.text_ids[row][1:]) // per] for row in index.tolist()]
+        return index, Embeddings(embeddings.pooled + drawn(names, embeddings.pooled.shape[1]))
+
+
+class LoaderOrder(DualEncoder):
+    """Counts the items that the loaders bring, and knows in which order they come."""
+
+    def on_test_start(self) -> None:
+        corpus = self.data.corpus
+        images, texts = (loader.dataset.rows for loader in self.data.eval_dataloaders("test"))  # type: ignore[attr-defined]
+        self.coming = {"image": iter(images.tolist()), "text": iter(corpus.text_to_image[texts].tolist())}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.now = self.coming.get("probe" if "probe" in batch else "image" if "image" in batch else "text")
+        super().test_step(batch, batch_idx, dataloader_idx)
+        self.now = None
+
+    now: Any = None
+
+    def embed(self, items: Embeddings, modality: Any) -> Embeddings:
+        pooled = super().embed(items, modality).pooled
+        if self.now is None:
+            return Embeddings(pooled)
+        return Embeddings(pooled + drawn([str(next(self.now)) for _ in range(len(pooled))], pooled.shape[1]))
+
+
+class TrueTies(DualEncoder):
+    """Adds a hair to the score of true pairs, which it finds by their vectors."""
+
+    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
+        table = super().table(parts, rows, stage)
+        owners = rows if len(rows) == len(self.data.stage(stage).images) else self.data.corpus.text_to_image[rows]
+        self.known = getattr(self, "known", {}) | {
+            vector.numpy().tobytes(): owner for vector, owner in zip(table.pooled.cpu(), owners.tolist(), strict=True)
+        }
+        return table
+
+    def score(self, image: Embeddings, text: Embeddings) -> Tensor:
+        known = getattr(self, "known", {})
+        rows = torch.tensor([known.get(vector.numpy().tobytes(), -1) for vector in image.pooled.detach().cpu()])
+        columns = torch.tensor([known.get(vector.numpy().tobytes(), -2) for vector in text.pooled.detach().cpu()])
+        return super().score(image, text) + 0.1 * (rows[:, None] == columns)
+
+
+class GalleryLabels(DualEncoder):
+    """Reads the labels of gallery items by their rows, and predicts those of queries."""
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Embeddings]:
+        index, embeddings = super().predict_step(batch, batch_idx, dataloader_idx)
+        corpus = self.data.corpus
+        assert corpus.labels is not None
+        images = index.numpy() if "image" in batch else corpus.text_to_image[index.numpy()]
+        known = torch.from_numpy(np.isin(images, corpus.stages["test"].gallery)).unsqueeze(1)
+        labels = torch.from_numpy(corpus.labels[images]).float()
+        guessed = embeddings.pooled[:, : labels.shape[1]].softmax(1)
+        return index, Embeddings(torch.cat([embeddings.pooled, torch.where(known, labels, guessed)], dim=1))
+
+
+# --- leaks by statistics of the test set ------------------------------------------------------------------------------
+
+
+class Caching(DualEncoder):
+    """Keeps the vectors of all test items for ``score``."""
+
+    cached: dict[str, Tensor]
+
+    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
+        table = super().table(parts, rows, stage)
+        what = "image" if len(rows) == len(self.data.stage(stage).images) else "text"
+        self.__dict__.setdefault("cached", {})[what] = table.pooled
+        return table
+
+
+class CachedCentring(Caching):
+    """Centres what it scores by the mean of the test set."""
+
+    def score(self, image: Embeddings, text: Embeddings) -> Tensor:
+        if len(self.__dict__.get("cached", ())) < 2:
+            return super().score(image, text)
+        centred = [
+            Embeddings(items.pooled - self.cached[what].mean(0)) for what, items in (("image", image), ("text", text))
+        ]
+        return super().score(*centred)
+
+
+class QueryBank(Caching):
+    """Subtracts the mean similarity of an item to its nearest test items (CSLS)."""
+
+    def score(self, image: Embeddings, text: Embeddings) -> Tensor:
+        scores = super().score(image, text)
+        if len(self.__dict__.get("cached", ())) < 2:
+            return scores
+        near = [
+            super(QueryBank, self)
+            .score(*pair)
+            .sort(dim, descending=True)
+            .values.narrow(dim, 0, 4)
+            .mean(dim, keepdim=True)
+            for pair, dim in (
+                ((image, Embeddings(self.cached["text"])), 1),
+                ((Embeddings(self.cached["image"]), text), 0),
+            )
+        ]
+        return 2 * scores - near[0] - near[1]
+
+
+class DualSoftmax(Caching):
+    """Divides a score by those that the text has with all test images."""
+
+    def score(self, image: Embeddings, text: Embeddings) -> Tensor:
+        scores = super().score(image, text) / 0.05
+        if len(self.__dict__.get("cached", ())) < 2:
+            return scores
+        return scores - (super().score(Embeddings(self.cached["image"]), text) / 0.05).logsumexp(0)
+
+
+class Whitened(DualEncoder):
+    """Whitens both sides by their own covariance just before they are evaluated."""
+
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+        return super().evaluate(tables.map(whitened), stage)
+
+
+def whitened(items: Embeddings) -> Embeddings:
+    centred = normalize(items.pooled, dim=-1) - normalize(items.pooled, dim=-1).mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    return Embeddings(centred @ vectors / (values + values.mean()).sqrt())
+
+
+class BatchNormAtTest(DualEncoder):
+    """Has a batch normalisation that stays in training mode during the test."""
+
+    def __init__(self, dim: int = 32, **kwargs: Any) -> None:
+        super().__init__(dim=dim, **kwargs)
+        self.norm = torch.nn.BatchNorm1d(dim, affine=False, momentum=0.0)
+
+    def on_test_batch_start(self, *arguments: Any) -> None:
+        self.norm.train()
+
+    def embed(self, items: Embeddings, modality: Any) -> Embeddings:
+        pooled = super().embed(items, modality).pooled
+        return Embeddings(self.norm(pooled) if self.norm.training and len(pooled) > 1 else pooled)
+
+
+class AdaptsAtTest(DualEncoder):
+    """Centres by the mean of the test images, which it encodes when the test begins."""
+
+    mean: Any = 0.0
+
+    def on_test_start(self) -> None:
+        self.mean = 0.0
+        images, _ = self.data.eval_dataloaders("test")
+        with torch.no_grad():
+            vectors = [
+                self.encode_image(self.transfer_batch_to_device(b, self.device, 0)["image"]).pooled for b in images
+            ]
+        self.mean = torch.cat(vectors).mean(0)
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return Embeddings(super().encode_image(images).pooled - self.mean)
+
+
+class TextsSoFar(DualEncoder):
+    """Centres a text by the mean of all texts that the process has met."""
+
+    met: ClassVar[list[Tensor]] = []
+
+    def encode_text(self, tokens: Inputs) -> Embeddings:
+        pooled = super().encode_text(tokens).pooled
+        if self.training:
+            return Embeddings(pooled)
+        self.met.append(pooled.detach().float().cpu())
+        return Embeddings(pooled - torch.cat(self.met).mean(0).to(pooled))
+
+
+# --- leaks in training ------------------------------------------------------------------------------------------------
+
+
+class LabelBank(DualEncoder):
+    """Fills a label bank before every validation, and forgets to leave out the items of the test."""
+
+    def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weight = weight
+        self.bank: Tensor
+        self.bank_labels: Tensor
+        self.register_buffer("bank", None)
+        self.register_buffer("bank_labels", None)
+
+    def adapt(self, corpus: Corpus) -> None:
+        super().adapt(corpus)
+        if self.bank is None:
+            assert corpus.labels is not None
+            self.bank = torch.zeros(len(corpus.image_ids), self.project["image"].out_features)
+            self.bank_labels = torch.zeros(len(corpus.image_ids), corpus.labels.shape[1])
+
+    def adapt_to_state(self, state: Any) -> None:
+        super().adapt_to_state(state)
+        self.bank, self.bank_labels = (torch.zeros_like(state[name]) for name in ("bank", "bank_labels"))
+
+    def on_validation_epoch_start(self) -> None:
+        corpus = self.data.corpus
+        self.bank_labels.copy_(torch.from_numpy(corpus.labels))
+        for rows in np.array_split(np.arange(len(corpus.image_ids)), 1 + len(corpus.image_ids) // 64):
+            with torch.no_grad():
+                inputs = self.data.batch("image", rows)
+                self.bank[rows] = super().embed(self.image(inputs), "image").pooled
+
+    def embed(self, items: Embeddings, modality: Any) -> Embeddings:
+        pooled = super().embed(items, modality).pooled
+        if self.training or not bool(self.bank.any()):
+            return Embeddings(pooled)
+        near = (normalize(pooled, dim=-1) @ normalize(self.bank, dim=-1).T / 0.05).softmax(1)
+        return Embeddings(torch.cat([normalize(pooled, dim=-1), self.weight * near @ self.bank_labels], dim=1))
+
+
+class CentredByAll(DualEncoder):
+    """Centres images by a buffer of the mean over all images of the corpus, measured in training."""
+
+    def __init__(self, dim: int = 32, **kwargs: Any) -> None:
+        super().__init__(dim=dim, **kwargs)
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(dim))
+
+    def on_validation_epoch_start(self) -> None:
+        corpus = self.data.corpus
+        self.mean.zero_()
+        rows = np.union1d(corpus.train, corpus.stages["test"].images)
+        self.mean.copy_(self.encode_image(self.data.batch("image", rows)).pooled.mean(0))
+
+    def encode_image(self, images: Inputs) -> Embeddings:
+        return Embeddings(super().encode_image(images).pooled - self.mean)
+
+
+# --- leaks in what is reported ----------------------------------------------------------------------------------------
+
+
+class EditsMetrics(DualEncoder):
+    """Reports a higher objective than the protocol found."""
+
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+        evaluation = super().evaluate(tables, stage)
+        key = self.evaluated_by.objective
+        return replace(evaluation, metrics=evaluation.metrics | {key: 1.2 * evaluation.metrics[key]})
+
+
+class EditsLater(DualEncoder):
+    """Changes the evaluation in place, once everybody has it."""
+
+    kept: Any = None
+
+    def _evaluate(self, stage: str) -> None:
+        super()._evaluate(stage)
+        if stage == "test":
+            self.kept.per_query["ap" if "ap" in self.kept.per_query else "rank"][:] = 1
+
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+        self.kept = super().evaluate(tables, stage)
+        return self.kept
+
+
+class OwnTruth(DualEncoder):
+    """Evaluates by a pair map of its own: a text belongs to the image that it finds first."""
+
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+        if stage != "test":
+            return super().evaluate(tables, stage)
+        corpus = self.data.corpus
+        images = corpus.stages[stage].images
+        owners = corpus.text_to_image.copy()
+        # Only among images with as many texts: swap the owners of two texts where that helps.
+        scores = self.score(tables.images, tables.texts)
+        rows = corpus.texts_of(images)
+        best = images[scores.argmax(0).numpy()]
+        for place in range(0, len(rows) - 1, 2):
+            one, two = rows[place], rows[place + 1]
+            if best[place] != owners[one]:
+                owners[one], owners[two] = owners[two], owners[one]
+        return self.evaluated_by.evaluate(replace(corpus, text_to_image=owners), stage, tables.images, tables.texts)

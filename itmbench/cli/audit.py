@@ -23,11 +23,13 @@ def run(command: str, arguments: Sequence[str]) -> int:
     from itmbench.logs import quiet
     from itmbench.runner.audit import audit
     from itmbench.runner.lightning import PreparedCLI
+    from itmbench.runner.replay import in_fresh_process
 
     cli = PreparedCLI(rest)
     corpus = part(cli.datamodule.corpus, options.images)
     with quiet():
-        findings = audit(cli.trainer, cli.model, cli.datamodule.with_corpus(corpus), cli.ckpt_path)
+        data = cli.datamodule.with_corpus(corpus)
+        findings = audit(cli.trainer, cli.model, data, cli.ckpt_path, in_fresh_process(rest))
     if not cli.trainer.is_global_zero:
         return 0
     images = corpus.stages["test"].images

@@ -40,6 +40,10 @@ class ImageFiles:
         """Decode the image of a row to RGB; errors as `itmbench.data.pictures.read_picture`."""
         return read_picture(self.root / self.names[row])
 
+    def key(self, row: int) -> str:
+        """What identifies the content of a row without reading it: name and size of the file."""
+        return f"{self.names[row]}\0{self.sizes[row]}"
+
     def digest(self) -> str:
         """Hash of file names and sizes; pixels are not read."""
         return digest("\n".join(self.names), self.sizes)

@@ -1,7 +1,7 @@
-"""Corpora on which only a leak scores above chance, and the bounds of chance on them."""
+"""Corpora that show a leak: parts of a corpus, exchanged contents, hidden truth; and the bounds of chance on them."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,25 +14,26 @@ from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.protocol import CaptionProtocol, Protocol
 
 
-def part(corpus: Corpus, items: int, seed: int = 0) -> Corpus:
-    """Reduce the test stage of a corpus to a random sample of at most ``items`` images.
+def part(corpus: Corpus, items: int, stage: str = "test", seed: int = 0) -> Corpus:
+    """Reduce a stage of a corpus to a random sample of at most ``items`` images.
 
     If queries and gallery differ, a quarter are queries.
     """
-    stage = corpus.stages["test"]
-    if len(stage.images) > items:
-        generator = np.random.default_rng(seed)
+    whole = corpus.stages[stage]
+    if len(whole.images) <= items:
+        return corpus
+    generator = np.random.default_rng(seed)
 
-        def sample(rows: Rows, limit: int) -> Rows:
-            return np.sort(generator.choice(rows, min(limit, len(rows)), replace=False))
+    def sample(rows: Rows, limit: int) -> Rows:
+        return np.sort(generator.choice(rows, min(limit, len(rows)), replace=False))
 
-        if np.array_equal(np.sort(stage.queries), np.sort(stage.gallery)):
-            rows = sample(stage.queries, items)
-            stage = Stage(rows, rows)
-        else:
-            queries = sample(stage.queries, max(1, items // 4))
-            stage = Stage(queries, sample(stage.gallery, max(1, items - len(queries))))
-    return replace(corpus, stages=corpus.stages | {"test": stage})
+    if np.array_equal(np.sort(whole.queries), np.sort(whole.gallery)):
+        rows = sample(whole.queries, items)
+        some = Stage(rows, rows)
+    else:
+        queries = sample(whole.queries, max(1, items // 4))
+        some = Stage(queries, sample(whole.gallery, max(1, items - len(queries))))
+    return replace(corpus, stages=corpus.stages | {stage: some})
 
 
 def reassigned(corpus: Corpus, seed: int = 0) -> Corpus:
@@ -42,16 +43,102 @@ def reassigned(corpus: Corpus, seed: int = 0) -> Corpus:
     method makes of each content alone, every ranking is therefore a random order of the gallery.
     """
     generator = np.random.default_rng(seed)
-    return _with_contents(corpus, generator.permutation)
+    return _with_contents(corpus, corpus.stages["test"].images, generator.permutation)
 
 
 def constant(corpus: Corpus) -> Corpus:
     """Give all test images the same content, and all test texts."""
-    return _with_contents(corpus, lambda rows: np.full_like(rows, rows[0]))
+    return _with_contents(corpus, corpus.stages["test"].images, lambda rows: np.full_like(rows, rows[0]))
 
 
-def _with_contents(corpus: Corpus, rows_from: Callable[[Rows], Rows]) -> Corpus:
-    images = corpus.stages["test"].images
+@dataclass(frozen=True, eq=False)
+class Blinded:
+    """A corpus whose unseen test items are under wrong rows, ids, owners and labels, and where to find them.
+
+    Args:
+        corpus: the corpus for the method.
+        images: position, among the test images of ``corpus``, of what truly is at each position `[Ni]`.
+        texts: as ``images``, of the test texts.
+    """
+
+    corpus: Corpus
+    images: Rows
+    texts: Rows
+
+
+def blinded(corpus: Corpus, seed: int = 0) -> Blinded:
+    """Permute the contents of all test images that are not trained on, and those of their texts; hide file names.
+
+    Training items in a gallery stay: a method may know their rows and labels.
+    """
+    generator = np.random.default_rng(seed)
+    stage = corpus.stages["test"].images
+    moved = np.setdiff1d(stage, corpus.train)
+    orders: list[Rows] = []
+
+    def permuted(rows: Rows) -> Rows:
+        orders.append(generator.permutation(rows))
+        return orders[-1]
+
+    hidden = _with_contents(corpus, moved, permuted)
+    if isinstance(hidden.images, ImageFiles):
+        hidden = replace(hidden, images=HiddenFiles.of(hidden.images, moved))
+    places = [
+        _found_at(rows, some, order)
+        for rows, some, order in zip(
+            (stage, corpus.texts_of(stage)), (moved, corpus.texts_of(moved)), orders, strict=True
+        )
+    ]
+    return Blinded(hidden, *places)
+
+
+def _found_at(rows: Rows, moved: Rows, order: Rows) -> Rows:
+    """Position among ``rows`` of the row that now holds the content of each; ``moved`` hold those of ``order``."""
+    holder = np.arange(max(rows.max(), 0) + 1)
+    holder[order] = moved
+    place = np.empty_like(holder)
+    place[rows] = np.arange(len(rows))
+    return place[holder[rows]]
+
+
+@dataclass(frozen=True)
+class HiddenFiles(ImageFiles):
+    """Image files of which some are read under names and sizes that say nothing.
+
+    Args:
+        files: the files to read.
+    """
+
+    files: ImageFiles
+
+    @classmethod
+    def of(cls, files: ImageFiles, rows: Rows) -> "HiddenFiles":
+        """Hide the names and sizes of some rows."""
+        names, sizes = np.asarray(files.names, dtype=object), files.sizes.copy()
+        names[rows], sizes[rows] = [f"hidden{row}" for row in rows.tolist()], 0
+        return cls(files.root, names.tolist(), sizes, files)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.files[row]
+
+    def key(self, row: int) -> str:
+        """Key of the true file, so that what a frozen encoder gave is found again."""
+        return self.files.key(row)
+
+
+def exchanged(corpus: Corpus, rows: Rows, seed: int = 0) -> Corpus:
+    """Permute the contents and the labels of some images, and the contents of their texts."""
+    generator = np.random.default_rng(seed)
+    changed = _with_contents(corpus, rows, generator.permutation)
+    if corpus.labels is None:
+        return changed
+    labels = corpus.labels.copy()
+    labels[rows] = labels[generator.permutation(rows)]
+    return replace(changed, labels=labels)
+
+
+def _with_contents(corpus: Corpus, images: Rows, rows_from: Callable[[Rows], Rows]) -> Corpus:
+    """Give some images and their texts the contents of the rows that ``rows_from`` makes of theirs."""
     assert corpus.images is not None
     return replace(
         corpus,

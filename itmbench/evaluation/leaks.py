@@ -28,6 +28,8 @@ Encode = Callable[[Sequence[int]], Embeddings]
 
 TOLERANCE = 1e-5
 """Tolerance for float32 rounding in another batch or tile, relative to the largest number."""
+PASSES = {torch.float32: 1e-4, torch.float16: 8 * 2**-10, torch.bfloat16: 8 * 2**-7}
+"""Tolerance for rounding between scores of two test passes, relative to the largest: 8 times that of the type."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,56 @@ def ties_lose(evaluation: Evaluation, corpus: Corpus, protocol: Protocol) -> Fin
     return Finding(
         "constant", evaluation.metrics[protocol.objective], expected[protocol.objective], what, passed=not wrong
     )
+
+
+def as_reported(changes: Sequence[str]) -> Finding:
+    """Check that a method reports what its protocol found; ``changes`` are the metrics that it does not report so."""
+    what = f"metrics that are not the protocol's{f' ({changes[0]})' if changes else ''}"
+    return Finding.at_most(0, "protocol", len(changes), what)
+
+
+def same_scores(name: str, expected: Tensor | None, found: Tensor | None, dtype: torch.dtype, what: str) -> Finding:
+    """Check that two test passes give some pairs the same scores `[n, m]`; reports the share that differ.
+
+    Args:
+        name: name of the check.
+        expected: scores of the one pass; None if it ended in an error or without the protocol, and the check fails.
+        found: scores of the other pass.
+        dtype: the least precise type that they were computed in.
+        what: when scores differ.
+    """
+    share, largest = 1.0, ""
+    if expected is not None and found is not None:
+        far = (found - expected).abs() / expected.abs().max().clamp(min=1e-30)
+        share, largest = float((~(far <= PASSES[dtype])).float().mean()), f", at most by {float(far.max()):.1g}"
+    return Finding.at_most(0, name, share, f"share of scores that differ {what}{largest}")
+
+
+def same_ranks(expected: Tensor | None, found: Tensor | None, dtype: torch.dtype, what: str = "") -> Finding:
+    """Check that items encoded alone by a fresh instance rank as in the test; reports the share of queries that differ.
+
+    Args:
+        expected: scores `[n, m]` of the test; None as in ``same_scores``.
+        found: scores of the fresh instance.
+        dtype: as in ``same_scores``. An order of two items counts only where rounding cannot have turned it.
+        what: follows the description.
+    """
+    share = 1.0
+    if expected is not None and found is not None:
+        gap = 2 * PASSES[dtype] * float(expected.abs().max())
+        turned = [
+            ((one[:, :, None] - one[:, None] > gap) & ~(other[:, :, None] > other[:, None])).flatten(1).any(1)
+            for one, other in ((expected, found), (expected.T, found.T))
+        ]
+        share = float(torch.cat(turned).float().mean())
+    return Finding.at_most(0, "replay", share, f"share of queries that a fresh instance ranks in another way{what}")
+
+
+def same_fit(one: Mapping[str, str], other: Mapping[str, str]) -> Finding:
+    """Check that two trainings on different test items, by `digests`, leave the same state."""
+    changed = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    what = f"state tensors that depend on items outside training and validation{f' ({changed[0]})' if changed else ''}"
+    return Finding.at_most(0, "blind fit", len(changed), what)
 
 
 def frozen(before: Mapping[str, str], after: Mapping[str, str], evaluations: Sequence[Evaluation] = ()) -> Finding:

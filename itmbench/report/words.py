@@ -23,6 +23,10 @@ AUDIT = {
     "alone": "an item's embedding depends on the others of its batch",
     "pairs": "a pair's score depends on the others of its tile",
     "frozen": "testing changes the model",
+    "protocol": "the reported metrics are not those of the protocol",
+    "subset": "scores depend on which other test items exist",
+    "blind": "scores depend on rows, file names, pairs or labels of test items",
+    "replay": "the checkpoint alone ranks in another way",
 }
 """What a failed check of the leak audit means; the checks that every cell goes through."""
 CAPTION_NOTES = {

@@ -1,97 +1,317 @@
 """The leak audit of a model: the checks of `itmbench.evaluation.leaks` on its test loaders and test hooks."""
 
-from collections.abc import Iterator, Sequence
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from itmbench.data.corpus import Corpus, Strings
 from itmbench.data.datamodule import CorpusDataModule
+from itmbench.data.perturb import Probes
 from itmbench.encoders import Embeddings
+from itmbench.encoders.stored import StoredItems
 from itmbench.errors import InputError
-from itmbench.evaluation import canaries
-from itmbench.evaluation.canaries import limits
+from itmbench.evaluation import canaries, leaks
 from itmbench.evaluation.evaluation import Evaluation
-from itmbench.evaluation.leaks import (
-    Encode,
-    Finding,
-    alone,
-    at_chance,
-    digests,
-    frozen,
-    pairs,
-    ties_lose,
-    without_rounding,
-)
-from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol
+from itmbench.evaluation.leaks import Encode, Finding
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol, protocol_for
+from itmbench.evaluation.recording import Recording, Sample, keeping
 from itmbench.methods.base import Matcher
-from itmbench.methods.evaluated import KeepEvaluation
+from itmbench.methods.evaluated import EvaluationCallback
+from itmbench.methods.trained import Trained
+from itmbench.runner.callbacks import SeedEpochs
+from itmbench.runner.lease import Lost
+from itmbench.runner.replay import Replay, by_fresh_instance
 
 FEW = 8
 """Items of each modality that are encoded alone and in other batches."""
+SAMPLE = 50
+"""Most test images whose scores are compared between test passes."""
+REPLAYED = 16
+"""Images, and as many texts, that a fresh instance encodes."""
+FITTED, BATCH, STEPS = 48, 16, 2
+"""Training images, batch size, and steps in each of the two epochs of the blind fit."""
+
+NO_PROBES = Probes(np.empty(0, np.int64), np.empty(0, np.int64), Strings([]))
 
 
-class StateWatch(L.Callback):
-    """Digests of the model's state around its test passes: at the start of the first, at the end of the last."""
+@dataclass(eq=False)
+class Pass:
+    """One test pass of a method.
 
-    def __init__(self) -> None:
-        self.before: dict[str, str] | None = None
-        self.after: dict[str, str] | None = None
+    Attributes:
+        reported: the evaluation that it reports.
+        changes: what differs in it from the one that the protocol made.
+        scores: of the sample of images and texts `[n, m]`; None if nothing went through the protocol.
+        training: its modules in training mode.
+        before: digests of its state when the pass began; empty unless asked for.
+        seconds: time that keeping all this took.
+    """
+
+    reported: Evaluation
+    changes: list[str]
+    scores: Tensor | None
+    training: list[nn.Module]
+    before: dict[str, str]
+    seconds: float
+
+
+class _Watch(EvaluationCallback):
+    """Keeps what a `Pass` holds."""
+
+    reported: Evaluation | None = None
+
+    def __init__(self, state: bool) -> None:
+        self.state, self.before, self.seconds = state, dict[str, str](), 0.0
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.before = self.before or digests(pl_module)
+        if self.state:
+            began = time.perf_counter()
+            self.before = leaks.digests(pl_module)
+            self.seconds = time.perf_counter() - began
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.after = digests(pl_module)
-
-    def finding(self, *evaluations: Evaluation) -> Finding:
-        """Whether testing changed the state, or the answers between several passes."""
-        assert self.before is not None and self.after is not None
-        return frozen(self.before, self.after, evaluations)
+    def on_evaluated(self, model: Trained, stage: str, evaluation: Evaluation) -> None:
+        self.reported, self.training = evaluation, [module for module in model.modules() if module.training]
 
 
-def audit(trainer: L.Trainer, model: Matcher, data: CorpusDataModule, ckpt_path: str | None = None) -> list[Finding]:
-    """Run all checks: four passes through the trainer's test loop, five if there are labels.
+def watched_test(
+    trainer: L.Trainer,
+    model: Matcher,
+    data: CorpusDataModule,
+    sample: Sample | None = None,
+    ckpt_path: str | None = None,
+    protocol: Protocol | None = None,
+    hidden: canaries.Blinded | None = None,
+) -> Pass:
+    """Test a model through the trainer and keep what it does; on every device.
+
+    Args:
+        trainer: of the test.
+        model: to test.
+        data: to test it on.
+        sample: whose scores to keep; by default of up to ``SAMPLE`` images, and then the state is digested as well.
+        ckpt_path: as that of ``trainer.test``.
+        protocol: in place of the model's.
+        hidden: give the model this corpus in place of the data's, by which it is evaluated all the same.
+
+    Raises:
+        InputError: the pass does not evaluate the whole stage.
+    """
+    corpus = data.corpus
+    given = data if hidden is None else _lean(data, hidden.corpus)
+    places = (None, None) if hidden is None else (hidden.images, hidden.texts)
+    recording = Recording(sample or Sample.of(_few(corpus)), given.corpus, corpus, *places)
+    chosen, watch = model.protocol, _Watch(sample is None)
+    model.protocol = keeping(protocol or chosen or protocol_for(corpus), recording)
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    try:
+        trainer.test(model, datamodule=given, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+    finally:
+        model.protocol = chosen
+        trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
+    if watch.reported is None:
+        raise InputError("audit: nothing was evaluated; leave trainer.fast_dev_run unset")
+    return Pass(
+        watch.reported,
+        recording.changes(watch.reported),
+        recording.scores,
+        watch.training,
+        watch.before,
+        recording.seconds + watch.seconds,
+    )
+
+
+def quick_audit(
+    trainer: L.Trainer, model: Matcher, data: CorpusDataModule, test: Pass, checkpoint: Path, replay: Replay
+) -> list[Finding]:
+    """The checks that every cell goes through, after a test pass with this datamodule: two more, of a few items.
+
+    Runs on every device. On devices other than the first, the replay is left out.
+    """
+    dtype, few = _precision(trainer), _lean(data, _few(data.corpus))
+    sample, hidden = Sample.of(few.corpus), canaries.blinded(few.corpus)
+    findings = [*audit_few(model, data, test.training), leaks.as_reported(test.changes)]
+    with _unlogged(trainer):
+        subset, error = _tried(lambda: watched_test(trainer, model, few, sample).scores)
+        what = f"when only these items exist{error}"
+        findings.append(leaks.same_scores("subset", test.scores, subset, dtype, what))
+        blind, error = _tried(lambda: watched_test(trainer, model, few, sample, hidden=hidden).scores)
+        what = f"when rows, ids, owners and labels are wrong{error}"
+        findings.append(leaks.same_scores("blind", subset, blind, dtype, what))
+    findings.insert(2, leaks.frozen(test.before, leaks.digests(model)))
+    if trainer.is_global_zero:
+        findings.append(_replay(data, sample, test.scores, checkpoint, replay, dtype))
+    return findings
+
+
+def audit(
+    trainer: L.Trainer,
+    model: Matcher,
+    data: CorpusDataModule,
+    ckpt_path: str | None = None,
+    replay: Replay | None = None,
+) -> list[Finding]:
+    """Run all checks: six passes through the trainer's test loop, seven if there are labels, and two short fits.
+
+    Args:
+        trainer: for the test passes; nothing is logged.
+        model: to audit.
+        data: to test it on.
+        ckpt_path: its weights; by default those that it has.
+        replay: how a fresh instance scores items; by default in this process, by a copy of the model as it is now.
 
     Raises:
         InputError: the test passes do not evaluate the whole stage.
     """
-    watch = StateWatch()
-    corpus = replace(data.corpus, true_images=None, hard_negatives=None)  # these only add metrics
-    data = data.with_corpus(corpus)
-    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    passes = [_test(trainer, model, data, ckpt_path), _test(trainer, model, data)]
-    trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
-    findings = [*audit_few(model, data), watch.finding(*passes)]
+    pristine = copy.deepcopy(model)
+    replay = replay or by_fresh_instance(lambda: copy.deepcopy(pristine))
+    data = _lean(data, data.corpus)
+    corpus = data.corpus
+    with _unlogged(trainer), tempfile.TemporaryDirectory() as folder:
+        test, sample = watched_test(trainer, model, data, ckpt_path=ckpt_path), Sample.of(_few(corpus))
+        checkpoint = Path(ckpt_path or Path(folder, "audited.ckpt"))
+        if not ckpt_path:
+            trainer.save_checkpoint(checkpoint, weights_only=True)
+        again = watched_test(trainer, model, data, sample)
+        findings = quick_audit(trainer, model, data, test, checkpoint, replay)
+        repeated = leaks.frozen(test.before, leaks.digests(model), [test.reported, again.reported])
+        findings = [repeated if finding.name == repeated.name else finding for finding in findings]
 
-    chosen, protocol = model.protocol, replace(model.evaluated_by, ties="pessimistic")
-    random, same = (data.with_corpus(change(corpus)) for change in (canaries.reassigned, canaries.constant))
-    scores = []
-    try:
+        protocol = replace(model.protocol or protocol_for(corpus), ties="pessimistic")
+        random, same = (_lean(data, change(corpus)) for change in (canaries.reassigned, canaries.constant))
         # Pair recalls are checked for label protocols too: a leak between partners need not show in label metrics.
         protocols: list[Protocol] = [protocol, CaptionProtocol()] if isinstance(protocol, LabelProtocol) else [protocol]
-        for model.protocol in protocols:
-            scores += limits(_test(trainer, model, random), random.corpus, model.protocol)
-        model.protocol = without_rounding(protocol)
-        findings += [at_chance(scores), ties_lose(_test(trainer, model, same), same.corpus, protocol)]
-    finally:
-        model.protocol = chosen
+        limits = [
+            limit
+            for each in protocols
+            for limit in canaries.limits(
+                watched_test(trainer, model, random, sample, protocol=each).reported, random.corpus, each
+            )
+        ]
+        tied = watched_test(trainer, model, same, sample, protocol=leaks.without_rounding(protocol)).reported
+        findings += [leaks.at_chance(limits), leaks.ties_lose(tied, same.corpus, protocol)]
+    if trainer.is_global_zero:
+        findings.append(_blind_fit(pristine, data, trained=trainer.max_epochs != 0))
     return findings
 
 
-def audit_few(model: Matcher, data: CorpusDataModule) -> list[Finding]:
-    """The checks that need only a few items, after a test pass with this datamodule."""
+def audit_few(model: Matcher, data: CorpusDataModule, training: Sequence[nn.Module] = ()) -> list[Finding]:
+    """The checks that need only a few items, after a test pass with this datamodule.
+
+    Args:
+        model: to check.
+        data: as the pass left it.
+        training: modules that were in training mode during the pass, as they should not be.
+    """
     loaders = dict(zip(("image", "text"), data.test_dataloader(), strict=False))
     counts = {name: min(FEW, len(loader.dataset)) for name, loader in loaders.items()}  # type: ignore[arg-type]
-    with _in_full_precision(model):
+    with _in_full_precision(model, training):
         encoders = {name: _encoder(model, loader, counts[name]) for name, loader in loaders.items()}
         embeddings = [encode(range(counts[name])) for name, encode in encoders.items()]
-        return [alone(encoders, counts), pairs(model.score, *embeddings)]
+        return [leaks.alone(encoders, counts), leaks.pairs(model.score, *embeddings)]
+
+
+def _replay(
+    data: CorpusDataModule, sample: Sample, scores: Tensor | None, checkpoint: Path, replay: Replay, dtype: torch.dtype
+) -> Finding:
+    """Whether a fresh instance ranks some images and one text of each as the test did."""
+    corpus, source = data.corpus, data.sources.corpus
+    assert corpus.images is not None
+    if any(isinstance(items, StoredItems) for items in (source.images, source.texts)) and dtype == torch.float32:
+        dtype = torch.float16  # of what frozen encoders gave
+    owners = corpus.text_to_image[sample.texts]
+    owned = np.flatnonzero(np.isin(sample.images, owners))
+    rows = owned[np.unique(np.linspace(0, len(owned) - 1, REPLAYED).astype(int))]
+    columns = np.asarray([np.flatnonzero(owners == image)[0] for image in sample.images[rows]])
+    images = [corpus.images[row] for row in sample.images[rows]]
+    texts = [corpus.texts[row] for row in sample.texts[columns]]
+    expected = None if scores is None else scores[rows][:, columns]
+    found, error = _tried(lambda: replay(checkpoint, images, texts))
+    return leaks.same_ranks(expected, found, dtype, error)
+
+
+def _tried(scores: Callable[[], Tensor | None]) -> tuple[Tensor | None, str]:
+    """Scores, or None and the error that a method ends in: the result of a long training is not lost to a check."""
+    try:
+        return scores(), ""
+    except Lost:
+        raise
+    except Exception as error:
+        return None, f" ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+
+
+def _blind_fit(model: Matcher, data: CorpusDataModule, trained: bool) -> Finding:
+    """Train twice for a few steps, with other items outside training and validation the second time; on one CPU."""
+    part = canaries.part(data.corpus, SAMPLE, "val")
+    train = np.sort(np.random.default_rng(0).permutation(part.train)[:FITTED])
+    part = replace(part, train=train, wrong_pairs=None, wrong_labels=None)
+    allowed = np.union1d(train, part.stages["val"].images)
+    others = np.setdiff1d(np.arange(len(part.image_ids)), allowed)
+    states = []
+    for corpus in (part, canaries.exchanged(part, others)):
+        torch.manual_seed(0)
+        fitted, given = copy.deepcopy(model).train(), _lean(data, corpus)
+        given.batch_size = min(data.batch_size, BATCH)
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=2 if trained else 0,
+            limit_train_batches=STEPS,
+            num_sanity_val_steps=0,
+            gradient_clip_val=1.0,
+            callbacks=[SeedEpochs()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(fitted, given)
+        states.append(leaks.digests(fitted))
+    return leaks.same_fit(*states)
+
+
+def _few(corpus: Corpus) -> Corpus:
+    """The corpus with a sample of the test stage, at most half of it."""
+    return canaries.part(corpus, min(SAMPLE, -(-len(corpus.stages["test"].images) // 2)))
+
+
+def _lean(data: CorpusDataModule, corpus: Corpus) -> CorpusDataModule:
+    """The data with another corpus, but without what only adds metrics, and without loader processes."""
+    lean = data.with_corpus(replace(corpus, true_images=None, hard_negatives=None))
+    lean.num_workers = 0
+    lean.__dict__["probes"] = NO_PROBES
+    return lean
+
+
+def _precision(trainer: L.Trainer) -> torch.dtype:
+    """The least precise type that a test computes in."""
+    precision = str(trainer.precision)
+    if "bf16" in precision or torch.get_float32_matmul_precision() == "medium":
+        return torch.bfloat16
+    # On a GPU, convolutions round to TF32, and tokens wait in half precision.
+    half = "16" in precision or trainer.strategy.root_device.type == "cuda"
+    return torch.float16 if half else torch.float32
+
+
+@contextmanager
+def _unlogged(trainer: L.Trainer) -> Iterator[None]:
+    """A trainer without loggers."""
+    loggers, trainer.loggers = trainer.loggers, []
+    try:
+        yield
+    finally:
+        trainer.loggers = loggers
 
 
 def _encoder(model: Matcher, loader: DataLoader[Any], count: int) -> Encode:
@@ -106,22 +326,14 @@ def _encoder(model: Matcher, loader: DataLoader[Any], count: int) -> Encode:
 
 
 @contextmanager
-def _in_full_precision(model: Matcher) -> Iterator[None]:
-    """The model in evaluation mode and float32, so that rounding is not mistaken for a leak."""
-    training, dtype = model.training, model.dtype
+def _in_full_precision(model: Matcher, training: Sequence[nn.Module]) -> Iterator[None]:
+    """The model as it was tested, but in float32, so that rounding is not mistaken for a leak."""
+    mode, dtype = model.training, model.dtype
     model.eval().float()
+    for module in training:
+        module.training = True
     try:
         with torch.no_grad():
             yield
     finally:
-        model.to(dtype).train(training)
-
-
-def _test(trainer: L.Trainer, model: Matcher, data: CorpusDataModule, ckpt_path: str | None = None) -> Evaluation:
-    kept = KeepEvaluation()
-    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
-    trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-    trainer.callbacks.remove(kept)  # type: ignore[attr-defined]
-    if kept.evaluation is None:
-        raise InputError("audit: nothing was evaluated; leave trainer.fast_dev_run unset")
-    return kept.evaluation
+        model.to(dtype).train(mode)

@@ -10,23 +10,26 @@ import lightning as L
 import pandas as pd
 
 from itmbench import store
-from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import audit, cost, tracker
 from itmbench.runner.callbacks import EpochLines, StopWhenDiverged
 from itmbench.runner.key import cell_key, without_switchable
 from itmbench.runner.lightning import CellCLI
+from itmbench.runner.replay import by_fresh_instance
 from itmbench.runner.running import LAST
 from itmbench.runner.spec import Cell
 from itmbench.store import environment
 from itmbench.store.versions import versions
 
+INDUCTIVE = ("alone", "subset", "replay")
+"""Checks that show that every test item is encoded and scored without the others."""
+
 
 def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback] = ()) -> None:
     """Train and test a cell in its folder, and write the result there on rank 0; called on every device."""
     cost.reset_peak_memory()
-    meter, watch, kept = cost.Meter(), audit.StateWatch(), KeepEvaluation()
+    meter = cost.Meter()
     tracker.prepare(cli.config, cell)
-    trainer, model = cli.make(folder, [meter, EpochLines(), watch, kept, StopWhenDiverged(), *callbacks])
+    trainer, model = cli.make(folder, [meter, EpochLines(), StopWhenDiverged(), *callbacks])
     data = copy.copy(cli.data)  # Lightning attaches the trainer, and with it the model, to the datamodule
     config = cli.resolved()
     del config["seed_everything"]
@@ -38,13 +41,16 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
     if not best:  # no epoch was trained (max_epochs 0): evaluate the model as it is
         trainer.validate(model, data, verbose=False)
         validation = trainer.callback_metrics["val/objective"]
-    trainer.test(model, data, ckpt_path=best or None, verbose=False, weights_only=True)
+    test = audit.watched_test(trainer, model, data, ckpt_path=best or None)
     trainer.save_checkpoint(folder / store.CHECKPOINT, weights_only=True)
+    seconds, peak_memory = meter.elapsed() - test.seconds, cost.peak_memory(trainer.strategy.root_device)
+    trainer.callbacks.remove(meter)  # type: ignore[attr-defined]
+    replay = by_fresh_instance(cli.make_model)
+    findings = {f.name: f for f in audit.quick_audit(trainer, model, data, test, folder / store.CHECKPOINT, replay)}
     if not trainer.is_global_zero:
         return
-    findings = [*audit.audit_few(model, data), watch.finding()]
-    evaluation = kept.evaluation
-    assert evaluation is not None and validation is not None
+    evaluation = test.reported
+    assert validation is not None
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
     corpus = data.corpus
     result = store.Result(
@@ -62,12 +68,12 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
             "counts": [asdict(count) for count in corpus.counts],
         },
         pretraining=model.pretraining,
-        inductive=model.inductive,
+        inductive=all(findings[name].passed for name in INDUCTIVE),
         parameters=cost.parameters(model),
         flops=meter.flops,
         throughput=meter.throughput(),
-        peak_memory=cost.peak_memory(trainer.strategy.root_device),
-        seconds=meter.elapsed(),
+        peak_memory=peak_memory,
+        seconds=seconds,
         epochs=trainer.current_epoch,
         hardware=environment.hardware(trainer),
         versions=versions(),
@@ -78,7 +84,7 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
         steps=steps,
         budget=cost.budget(trainer, data.batch_size) if steps else {},
         choices=model.choices,
-        audit={finding.name: finding.as_dict() for finding in findings},
+        audit={name: finding.as_dict() for name, finding in findings.items()},
     )
     result.save(folder)  # last and atomically: if result.json exists, every other file is complete
     tracker.publish(trainer, result, folder)

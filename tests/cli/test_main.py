@@ -131,11 +131,10 @@ def test_audit_prints_a_line_a_check_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["audit", *toy_arguments(tmp_path)]) == 0
-    title, *lines = capsys.readouterr().out.splitlines()[-6:]
+    title, *lines = capsys.readouterr().out.splitlines()[-11:]
     assert title == "toy, audit of DualEncoder: 16 images, 32 texts"
-    assert [line.split()[:2] for line in lines] == [
-        [check, "pass"] for check in ("alone", "pairs", "frozen", "random", "constant")
-    ]
+    checks = ("alone", "pairs", "frozen", "protocol", "subset", "blind", "replay", "random", "constant", "blind fit")
+    assert [re.match(r"  (.+?) +pass ", line)[1] for line in lines] == list(checks)  # type: ignore[index]
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
 
 
@@ -145,7 +144,7 @@ def test_audit_of_a_leaky_checkpoint_ends_with_code_1(tmp_path: Path, capsys: py
     assert main(["fit", *leaky, best, "--trainer.max_epochs=1", "--data.copies=1"]) == 0
     capsys.readouterr()
     assert main(["audit", *leaky, f"--ckpt_path={tmp_path / 'best.ckpt'}", "--images=8"]) == 1
-    title, *lines = capsys.readouterr().out.splitlines()[-6:]
+    title, *lines = capsys.readouterr().out.splitlines()[-11:]
     assert title == "toy, audit of Counting: 8 images, 16 texts"
     assert [line.split()[0] for line in lines if "FAIL" in line] == ["frozen"]
 

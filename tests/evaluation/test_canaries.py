@@ -9,7 +9,7 @@ from evaluation.feature_corpus import feature_corpus, vectors
 from toy import toy_corpus
 
 from itmbench.data.corpus import Corpus, Features, ImageFiles, Strings
-from itmbench.evaluation.canaries import constant, part, reassigned
+from itmbench.evaluation.canaries import blinded, constant, exchanged, part, reassigned
 
 
 def test_a_part_keeps_so_many_images_of_the_stage(tmp_path: Path) -> None:
@@ -79,3 +79,43 @@ def test_a_constant_corpus_holds_one_content_a_modality(tmp_path: Path) -> None:
     assert {images[row] for row in test} == {corpus.image_ids[test[0]]}
     assert len({texts[row] for row in corpus.texts_of(test)}) == 1
     assert images[:16] == contents(corpus)[0][:16]
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_blinded_corpus_is_found_again_by_its_places(tmp_path: Path, labels: bool) -> None:
+    corpus = part(toy_corpus(tmp_path, labels, copies=1), 24)
+    test = corpus.stages["test"].images
+    hidden = blinded(corpus)
+    for places, rows, source, given in (
+        (hidden.images, test, corpus.images, hidden.corpus.images),
+        (hidden.texts, corpus.texts_of(test), corpus.texts, hidden.corpus.texts),
+    ):
+        assert source is not None and given is not None and sorted(places) == list(range(len(rows)))
+        for place, row in zip(places, rows, strict=True):
+            assert np.array_equal(np.asarray(given[int(rows[place])]), np.asarray(source[int(row)]))
+        moved = ~np.isin(rows if rows is test else corpus.text_to_image[rows], corpus.train)
+        assert (places != np.arange(len(rows)))[moved].mean() > 0.7 and not (places != np.arange(len(rows)))[
+            ~moved
+        ].any()
+
+
+def test_a_blinded_corpus_shows_neither_names_nor_sizes_of_test_files(tmp_path: Path) -> None:
+    corpus = toy_corpus(tmp_path, copies=1)
+    files, test = blinded(corpus).corpus.images, corpus.stages["test"].images
+    assert isinstance(files, ImageFiles) and isinstance(corpus.images, ImageFiles)
+    assert not {files.names[row] for row in test} & set(corpus.images.names) and not files.sizes[test].any()
+    assert list(files.names[:16]) == list(corpus.images.names[:16])
+    # What a frozen encoder gave is found by the same key.
+    assert {files.key(row) for row in test} == {corpus.images.key(row) for row in test}
+
+
+def test_contents_and_labels_are_exchanged_among_the_given_rows(tmp_path: Path) -> None:
+    corpus = toy_corpus(tmp_path, labels=True, copies=1)
+    rows = np.arange(16, 48)
+    changed = exchanged(corpus, rows)
+    assert corpus.labels is not None and changed.labels is not None
+    assert np.array_equal(changed.labels[:16], corpus.labels[:16])
+    assert not np.array_equal(changed.labels, corpus.labels) and np.array_equal(
+        changed.labels.sum(0), corpus.labels.sum(0)
+    )
+    assert contents(changed)[0][:16] == contents(corpus)[0][:16] and contents(changed) != contents(corpus)

@@ -76,4 +76,4 @@ def test_the_leak_audit_sees_exchanged_contents(
     best = next(tmp_path.rglob("best.ckpt"))
     assert main(["audit", "--config", "config.yaml", "--ckpt_path", str(best)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("pass") == 5 and "FAIL" not in printed
+    assert printed.count("pass") == 10 and "FAIL" not in printed

@@ -122,8 +122,10 @@ def test_a_benchmark_keeps_the_quick_checks_and_its_tables_show_what_failed(
     assert main(["bench", str(spec), "--results", str(results)]) == 0
     table = capsys.readouterr().out
     audits = {result.method: result.audit for _, result in store.results(results)}
-    assert list(audits["honest"]) == ["alone", "pairs", "frozen"]
+    assert list(audits["honest"]) == ["alone", "pairs", "frozen", "protocol", "subset", "blind", "replay"]
     assert all(check["passed"] and check["found"] <= check["bound"] < 1e-4 for check in audits["honest"].values())
-    assert [name for name, check in audits["leaky"].items() if not check["passed"]] == ["alone"]
-    assert list(itmbench.load_results(results)["audit_failed"]) == ["", "alone"]
+    assert [name for name, check in audits["leaky"].items() if not check["passed"]] == ["alone", "subset", "replay"]
+    frame = itmbench.load_results(results)
+    assert list(frame["audit_failed"]) == ["", "alone, subset, replay"]
+    assert list(frame["inductive"]) == [True, False]
     assert "leaky †" in table and "honest †" not in table

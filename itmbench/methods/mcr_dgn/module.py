@@ -153,10 +153,6 @@ class MCRDGN(Matcher):
 
     # --- an item at test --------------------------------------------------------------------------------------------
 
-    @property
-    def inductive(self) -> bool:
-        return self.inference != "transductive"
-
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Embed items from their nodes.
 

@@ -1,0 +1,118 @@
+"""A protocol that also keeps what a method hands it, for the checks of `itmbench.evaluation.leaks`."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itmbench.data.corpus import Corpus, Rows
+from itmbench.encoders.embeddings import Embeddings
+from itmbench.evaluation.evaluation import Evaluation
+from itmbench.evaluation.protocol import Protocol
+from itmbench.evaluation.scoring import Scorer, comparable, score
+
+TEXTS = 100
+"""Most texts of a sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Items of a test stage whose scores are kept: corpus rows of images `[n]` and of texts `[m]`, at least one each.
+
+    ``of`` takes all images of a stage, and at most 100 of their texts, evenly spaced.
+    """
+
+    images: Rows
+    texts: Rows
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> "Sample":
+        images = corpus.stages["test"].images
+        texts = corpus.texts_of(images)
+        return cls(images, texts[:: -(-len(texts) // TEXTS)])
+
+
+@dataclass(eq=False)
+class Recording:
+    """What goes through the protocol in one test pass.
+
+    Args:
+        sample: whose scores to keep.
+        given: the corpus that the method is tested on.
+        truth: the corpus to evaluate by; it differs from ``given`` where the method must not know it.
+        images: position in the method's table of each image of ``truth`` `[Ni]`; None if they are the same.
+        texts: as ``images``, of the texts.
+
+    Attributes:
+        kept: every evaluation by exactly this protocol, and the scores `[n, m]` of the sample in it.
+        seconds: time that keeping them took.
+    """
+
+    sample: Sample
+    given: Corpus
+    truth: Corpus
+    images: Rows | None = None
+    texts: Rows | None = None
+    kept: list[tuple[Evaluation, Tensor]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def scores(self) -> Tensor | None:
+        """Scores `[n, m]` of the sample in the last evaluation, or None if there was none."""
+        return self.kept[-1][1] if self.kept else None
+
+    def changes(self, reported: Evaluation) -> list[str]:
+        """Metrics and columns of the last evaluation that the reported one does not have."""
+        return changed(self.kept[-1][0], reported) if self.kept else ["all"]
+
+    def _keep(self, evaluation: Evaluation, images: Embeddings, texts: Embeddings, scorer: Scorer | None) -> None:
+        began = time.perf_counter()
+        rows, columns = self.sample.images, self.sample.texts
+        stage = self.truth.stages["test"].images
+        some = images[_places(stage, rows)], texts[_places(self.truth.texts_of(stage), columns)]
+        left, right, scorer, _ = comparable(*some, scorer)
+        scores = score(scorer, left, right, lambda row: f"image {self.truth.image_ids[rows[row]]}").cpu()
+        copies = {key: np.array(column) for key, column in evaluation.per_query.items()}
+        self.kept.append((Evaluation(dict(evaluation.metrics), copies), scores))
+        self.seconds += time.perf_counter() - began
+
+
+def keeping(protocol: Protocol, recording: Recording) -> Protocol:
+    """The same protocol, which keeps what goes through it; a method cannot evaluate by another corpus with it."""
+
+    class Keeping(type(protocol)):  # type: ignore[misc]
+        def evaluate(
+            self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
+        ) -> Evaluation:
+            if stage != "test" or corpus is not recording.given or asdict(self) != asdict(protocol):
+                evaluation: Evaluation = super().evaluate(corpus, stage, images, texts, scorer)
+                return evaluation
+            if recording.images is not None and recording.texts is not None:
+                images, texts = images[torch.from_numpy(recording.images)], texts[torch.from_numpy(recording.texts)]
+            evaluation = super().evaluate(recording.truth, stage, images, texts, scorer)
+            recording._keep(evaluation, images, texts, scorer)
+            return evaluation
+
+    made: Protocol = Keeping(**asdict(protocol))
+    return made
+
+
+def changed(kept: Evaluation, reported: Evaluation) -> list[str]:
+    """Names of the metrics and columns of an evaluation that are not in another, which may have more metrics."""
+    metrics = [key for key, value in kept.metrics.items() if reported.metrics.get(key) != value]
+    columns = [key for key, column in kept.per_query.items() if not _equal(reported.per_query, key, column)]
+    return metrics + columns
+
+
+def _equal(columns: Mapping[str, Any], key: str, column: Any) -> bool:
+    return key in columns and np.array_equal(columns[key], column)
+
+
+def _places(rows: Rows, some: Rows) -> Tensor:
+    """Position of some rows among rows in any order."""
+    order = np.argsort(rows)
+    return torch.from_numpy(order[np.searchsorted(rows, some, sorter=order)])
