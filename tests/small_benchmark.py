@@ -66,7 +66,7 @@ def start(command: list[str], log: Path, before: Callable[[], None] = lambda: No
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         logs.configure()
         before()
-        code = main(command) if command[0] == "bench" else int(bool(runner.run(command[0], command[1])))
+        code = main(command) if command[0] in ("bench", "tune") else int(bool(runner.run(command[0], command[1])))
         sys.stdout.flush()
         os._exit(code)
 
@@ -100,3 +100,22 @@ def content(results: Path) -> dict[str, Any]:
 def unfinished(results: Path) -> list[Path]:
     """Files of running cells; leases of the dead do not count."""
     return [path for path in (results / store.RUNNING).rglob("*") if path.is_file() and ".lease" not in path.name]
+
+
+def kill_in(where: Any, name: str, call: int, after: bool) -> None:
+    """Replace a function by one that ends the process with its given call, before or after it has done it."""
+    real, calls = getattr(where, name), []
+
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call and not after:
+            if name == "save":  # half a file
+                arguments[1].write(b"PK\x03\x04half")
+                arguments[1].flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*arguments, **options)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(where, name, replaced)

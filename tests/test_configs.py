@@ -7,7 +7,9 @@ import yaml
 
 from itmbench.cli.main import main
 from itmbench.runner.lightning import CellCLI
-from itmbench.runner.spec import Config, load_cells, load_yaml, merge
+from itmbench.runner.spec import Config, load_benchmark, load_cells, load_yaml, merge
+from itmbench.runner.tune import require_options
+from itmbench.runner.tuned import cells_to_tune
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CONFIGS = BENCHMARKS / "configs"
@@ -38,6 +40,9 @@ def test_every_config_is_valid(path: Path) -> None:
 def test_every_benchmark_is_valid(path: Path) -> None:
     cells = load_cells(path)
     assert cells
+    if load_benchmark(path).tune:
+        for cell, knobs in cells_to_tune(path, ""):
+            require_options(cell, knobs)
     for cell in cells[:: max(1, len(cells) // 6)]:
         assert CellCLI(cell.config).config.seed_everything == cell.seed
 

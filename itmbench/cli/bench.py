@@ -44,13 +44,14 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
     from itmbench.runner.done import is_done
     from itmbench.runner.processes import forget_launcher
-    from itmbench.runner.spec import Cell, load_cells
+    from itmbench.runner.spec import Cell
+    from itmbench.runner.tuned import cells_to_run
     from itmbench.store import results
 
     forget_launcher()
     failed: list[Cell] = []
     try:
-        cells = load_cells(options.spec, options.only)
+        cells = cells_to_run(options.spec, options.only, Path(options.results))
         if not (options.dry_run or options.force) and is_done(cells, Path(options.results)):
             for number, cell in enumerate(cells, 1):
                 logger.info("[%d/%d] %s: done before", number, len(cells), cell)

@@ -16,6 +16,7 @@ from itmbench.errors import InputError, InputErrors
 
 COMMANDS = {
     "bench": ("bench", "run methods × datasets × seeds and print the tables"),
+    "tune": ("tune", "search the options of every method of a benchmark on validation"),
     "fit": ("fit", "train a method on a dataset"),
     "validate": ("fit", "evaluate a checkpoint on the validation split"),
     "test": ("fit", "evaluate a checkpoint on the test split"),

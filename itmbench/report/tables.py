@@ -17,7 +17,7 @@ from itmbench.evaluation.paired import PairedResults, parts
 from itmbench.report.columns import Column, find
 from itmbench.report.published import Published, published
 from itmbench.report.queries import read_queries
-from itmbench.report.words import MARK, audit_in_words, mixed_in_words, notes
+from itmbench.report.words import MARK, audit_in_words, mixed_in_words, notes, trials_in_words
 from itmbench.store import load_results
 
 GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive")
@@ -152,7 +152,7 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
     rows = rows.assign(label=_labels(rows))
     failed = _failed(rows)
     rows["label"] += rows["label"].map(lambda label: f" {MARK}" if label in failed else "")
-    columns = find(str(key) for key in rows if rows[key].notna().any())
+    columns = find(str(key) for key in rows if rows[key].notna().any() and (key != "trials" or rows[key].any()))
     methods = rows.groupby("label")
     numbers = methods[[key for key, _ in columns.values()]]
     means = numbers.mean().sort_values(objective, ascending=False, kind="stable")
@@ -172,6 +172,7 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
                 best.loc[names, heading] = True
     except InputError as error:
         untested = f"No marks: {error}."
+    trials = {str(label): numbers.tolist() for label, numbers in methods["trials"]}
     shown = next(column.show for key, column in columns.values() if key == objective)
     title = (
         f"{group['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[group['pretraining']]}"
@@ -185,7 +186,9 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
         ranked=ranked,
         title=title,
         reason=_reason(group, groups),
-        warning=" ".join(filter(None, (audit_in_words(failed), mixed_in_words(mixed), untested))),
+        warning=" ".join(
+            filter(None, (audit_in_words(failed), mixed_in_words(mixed), trials_in_words(trials), untested))
+        ),
         protocol=protocol,
         objective=objective,
         cells=cells,

@@ -98,3 +98,11 @@ def mixed_in_words(methods: list[str]) -> str:
         f"Not ranked, because their seeds ran with different options, data or code: {', '.join(methods)}; run the "
         "benchmark again, or remove the older cells with `itmbench results rm`."
     )
+
+
+def trials_in_words(trials: dict[str, list[int]]) -> str:
+    """Which methods had how many trials of tuning, if not the same; ``trials`` lists those of all seeds."""
+    if len({number for numbers in trials.values() for number in numbers}) < 2:
+        return ""
+    had = (f"{method} {' or '.join(map(str, sorted(set(numbers))))}" for method, numbers in trials.items())
+    return f"Not tuned equally; trials: {', '.join(had)}."

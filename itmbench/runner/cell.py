@@ -10,6 +10,8 @@ import lightning as L
 import pandas as pd
 
 from itmbench import store
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.methods.base import Matcher
 from itmbench.runner import audit, cost, tracker
 from itmbench.runner.callbacks import EpochLines, StopWhenDiverged
 from itmbench.runner.key import cell_key, without_switchable
@@ -24,24 +26,32 @@ INDUCTIVE = ("alone", "subset", "replay")
 """Checks that show that every test item is encoded and scored without the others."""
 
 
+def train(
+    cli: CellCLI, folder: Path, callbacks: Sequence[L.Callback]
+) -> tuple[L.Trainer, Matcher, CorpusDataModule, float]:
+    """Train in a folder, from its last checkpoint on: trainer, model, data, and the best objective on validation."""
+    trainer, model = cli.make(folder, [EpochLines(), StopWhenDiverged(), *callbacks])
+    data = copy.copy(cli.data)  # Lightning attaches the trainer, and with it the model, to the datamodule
+    last = folder / LAST
+    trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    validation = cli.best.best_model_score
+    if validation is None:  # no epoch was trained (max_epochs 0): evaluate the model as it is
+        trainer.validate(model, data, verbose=False)
+        validation = trainer.callback_metrics["val/objective"]
+    return trainer, model, data, float(validation)
+
+
 def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback] = ()) -> None:
     """Train and test a cell in its folder, and write the result there on rank 0; called on every device."""
     cost.reset_peak_memory()
     meter = cost.Meter()
     tracker.prepare(cli.config, cell)
-    trainer, model = cli.make(folder, [meter, EpochLines(), StopWhenDiverged(), *callbacks])
-    data = copy.copy(cli.data)  # Lightning attaches the trainer, and with it the model, to the datamodule
+    trainer, model, data, validation = train(cli, folder, [meter, *callbacks])
     config = cli.resolved()
     del config["seed_everything"]
     recipe, training = cell_key(config, data.corpus), cell_key(without_switchable(config, model), data.corpus)
-    last = folder / LAST
-    trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     steps = trainer.global_step if model.trains_by_steps else 0
-    best, validation = cli.best.best_model_path, cli.best.best_model_score
-    if not best:  # no epoch was trained (max_epochs 0): evaluate the model as it is
-        trainer.validate(model, data, verbose=False)
-        validation = trainer.callback_metrics["val/objective"]
-    test = audit.watched_test(trainer, model, data, ckpt_path=best or None)
+    test = audit.watched_test(trainer, model, data, ckpt_path=cli.best.best_model_path or None)
     trainer.save_checkpoint(folder / store.CHECKPOINT, weights_only=True)
     seconds, peak_memory = meter.elapsed() - test.seconds, cost.peak_memory(trainer.strategy.root_device)
     trainer.callbacks.remove(meter)  # type: ignore[attr-defined]
@@ -50,7 +60,6 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
     if not trainer.is_global_zero:
         return
     evaluation = test.reported
-    assert validation is not None
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
     corpus = data.corpus
     result = store.Result(
@@ -60,7 +69,7 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
         method=cell.method,
         seed=cell.seed,
         metrics=evaluation.metrics,
-        validation=float(validation),
+        validation=validation,
         protocol=model.evaluated_by.as_dict(),
         data={
             "name": corpus.name,
@@ -84,6 +93,7 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
         steps=steps,
         budget=cost.budget(trainer, data.batch_size) if steps else {},
         choices=model.choices,
+        trials=cell.trials,
         audit={name: finding.as_dict() for name, finding in findings.items()},
     )
     result.save(folder)  # last and atomically: if result.json exists, every other file is complete

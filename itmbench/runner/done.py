@@ -28,20 +28,25 @@ def plan_path(cells: Sequence[Cell], results: Path) -> Path:
     return results / FOLDER / f"{cells[0].benchmark}-{digest(*(str(cell.folder) for cell in cells))}.json"
 
 
-def is_done(cells: Sequence[Cell], results: Path) -> bool:
-    """Whether all cells are known to be finished; False if only planning can tell."""
+def known_keys(cells: Sequence[Cell], results: Path) -> list[str] | None:
+    """The keys of cells from their saved plan; None if only planning can tell."""
     path = plan_path(cells, results)
     try:
         plan = json.loads(path.read_bytes())
         if plan["source"] is None or plan["source"] != source(cells, [Path(name) for name in plan["inputs"]], path):
-            return False
+            return None
         keys = [planned["key"] for planned in plan["cells"]]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    folders = [results / cell.folder for cell in cells]
-    return len(keys) == len(cells) and all(
+        return None
+    return keys if len(keys) == len(cells) else None
+
+
+def is_done(cells: Sequence[Cell], results: Path) -> bool:
+    """Whether all cells are known to be finished; False if only planning can tell."""
+    keys = known_keys(cells, results)
+    return keys is not None and all(
         (folder / store.RESULT).exists() and store.Result.load(folder).key == key
-        for folder, key in zip(folders, keys, strict=True)
+        for folder, key in zip((results / cell.folder for cell in cells), keys, strict=True)
     )
 
 
@@ -56,7 +61,7 @@ def source(cells: Sequence[Cell], inputs: Sequence[Path], path: Path) -> str | N
     packages = {path.partition(".")[0] for path in (__name__, *class_paths(configs))}
     packages |= {entry.target.partition(".")[0] for group in registry.GROUPS for entry in registry.entries(group)}
     code = [[str(file), file_digest(file)] for package in sorted(packages) for file in _sources(package)]
-    parts = [configs, code, versions()]
+    parts = [configs, [cell.trials for cell in cells], code, versions()]
     return digest(json.dumps(parts, sort_keys=True, default=str), inputs_digest(inputs, path.with_suffix(".index")))
 
 

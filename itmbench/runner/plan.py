@@ -14,7 +14,7 @@ from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError, InputErrors
 from itmbench.evaluation.protocol import LabelProtocol
-from itmbench.files import write_atomically
+from itmbench.files import digest, write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import done, lease, running
 from itmbench.runner.key import cell_key
@@ -151,7 +151,7 @@ class Planner:
         cli = CellCLI(planned.cell.config)
         config = cli.resolved()
         self._share_corpus(cli, config)
-        if cell_key(config, cli.data.corpus) != planned.key:
+        if _key(config, cli.data.corpus, planned.cell.trials) != planned.key:
             raise RuntimeError("code or data have changed since this benchmark began; start it again")
         return cli
 
@@ -231,4 +231,11 @@ def _about(seconds: Sequence[float | None]) -> str:
 def _planned(cell: Cell, cli: CellCLI, config: Config) -> Planned:
     """A cell whose config, with all defaults, differs from ``config`` in the seed only."""
     config = {**config, "seed_everything": cell.seed}
-    return Planned(replace(cell, config=config), cell_key(config, cli.data.corpus), cli.devices, cli.data.num_workers)
+    key = _key(config, cli.data.corpus, cell.trials)
+    return Planned(replace(cell, config=config), key, cli.devices, cli.data.num_workers)
+
+
+def _key(config: Config, corpus: Corpus, trials: int) -> str:
+    """The key of a cell; one that was tuned is another, even if the search chose the options that it had before."""
+    key = cell_key(config, corpus)
+    return digest(key, f"{trials} trials") if trials else key

@@ -27,7 +27,8 @@ from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.lease import Lease
 from itmbench.runner.plan import Planned, Planner, Request
 from itmbench.runner.running import Failure
-from itmbench.runner.spec import Cell, load_cells
+from itmbench.runner.spec import Cell
+from itmbench.runner.tuned import cells_to_run
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def run(
     """
     if devices < 1 or launcher not in ("local", "slurm"):
         raise InputError(f"run: devices {devices}, launcher {launcher!r}; give 1 or more, and local or slurm")
-    cells = load_cells(spec, only)
+    cells = cells_to_run(spec, only, Path(results))
     request = Request.now(Path(results), force, retry_failed)
     if request.results.exists() and not request.results.is_dir():
         raise InputError(f"--results {results}: not a folder; name one")
@@ -121,7 +122,7 @@ def run_cells(planned: Sequence[Planned], planner: Planner, request: Request, wa
                 if held is not None and request.outcome(row) is None:
                     logger.info("%s: running", title)
                     _run_cell(row, planner, request, held)
-                    _free_memory()
+                    free_memory()
                 elif wait and isinstance(outcome := request.outcome(row), Failure):
                     logger.info("%s: failed before: %s", title, outcome.error)
                 elif wait:
@@ -170,12 +171,19 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
         raise
     except Exception as error:
         tracker.abandon()
-        # Schedulers send SIGTERM to loader processes as well, and the death of one may be noticed first.
-        if _terminated.is_set() or ("killed by signal: Terminated" in str(error) and _terminated.wait(POLL)):
+        if is_interruption(error):
             raise KeyboardInterrupt from error
         # A process of one of several devices may have recorded why it failed.
         failure = running.recorded_failure(folder, planned.key) or running.record_failure(folder, planned.key, error)
         logger.error("    failed: %s", failure.error)
+
+
+def is_interruption(error: Exception) -> bool:
+    """Whether SIGTERM is behind an exception.
+
+    Schedulers send it to loader processes as well, and the death of one may be noticed first.
+    """
+    return _terminated.is_set() or ("killed by signal: Terminated" in str(error) and _terminated.wait(POLL))
 
 
 def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:
@@ -217,7 +225,7 @@ def _report_failures(planned: Sequence[Planned], request: Request) -> list[Cell]
     return [failed for failed, _ in failures]
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """Release the model of the last cell: reference cycles keep it, on the GPU too, until they are collected."""
     gc.collect()
     if torch.cuda.is_available():

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from itmbench.errors import InputError, InputErrors
 from itmbench.runner.registry import benchmarks_folder, find_benchmark
+from itmbench.runner.space import Range, Space
 from itmbench.store.selection import select
 
 Config = dict[str, Any]
@@ -18,13 +19,14 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: its place in the benchmark, and its config."""
+    """One run: its place in the benchmark, its config, and the number of trials that tuned it."""
 
     benchmark: str
     dataset: str
     method: str
     seed: int
     config: Config
+    trials: int = 0
 
     @property
     def folder(self) -> Path:
@@ -103,6 +105,8 @@ class Benchmark(_Strict):
         config: for all cells, over the configs of dataset and method.
         overrides: configs for some cells, over everything else; later ones win.
         leave_out: pairs that are not defined, or not wanted.
+        tune: what `itmbench tune` searches.
+        tuned: whether cells take the options that it chose.
     """
 
     name: Name
@@ -112,6 +116,30 @@ class Benchmark(_Strict):
     config: Annotated[Config, AfterValidator(_without_seed)] = {}
     overrides: list[Override] = []
     leave_out: list[LeftOut] = []
+    tune: Space | None = None
+    tuned: bool = False
+
+    @model_validator(mode="after")
+    def _apart_from_tuning(self) -> "Benchmark":
+        if self.tune and self.tune.seed in self.seeds:
+            raise ValueError("tune.seed: a seed of the benchmark, which must not decide its options; give another")
+        return self
+
+
+def load_benchmark(path: str | Path) -> Benchmark:
+    """A benchmark file or a packaged benchmark, without the configs that it names.
+
+    Raises:
+        InputErrors: it is missing or malformed, or its keys are unknown; one line each.
+    """
+    path = find_benchmark(path)
+    content = _mapping(path, load_yaml(path))
+    try:
+        # A key without a value means its default.
+        given = {key: value for key, value in content.items() if value is not None or key not in Benchmark.model_fields}
+        return Benchmark.model_validate({"name": path.stem} | given)
+    except ValidationError as error:
+        raise InputErrors([f"{path}: {line}" for line in dict.fromkeys(_lines(error))]) from None
 
 
 def load_cells(path: str | Path, only: str = "") -> list[Cell]:
@@ -121,14 +149,8 @@ def load_cells(path: str | Path, only: str = "") -> list[Cell]:
         InputErrors: files are missing or malformed, keys or names are unknown; one line each.
         InputError: nothing is left to run.
     """
+    benchmark = load_benchmark(path)
     path = find_benchmark(path)
-    content = _mapping(path, load_yaml(path))
-    try:
-        # A key without a value means its default.
-        given = {key: value for key, value in content.items() if value is not None or key not in Benchmark.model_fields}
-        benchmark = Benchmark.model_validate({"name": path.stem} | given)
-    except ValidationError as error:
-        raise InputErrors([f"{path}: {line}" for line in dict.fromkeys(_lines(error))]) from None
     wrong = [f"{path}: {line}" for line in _unknown_names(benchmark)]
     loaded: dict[str, Config] = {}
     for name in [name for files in (*benchmark.datasets.values(), *benchmark.methods.values()) for name in files]:
@@ -220,22 +242,28 @@ def _lines(error: ValidationError) -> Iterator[str]:
         where = [str(part) for part in problem["loc"] if part != "[key]"]
         models: dict[str, type[BaseModel]] = {"overrides": Override, "leave_out": LeftOut}
         model = models.get(where[0], Benchmark) if len(where) > 1 else Benchmark
+        if where[:1] == ["tune"]:
+            model = Space if len(where) == 2 else Range
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             yield f"{'.'.join(where)}: unknown key; the keys are {', '.join(model.model_fields)}"
         elif problem["type"] == "missing":
             yield f"{'.'.join(where)}: missing"
+        elif not where:  # of the file as a whole
+            yield message
         else:
             yield f"{'.'.join(where)}: {message}, not {problem['input']!r}"
 
 
 def _unknown_names(benchmark: Benchmark) -> Iterator[str]:
-    """Datasets and methods that overrides and leave_out name and the benchmark lacks."""
-    for key, choices in (("overrides", benchmark.overrides), ("leave_out", benchmark.leave_out)):
-        for number, choice in enumerate(choices):
-            for kind, name, known in (
-                ("dataset", choice.dataset, benchmark.datasets),
-                ("method", choice.method, benchmark.methods),
-            ):
-                if name is not None and name not in known:
-                    yield f"{key}.{number}: no {kind} {name} in this benchmark; choose one of {', '.join(known)}"
+    """Datasets and methods that the benchmark lacks, but that overrides, leave_out or tune name."""
+    choices = [(f"tune.methods.{name}", Choice(method=name)) for name in (benchmark.tune or Space()).methods]
+    choices += [(f"overrides.{number}", choice) for number, choice in enumerate(benchmark.overrides)]
+    choices += [(f"leave_out.{number}", choice) for number, choice in enumerate(benchmark.leave_out)]
+    for where, choice in choices:
+        for kind, name, known in (
+            ("dataset", choice.dataset, benchmark.datasets),
+            ("method", choice.method, benchmark.methods),
+        ):
+            if name is not None and name not in known:
+                yield f"{where}: no {kind} {name} in this benchmark; choose one of {', '.join(known)}"

@@ -1,8 +1,8 @@
 """The program of the processes that `itmbench.runner.processes` starts: one of several runners, or a rank of one cell.
 
 ``python -m itmbench.runner.worker runner OPTIONS [--child]`` takes cells of a saved plan until none is left that no
-other process runs; ``rank OPTIONS`` trains and tests one cell, together with the processes of its other devices.
-OPTIONS are JSON.
+other process runs; ``tuner OPTIONS [--child]`` does the same with the studies of a benchmark; ``rank OPTIONS`` trains
+and tests one cell, together with the processes of its other devices. OPTIONS are JSON.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from itmbench import logs
-from itmbench.runner import lease, plan, run, running, tracker
+from itmbench.runner import lease, plan, run, running, tracker, tune
 from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.cell import train_and_test
 from itmbench.runner.plan import Planned, Planner, Request
@@ -31,6 +31,21 @@ def runner(options: dict[str, Any], child: bool) -> int:
     try:
         with run.sigterm_interrupts():
             run.run_cells(plan.load(path), Planner(), request, wait=False)
+    except KeyboardInterrupt:
+        return 1
+    return 0
+
+
+def tuner(options: dict[str, Any], child: bool) -> int:
+    """Run studies of a benchmark; a child ends with the process that started it."""
+    if child:
+        end_with_parent()
+    forget_launcher()
+    planner = Planner()
+    try:
+        with run.sigterm_interrupts():
+            studies = tune.plan(**{**options, "results": Path(options["results"])}, planner=planner)
+            tune.search_all(studies, planner, wait=False)
     except KeyboardInterrupt:
         return 1
     return 0
@@ -65,7 +80,7 @@ if __name__ == "__main__":
     kind, options, *flags = sys.argv[1:]
     values = json.loads(options)
     logs.configure(values.pop("verbosity"))
-    status = runner(values, child=bool(flags)) if kind == "runner" else rank(values)
+    status = rank(values) if kind == "rank" else {"runner": runner, "tuner": tuner}[kind](values, child=bool(flags))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # the processes of a failed run may wait for each other on the way out

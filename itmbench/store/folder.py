@@ -171,6 +171,7 @@ def _row(folder: Path, result: Result) -> dict[str, Any]:
         "pretraining": result.pretraining,
         "inductive": result.inductive,
         "recipe": result.recipe,
+        "trials": result.trials,
         "audit_failed": ", ".join(name for name, finding in result.audit.items() if not finding["passed"]),
         "parameters": result.parameters["all"],
         "trained_parameters": result.parameters["trained"],

@@ -13,7 +13,7 @@ from itmbench.errors import InputError
 from itmbench.files import write_atomically
 
 SCHEMA = 4
-"""Version of ``result.json``: 2 added ``audit``, 3 ``recipe``, 4 the last four fields. Older ones are readable."""
+"""Version of ``result.json``: 2 added ``audit``, 3 ``recipe``, 4 the last five fields. Older ones are readable."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
 RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
@@ -54,6 +54,7 @@ class Result:
         budget: max_epochs, max_steps (-1: no limit), batch_size (pairs in an optimizer step, over all devices) and
             early_stopping; empty if nothing is trained by an optimizer.
         choices: what validation chose beside the checkpoint, by name.
+        trials: with how many `itmbench tune` chose its options; 0 if they are the method's own.
     """
 
     key: str
@@ -84,6 +85,7 @@ class Result:
     steps: int = 0
     budget: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
+    trials: int = 0
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 

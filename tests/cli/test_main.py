@@ -112,7 +112,7 @@ def test_only_commands_that_resume_say_so_when_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for target in ("toy.ToyData.read", "itmbench.runner.run.load_cells", "itmbench.report.tables.load"):
+    for target in ("toy.ToyData.read", "itmbench.runner.run.cells_to_run", "itmbench.report.tables.load"):
         monkeypatch.setattr(target, interrupt)
     expected = {
         "fit": "interrupted; resume with --ckpt_path and the last.ckpt of this run",
@@ -151,10 +151,11 @@ def test_audit_of_a_leaky_checkpoint_ends_with_code_1(tmp_path: Path, capsys: py
 
 MINI = "--data MirFlickrMini"
 WRONG = {
-    "benhc": "benhc: no such command; give one of bench, fit, ",
+    "benhc": "benhc: no such command; give one of bench, tune, fit, ",
     "bench": "bench: the following arguments are required: NAME|FILE; see itmbench bench --help",
     "bench mini --device 2": "bench: unrecognized arguments: --device 2; see itmbench bench --help",
     "bench nowhere": "nowhere: no such file or benchmark; give a YAML file or one of ablations/mcr_dgn, ",
+    "tune captions --trials 0": "--trials 0: give 1 or more",
     "results": "results: the following arguments are required: ACTION; see itmbench results --help",
     "report --results nowhere": "nowhere: no such results folder",
     "data verify nothing": "nothing: no such name among the datasets; choose one of captions",

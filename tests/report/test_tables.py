@@ -148,6 +148,20 @@ def test_seeds_of_different_recipes_are_shown_and_not_ranked(frame: pd.DataFrame
     assert not tables(frame.assign(recipe="r"))[0].warning
 
 
+def test_trials_of_tuning_are_a_column_and_unequal_numbers_a_note(frame: pd.DataFrame) -> None:
+    untuned = tables(frame)[0]
+    assert "trials" not in untuned.cells and not untuned.warning
+    equal = tables(frame.assign(trials=12))[0]
+    assert "trials" in equal.main_columns and equal.cells["trials"].to_list() == ["12", "12"] and not equal.warning
+    infonce = frame["method"] == "dual_infonce"
+    unequal = tables(frame.assign(trials=24 * infonce))[0]
+    assert unequal.warning == "Not tuned equally; trials: dual_infonce 24, dual_triplet 0."
+    seeds = tables(
+        frame.assign(trials=[12 + 12 * (of and seed) for of, seed in zip(infonce, frame["seed"], strict=False)])
+    )[0]
+    assert seeds.warning == "Not tuned equally; trials: dual_infonce 12 or 24, dual_triplet 12."
+
+
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [

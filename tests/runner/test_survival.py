@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from small_benchmark import FILES, bench, content, ended, start, unfinished, write
+from small_benchmark import FILES, bench, content, ended, kill_in, start, unfinished, write
 from toy import TOY_MODEL
 
 from itmbench import logs, store
@@ -61,25 +61,6 @@ def test_killed_at_any_moment_it_ends_with_the_same_results(
     assert ended(start(command, tmp_path / "log")) == 0
     assert content(tmp_path / "results") == whole
     assert not unfinished(tmp_path / "results")
-
-
-def kill_in(where: Any, name: str, call: int, after: bool) -> None:
-    """Replace a function by one that ends the process with its given call, before or after it has done it."""
-    real, calls = getattr(where, name), []
-
-    def replaced(*arguments: Any, **options: Any) -> Any:
-        calls.append(name)
-        if len(calls) == call and not after:
-            if name == "save":  # half a file
-                arguments[1].write(b"PK\x03\x04half")
-                arguments[1].flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*arguments, **options)
-        if len(calls) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(where, name, replaced)
 
 
 @pytest.mark.parametrize(
@@ -319,13 +300,13 @@ def test_no_model_of_a_cell_is_kept_for_the_next(tmp_path: Path, monkeypatch: py
         return {id(each) for each in gc.get_objects() if issubclass(type(each), Matcher)}
 
     before = matchers()
-    free, kept = runner._free_memory, []
+    free, kept = runner.free_memory, []
 
     def count() -> None:
         free()
         kept.append(len(matchers() - before))
 
-    monkeypatch.setattr(runner, "_free_memory", count)
+    monkeypatch.setattr(runner, "free_memory", count)
     assert len(runner.run(spec, tmp_path / "results")) == 1
     assert kept == [0, 0, 0]
 

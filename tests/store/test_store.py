@@ -54,7 +54,7 @@ def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
     old = store.Result.load(tmp_path / "cell")
     stored = json.loads(SCHEMA_1.read_text())
     assert asdict(old) == stored | {
-        "audit": {}, "recipe": "", "training": "", "steps": 0, "budget": {}, "choices": {},
+        "audit": {}, "recipe": "", "training": "", "steps": 0, "budget": {}, "choices": {}, "trials": 0,
     }  # fmt: skip
     assert old.schema == 1 < store.SCHEMA
     frame = store.load_results(tmp_path)

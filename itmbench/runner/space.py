@@ -1,0 +1,83 @@
+"""The ``tune`` block of a benchmark file: which options `itmbench tune` searches, and between which values."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+
+def _listed(value: Any) -> Any:
+    return {"choices": value} if isinstance(value, list) else value
+
+
+class Range(BaseModel):
+    """The values of one option: a list of choices in the file, or numbers from ``low`` to ``high``.
+
+    Numbers are whole if both limits are. ``log`` draws them evenly on a logarithmic scale.
+    """
+
+    model_config = ConfigDict(extra="forbid")  # not strict: YAML takes 1e-4 for text
+
+    choices: Annotated[list[JsonValue], Field(min_length=1)] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Range":
+        limits = [limit for limit in (self.low, self.high) if limit is not None]
+        if len(limits) != (2 if self.choices is None else 0) or (self.choices and self.log):
+            raise ValueError("give a list of choices, or low and high and perhaps log: true")
+        if limits and not (limits[0] < limits[1] and (limits[0] > 0 or not self.log)):
+            raise ValueError("low must be less than high, and more than 0 with log: true")
+        return self
+
+    def example(self, number: int) -> JsonValue:
+        """A value of the range; the numbers from 0 go through all choices, or both limits."""
+        values = [self.low, self.high] if self.choices is None else self.choices
+        return values[number % len(values)]
+
+    @property
+    def examples(self) -> int:
+        """How many values ``example`` goes through."""
+        return 2 if self.choices is None else len(self.choices)
+
+
+Knobs = dict[str, Annotated[Range, BeforeValidator(_listed)] | None]
+"""Dotted path of an option in the config, such as ``model.init_args.lr`` -> its values; None: not tuned after all."""
+
+
+class Space(BaseModel):
+    """The ``tune`` block.
+
+    Args:
+        seed: of every trial; none of the benchmark's.
+        shared: options that are tuned for all methods.
+        methods: options by method, over the shared ones.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1000
+    shared: Knobs = {}
+    methods: dict[str, Knobs] = {}
+
+    def of(self, method: str) -> dict[str, Range]:
+        """The options to tune of one method."""
+        knobs = self.shared | self.methods.get(method, {})
+        return {name: knob for name, knob in knobs.items() if knob is not None}
+
+
+def nested(options: dict[str, Any]) -> dict[str, Any]:
+    """A config from the dotted paths of its options.
+
+    >>> nested({"model.init_args.lr": 0.1, "model.init_args.dim": 8, "trainer.max_epochs": 2})
+    {'model': {'init_args': {'lr': 0.1, 'dim': 8}}, 'trainer': {'max_epochs': 2}}
+    """
+    config: dict[str, Any] = {}
+    for path, value in options.items():
+        *above, name = path.split(".")
+        place = config
+        for key in above:
+            place = place.setdefault(key, {})
+        place[name] = value
+    return config

@@ -1,0 +1,127 @@
+"""The options that `itmbench tune` chose: one file for each dataset and method, below the results folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from itmbench.errors import InputError
+from itmbench.files import digest, write_atomically
+from itmbench.runner.done import known_keys
+from itmbench.runner.space import Range
+from itmbench.runner.spec import Cell, load_benchmark, load_cells, load_yaml, merge
+
+FOLDER = "tuned"
+VERSION = 1
+"""Raise it when the search itself changes."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome of a finished study.
+
+    Args:
+        key: of the study (``study_key``).
+        trials: how many it had, those that failed included.
+        chosen: number of the best one; 0 is the method's own config.
+        objective: of that trial, on validation.
+        benchmark: that was tuned.
+        config: the chosen options, over those of the benchmark.
+    """
+
+    key: str
+    trials: Annotated[int, Field(ge=1)]
+    chosen: int
+    objective: float
+    benchmark: str
+    config: dict[str, Any]
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def save(self, cell: Cell, results: Path) -> None:
+        """Write the file, atomically."""
+        write_atomically(place(cell, results, ".yaml"), yaml.safe_dump(asdict(self), sort_keys=False))
+
+    @staticmethod
+    def load(cell: Cell, results: Path) -> "Tuned | None":
+        """Read the file of a cell's dataset and method; None if there is none.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = place(cell, results, ".yaml")
+        if not path.exists():
+            return None
+        try:
+            return TypeAdapter(Tuned).validate_python(load_yaml(path))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise InputError(
+                f"{path}: {where}: {problem['msg']}; remove the file and run `itmbench tune` again"
+            ) from None
+
+
+def place(cell: Cell, results: Path, suffix: str) -> Path:
+    """A file of the study of a cell's dataset and method."""
+    return results / FOLDER / cell.dataset / f"{cell.method}{suffix}"
+
+
+def study_key(default: str, knobs: Mapping[str, Range]) -> str:
+    """Hash of everything that decides the trials of a study: the key of the default config, and the space in order."""
+    space = [[name, knob.model_dump()] for name, knob in knobs.items()]
+    return digest(str(VERSION), default, json.dumps(space))
+
+
+def cells_to_tune(spec: str | Path, only: str) -> list[tuple[Cell, dict[str, Range]]]:
+    """One cell for each method and dataset of a benchmark, with the seed of all trials, and the options to tune.
+
+    Raises:
+        InputErrors: as ``load_cells``, or the benchmark does not say what to tune.
+    """
+    space = load_benchmark(spec).tune
+    if space is None:
+        raise InputError(f"{spec}: has no tune block, which says what to tune; docs/tuning.md shows one")
+    pairs = {(cell.dataset, cell.method): cell for cell in load_cells(spec, only)}
+    trial = {"seed_everything": space.seed, "trainer": {"logger": False}}
+    return [
+        (replace(cell, seed=space.seed, config=merge(cell.config, trial)), space.of(cell.method))
+        for cell in pairs.values()
+    ]
+
+
+def is_tuned(spec: str | Path, only: str, results: Path, trials: int) -> bool:
+    """Whether every study is known to have its trials; False if only planning can tell."""
+    cells = cells_to_tune(spec, only)
+    keys = known_keys([cell for cell, _ in cells], results)
+    if keys is None:
+        return False
+    found = [(Tuned.load(cell, results), study_key(key, knobs)) for (cell, knobs), key in zip(cells, keys, strict=True)]
+    return all(tuned is not None and tuned.key == key and tuned.trials >= trials for tuned, key in found)
+
+
+def cells_to_run(spec: str | Path, only: str, results: Path) -> list[Cell]:
+    """The cells of a benchmark file (``load_cells``); those of a tuned one have the options chosen for their pair.
+
+    Raises:
+        InputErrors: as ``load_cells``, or the chosen options are missing.
+    """
+    cells = load_cells(spec, only)
+    if not load_benchmark(spec).tuned:
+        return cells
+    chosen = {(cell.dataset, cell.method): Tuned.load(cell, results) for cell in cells}
+    tuned = {pair: choice for pair, choice in chosen.items() if choice is not None}
+    if len(tuned) < len(chosen):
+        missing = ", ".join(f"{method} on {dataset}" for dataset, method in chosen if (dataset, method) not in tuned)
+        raise InputError(
+            f"{results / FOLDER}: no chosen options of {missing}; run `itmbench tune {spec} --results {results}` first"
+        )
+    return [
+        replace(cell, config=merge(cell.config, choice.config), trials=choice.trials)
+        for cell in cells
+        for choice in [tuned[cell.dataset, cell.method]]
+    ]

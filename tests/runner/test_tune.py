@@ -1,0 +1,324 @@
+"""Tuning: as many trials for every method, on validation only, the same whoever runs them and however often."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+import yaml
+from optuna.distributions import BaseDistribution, FloatDistribution
+from own_features import write_features
+from small_benchmark import bench, ended, kill_in, start, write
+
+import itmbench
+from itmbench import logs
+from itmbench.cli.main import main
+from itmbench.errors import InputError
+from itmbench.methods.trained import Trained
+from itmbench.runner.spec import load_cells
+from itmbench.runner.tune import propose, tune
+from itmbench.runner.tuned import Tuned
+
+LR, LOSS = "model.init_args.lr", "model.init_args.loss"
+SPACE: dict[str, Any] = {
+    "shared": {LR: {"low": "1e-4", "high": 1e-2, "log": True}},
+    "methods": {"b": {LOSS: [{"class_path": "InfoNCE"}, {"class_path": "TripletLoss", "init_args": {"margin": 0.1}}]}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _progress() -> None:
+    """Calls from Python show progress only where it was asked for."""
+    logs.configure()
+
+
+def spec_of(folder: Path, *methods: str, tune: Any = SPACE, failing: Any = None, **changes: Any) -> Path:
+    """A benchmark of two epochs with a tune block."""
+    folder.mkdir(exist_ok=True)
+    path = write(folder, *methods, epochs=2, **(failing or {}))
+    if tune is SPACE:
+        tune = tune | {"methods": {name: knobs for name, knobs in tune["methods"].items() if name in methods}}
+    content = yaml.safe_load(path.read_text()) | {"tune": tune} | changes
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def command(spec: Path, results: Path, *options: str) -> list[str]:
+    return ["tune", str(spec), "--results", str(results), "--trials", "3", *options]
+
+
+def table(results: Path, method: str) -> pd.DataFrame:
+    return pd.read_csv(results / "tuned" / "toy" / f"{method}.csv")
+
+
+def content(results: Path) -> dict[str, Any]:
+    """What a search leaves, without times."""
+    files = {path.name: path for path in (results / "tuned" / "toy").iterdir() if path.suffix in (".yaml", ".csv")}
+    tables = {name: pd.read_csv(path).drop(columns="minutes") for name, path in files.items() if path.suffix == ".csv"}
+    choices = {name: path.read_text() for name, path in files.items() if path.suffix == ".yaml"}
+    return choices | {name: each.to_csv() for name, each in tables.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tuned benchmark of two methods and its results; nothing in it may test."""
+    folder = tmp_path_factory.mktemp("tuned")
+    spec = spec_of(folder, "a", "b")
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the test data were looked at")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(L.Trainer, "test", refuse)
+        patch.setattr(Trained, "on_test_epoch_end", refuse, raising=False)
+        assert main(command(spec, folder / "results")) == 0
+    return spec, folder / "results"
+
+
+def test_every_method_has_the_same_trials_and_the_first_is_its_own_config(
+    whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    results = whole[1]
+    # A benchmark with the seed of the trials is another way to the same numbers.
+    reference = spec_of(tmp_path, "a", "b", tune=None, seeds=[1000])
+    assert main(bench(reference, tmp_path / "results")) == 0
+    own = itmbench.load_results(tmp_path / "results").set_index("method")["validation"]
+    for method, knobs in (("a", [LR]), ("b", [LR, LOSS])):
+        trials = table(results, method)
+        assert list(trials["trial"]) == [0, 1, 2] and trials["error"].isna().all()
+        assert trials["objective"][0] == own[method]
+        assert [str(column) for column in trials if "model" in str(column)] == knobs
+        assert all(trials[knob][0] == "its own" for knob in knobs) and trials[LR].nunique() == 3
+        chosen = yaml.safe_load((results / "tuned" / "toy" / f"{method}.yaml").read_text())
+        best = trials["objective"].tolist().index(trials["objective"].max())  # the first of equals
+        assert (chosen["trials"], chosen["chosen"], chosen["objective"]) == (3, best, trials["objective"][best])
+        arguments = chosen["config"].get("model", {}).get("init_args", {})
+        assert best == 0 or arguments["lr"] == float(str(trials[LR][best]))
+    assert json.loads(table(results, "b")[LOSS][1])["class_path"] in ("InfoNCE", "TripletLoss")
+    assert sorted(path.suffix for path in results.rglob("*") if path.is_file()) == sorted(
+        [".csv", ".db", ".yaml"] * 2 + [".json"]  # the plan; no result and no checkpoint
+    )
+
+
+def test_the_trials_are_in_optunas_storage(whole: tuple[Path, Path]) -> None:
+    storage = f"sqlite:///{whole[1] / 'tuned' / 'toy' / 'b.db'}"
+    [name] = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    assert [trial.value for trial in trials] == list(table(whole[1], "b")["objective"])
+    assert trials[0].params == {} and 1e-4 <= trials[1].params[LR] <= 1e-2
+
+
+def test_two_workers_and_another_order_choose_the_same(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(command(spec_of(tmp_path, "b", "a"), tmp_path / "results", "--devices", "2")) == 0
+    assert content(tmp_path / "results") == content(whole[1])
+
+
+def test_another_seed_is_another_search(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "a", tune=SPACE | {"methods": {}, "seed": 7})
+    assert main(command(spec, tmp_path / "results")) == 0
+    assert list(table(tmp_path / "results", "a")[LR])[1:] != list(table(whole[1], "a")[LR])[1:]
+
+
+def terminate(where: Any, name: str) -> None:
+    """Replace a function by one that sends SIGTERM to its process first."""
+    real = getattr(where, name)
+
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **options)
+
+    setattr(where, name, replaced)
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "epochs"),
+    [
+        (lambda: kill_in(torch, "save", 7, True), -signal.SIGKILL, 3),  # in the second epoch of trial 1
+        (lambda: kill_in(optuna.Study, "add_trial", 3, False), -signal.SIGKILL, 2),  # the second is the sampler's
+        (lambda: kill_in(optuna.Study, "add_trial", 3, True), -signal.SIGKILL, 2),
+        (lambda: terminate(Tuned, "save"), 1, 0),
+    ],
+)
+def test_interrupted_it_resumes_and_chooses_the_same(
+    whole: tuple[Path, Path], tmp_path: Path, before: Any, status: int, epochs: int
+) -> None:
+    spec, words = spec_of(tmp_path, "a"), command(tmp_path / "small.yaml", tmp_path / "results")
+    assert ended(start(words, tmp_path / "log", before)) == status
+    printed = (tmp_path / "log").read_text()
+    assert not list((tmp_path / "results" / "tuned").rglob("*.yaml"))
+    assert spec.exists() and ended(start(words, tmp_path / "log")) == 0
+    assert (tmp_path / "log").read_text().removeprefix(printed).count("    epoch ") == epochs
+    expected = {name: text for name, text in content(whole[1]).items() if name.startswith("a.")}
+    assert content(tmp_path / "results") == expected
+
+
+def test_a_tuned_benchmark_uses_the_choice_and_says_how_many_trials_it_had(
+    whole: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = whole[1]
+    tuned = spec_of(tmp_path, "a", "b", tuned=True)
+    assert main(bench(tuned, tmp_path / "none")) == 2
+    line = capsys.readouterr().err
+    assert "no chosen options of a on toy, b on toy; run `itmbench tune" in line and line.count("\n") == 1
+    (results / "tuned" / "toy" / "a.yaml").rename(tmp_path / "kept.yaml")
+    assert main(bench(tuned, results, "--only", "method=b")) == 0
+    (tmp_path / "kept.yaml").rename(results / "tuned" / "toy" / "a.yaml")
+    row = itmbench.load_results(results).iloc[0]
+    config = yaml.safe_load((Path(row["folder"]) / "config.yaml").read_text())
+    chosen = yaml.safe_load((results / "tuned" / "toy" / "b.yaml").read_text())
+    assert row["trials"] == 3
+    assert chosen["chosen"] > 0  # or it would not show whether the options are used
+    assert config["model"]["init_args"]["lr"] == chosen["config"]["model"]["init_args"]["lr"]
+    # The same options found by more trials are another result; no options, one without trials.
+    key = itmbench.store.Result.load(Path(row["folder"])).key
+    keys = set()
+    for trials in (2, 3):
+        Tuned(**(chosen | {"trials": trials})).save(load_cells(tuned, "method=b")[0], results)
+        capsys.readouterr()
+        assert main([*bench(tuned, results, "--only", "method=b"), "--dry-run"]) == 0
+        keys.add(capsys.readouterr().out.split()[1])
+    assert key in keys and len(keys) == 2
+
+
+def test_a_method_without_options_has_its_trials_at_no_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits, fit = [], L.Trainer.fit
+
+    def count(*arguments: Any, **options: Any) -> None:
+        fits.append(arguments)
+        fit(*arguments, **options)
+
+    monkeypatch.setattr(L.Trainer, "fit", count)
+    spec = spec_of(tmp_path, "a", tune=SPACE | {"methods": {"a": {LR: None}}})
+    assert main(command(spec, tmp_path / "results")) == 0
+    assert len(fits) == 1
+    assert len(table(tmp_path / "results", "a")) == 3 and table(tmp_path / "results", "a")["objective"].nunique() == 1
+
+
+def test_failed_trials_count_and_the_rest_decide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").touch()
+    where = [str(tmp_path / "there"), str(tmp_path / "gone")]
+    failing = {"a": {"while_there": where[1], "how": "nan"}}
+    knobs = {"shared": {"model.init_args.while_there": where, LR: [0.001, 0.002, 0.004]}}
+    spec = spec_of(tmp_path, "a", tune=knobs, failing=failing)
+    assert main([*command(spec, tmp_path / "results"), "--trials", "6"]) == 0
+    trials = table(tmp_path / "results", "a")
+    diverged = trials["model.init_args.while_there"] == json.dumps(where[0])
+    assert 0 < diverged.sum() < 5 and len(trials) == 6
+    assert (trials["objective"].isna() == diverged).all()
+    assert trials["error"][diverged].str.contains("Diverged: the training loss is nan").all()
+    assert "Diverged" in capsys.readouterr().out
+
+    spec = spec_of(tmp_path, "a", tune={}, failing={"a": {"while_there": where[0], "how": "nan"}})
+    for _ in range(2):
+        assert main(command(spec, tmp_path / "none")) == 1
+        shown = capsys.readouterr()
+        assert "every trial failed, the first with Diverged" in shown.err
+        assert not (tmp_path / "none" / "tuned" / "toy" / "a.yaml").exists()
+
+
+def test_more_trials_are_added_to_those_that_are_there(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "a")
+    for trials in (2, 3, 1):  # the last asks for fewer than there are
+        assert tune(spec, tmp_path / "results", trials) == []
+        assert len(table(tmp_path / "results", "a")) == max(trials, 2 if trials == 2 else 3)
+    assert content(tmp_path / "results")["a.csv"] == content(whole[1])["a.csv"]
+
+
+def test_a_finished_search_is_answered_without_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_features(tmp_path / "features")
+    encoder = {"class_path": "FeatureEncoder", "init_args": {"width": 16}}
+    spec = {
+        "datasets": {"mine": "data.yaml"},
+        "methods": {"m": "m.yaml"},
+        "config": {"trainer": {"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}},
+        "tune": {"shared": {LR: [0.001, 0.002]}},
+    }
+    data = {"data": {"class_path": "FeatureFolder", "init_args": {"root": "features", "batch_size": 8}}}
+    model = {"model": {"class_path": "DualEncoder", "init_args": {"dim": 8, "image": encoder, "text": encoder}}}
+    for name, each in (("own", spec), ("data", data), ("m", model)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(each))
+    monkeypatch.chdir(tmp_path)
+    words = ["tune", "own.yaml", "--trials", "2"]
+    assert main(words) == 0
+    first = capsys.readouterr().out.partition("\nm on mine\n")[2]
+    assert first.split()[:4] == ["trial", "model.lr", "objective", "minutes"]
+    assert first.endswith("chosen options: results/tuned/mine/m.yaml\n")
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr("itmbench.runner.tune.plan", refuse)
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"\nm on mine\n{first}"
+    with pytest.raises(AssertionError, match="planned again"):
+        main(["tune", "own.yaml", "--trials", "3"])
+    np.save("features/labels.npy", np.zeros(60, int))  # other data are another search
+    with pytest.raises(AssertionError, match="planned again"):
+        main(words)
+
+
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ({"shared": {"model.init_args.lrr": [1.0]}}, "a on toy: tune: .*lrr"),
+        ({"shared": {LR: ["much"]}}, "a on toy: tune: model.*much"),
+        ({"shared": {LR: [0.1, "much"]}}, "a on toy: tune: model.*much"),
+        ({"shared": {LR: []}}, "tune.shared.model.init_args.lr.choices: List should have at least 1 item"),
+        ({"shared": {LR: {"low": 1}}}, "tune.shared.model.init_args.lr: give a list of choices, or low and high"),
+        ({"shared": {LR: {"low": 2, "high": 1}}}, "low must be less than high"),
+        ({"shared": {LR: {"low": 0, "high": 1, "log": True}}}, "more than 0 with log: true"),
+        ({"shared": {LR: {"lowest": 0, "high": 1}}}, "lr.lowest: unknown key; the keys are choices, low, high, log"),
+        ({"shard": {}}, "tune.shard: unknown key; the keys are seed, shared, methods"),
+        ({"methods": {"c": {}}}, "tune.methods.c: no method c in this benchmark; choose one of a"),
+        ({"seed": 0}, "tune.seed: a seed of the benchmark"),
+        (None, "has no tune block"),
+    ],
+)
+def test_a_wrong_space_is_refused_in_one_line(
+    tmp_path: Path, tune: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = spec_of(tmp_path, "a", tune=tune)
+    assert main(command(spec, tmp_path / "results")) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1, error
+    assert not (tmp_path / "results" / "tuned").exists()
+
+
+def test_a_choice_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    cell = load_cells(spec_of(tmp_path, "a"))[0]
+    path = tmp_path / "tuned" / "toy" / "a.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("key: k\ntrials: 0\nchosen: 0\nobjective: 1.0\nbenchmark: b\nconfig: {}\n")
+    with pytest.raises(InputError, match=r"a.yaml: trials: .*greater than or equal to 1; remove the file and run"):
+        Tuned.load(cell, tmp_path)
+
+
+def test_the_sampler_follows_the_better_trials() -> None:
+    """On a smooth objective of one option, later trials come closer to its best than without an objective."""
+
+    def best(follow: bool) -> float:
+        distributions: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+        trials: list[Any] = []
+        for _ in range(20):
+            params = propose(distributions, trials, seed=3)
+            value = -((params["x"] - 0.3) ** 2) if follow else 0.0
+            trials.append(optuna.trial.create_trial(value=value, params=params, distributions=distributions))
+        return float(np.mean([abs(trial.params["x"] - 0.3) for trial in trials[10:]]))
+
+    assert best(follow=True) < 0.6 * best(follow=False)
+
+
+def test_whole_limits_give_whole_numbers(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "a", tune={"shared": {"model.init_args.dim": {"low": 8, "high": 9}}})
+    assert tune(spec, tmp_path / "results", 3) == []
+    assert set(table(tmp_path / "results", "a")["model.init_args.dim"][1:]) <= {"8", "9"}
