@@ -9,7 +9,7 @@ from itmbench.data.corpus import Rows, Stage
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
 
-Order = Literal["seeded", "first", "last"]
+Order = Literal["seeded", "first", "last", "mith"]
 
 
 def label_split(
@@ -27,10 +27,12 @@ def label_split(
         queries: number of test queries.
         train: published number of training items, from which validation queries are taken.
         val: number of validation queries; by default a tenth of ``train``.
-        order: "seeded", a random permutation, as in MITH; "first", the order on disk, so that the first rows are the
-            queries, as in DCMH; "last", the last rows are the queries and training starts at row 0, as in UCCH.
-        seed: of the permutation, which sorts items by raw 64-bit draws from PCG64. NumPy guarantees this stream across
-            versions.
+        order: "seeded", a random permutation; "first", the order on disk, so that the first rows are the queries, as in
+            DCMH; "last", the last rows are the queries and training starts at row 0, as in UCCH; "mith", the
+            permutation that MITH draws with ``np.random.seed(1)``, which is its own split where the rows are in the
+            order of its ``index.mat``.
+        seed: of "seeded", which sorts items by raw 64-bit draws from PCG64. NumPy guarantees this stream across
+            versions, and that of "mith", whose seed is fixed.
 
     Returns:
         Rows to train on, and the stages "val" and "test". All rows are in ascending order.
@@ -44,7 +46,9 @@ def label_split(
             f"a split of {queries:,} queries and {train:,} training items, {val:,} of them for validation, does not "
             f"fit {items:,} items; give smaller sizes, each at least 1"
         )
-    if order == "seeded":
+    if order == "mith":
+        ordered = np.random.RandomState(1).permutation(items)
+    elif order == "seeded":
         ordered = np.argsort(np.random.PCG64(seed).random_raw(items), kind="stable")
     else:
         ordered = np.roll(np.arange(items), queries if order == "last" else 0)
@@ -63,7 +67,7 @@ class LabelledDataset(CorpusDataModule):
         queries: number of test queries.
         train: number of training items, before validation queries are taken from them.
         val: number of validation queries; by default a tenth of ``train``.
-        order: how queries are chosen: "seeded" (as in MITH), "first" (as in DCMH's own code) or "last" (as in UCCH).
+        order: how queries are chosen: "seeded", "first" (as in DCMH's own code), "last" (as in UCCH) or "mith".
         split_seed: seed of the "seeded" order.
         **kwargs: arguments of ``CorpusDataModule``.
     """

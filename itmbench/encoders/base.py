@@ -82,6 +82,8 @@ class Encoder(Recorded, nn.Module):
     def forward(self, inputs: Inputs) -> Embeddings:
         """Embeddings of a batch: without gradients if the encoder is frozen, unchanged if they were stored."""
         if "pooled" in inputs:
+            if "tokens" not in inputs:
+                return Embeddings(inputs["pooled"].float())
             return Embeddings(inputs["pooled"].float(), inputs["tokens"].float(), inputs["mask"])
         if not self.freeze:
             return self.embed(inputs)

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,18 +103,27 @@ class StoredItems(Sequence[Stored]):
         }
 
 
+@dataclass(frozen=True)
 class StoredProcessor:
-    """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision."""
+    """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision.
+
+    Args:
+        tokens: read the tokens, which are most of the data; without them a batch holds ``pooled`` alone.
+    """
+
+    tokens: bool = True
 
     def __call__(self, items: Sequence[Stored], train: bool) -> Inputs:
+        pooled = torch.from_numpy(np.stack([item.pooled for item in items]))
+        if not self.tokens:
+            return {"pooled": pooled}
         longest = max(len(item.tokens) for item in items)
         tokens = np.zeros((len(items), longest, items[0].pooled.shape[0]), np.float16)
         mask = np.zeros((len(items), longest), bool)
         for row, item in enumerate(items):
             tokens[row, : len(item.tokens)] = item.tokens
             mask[row, : len(item.tokens)] = True
-        arrays = {"pooled": np.stack([item.pooled for item in items]), "tokens": tokens, "mask": mask}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {"pooled": pooled, "tokens": torch.from_numpy(tokens), "mask": torch.from_numpy(mask)}
 
 
 def encode_corpus(
@@ -146,9 +155,9 @@ def is_encoded_once(encoder: Encoder, items: Any) -> bool:
     return encoder.freeze and encoder.pretraining != "scratch" and isinstance(items, ImageFiles | Strings)
 
 
-def processor_of(encoder: Encoder, items: Any) -> Processor:
-    """What makes batches of items for an encoder: its own processor, or that of stored items."""
-    return StoredProcessor() if isinstance(items, StoredItems) else encoder.processor()
+def processor_of(encoder: Encoder, items: Any, tokens: bool = True) -> Processor:
+    """What makes batches of items for an encoder: its own processor, or that of stored items, without tokens if so."""
+    return StoredProcessor(tokens) if isinstance(items, StoredItems) else encoder.processor()
 
 
 def encode_once(

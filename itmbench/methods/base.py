@@ -47,6 +47,8 @@ class Matcher(Trained):
         protocol: how to evaluate; by default the protocol of the data (labels or captions).
     """
 
+    reads_tokens: ClassVar[bool] = True
+    """Whether ``embed`` uses the tokens of an encoder; a method of pooled vectors says no and loads them faster."""
     loss: nn.Module
     """(scores `[B, B]`, positives `[B, B]`) -> a scalar."""
     trains_by_steps: ClassVar[bool] = True
@@ -182,7 +184,8 @@ class Matcher(Trained):
         probes = None
         if stage == "test" and is_encoded_once(self.text, corpus.texts) and len(data.probes):
             probes = encode_once(self.text, data.probes.strings, np.arange(len(data.probes)), device)
-        processors = processor_of(self.image, loaded.images), processor_of(self.text, loaded.texts)
+        read = self.reads_tokens
+        processors = processor_of(self.image, loaded.images, read), processor_of(self.text, loaded.texts, read)
         data.attach(Sources(loaded, *processors, probes))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -41,6 +41,8 @@ class CCA(Matcher):
     project_image: nn.Parameter
     project_text: nn.Parameter
 
+    reads_tokens = False
+
     def __init__(
         self,
         image: Encoder | None = None,

@@ -30,6 +30,8 @@ class CLIP(Matcher):
         InputError: the towers have no common space, or both a name and a tower are given.
     """
 
+    reads_tokens = False
+
     def __init__(
         self,
         name: str | None = None,

@@ -18,6 +18,8 @@ class DCMH(Matcher):
         **kwargs: arguments of ``Matcher``.
     """
 
+    reads_tokens = False
+
     def __init__(self, dim: int = 64, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.project = self.per_modality(lambda width: nn.Linear(width, dim))

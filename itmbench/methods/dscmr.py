@@ -23,6 +23,8 @@ class DSCMR(Matcher):
         **kwargs: arguments of ``Matcher``.
     """
 
+    reads_tokens = False
+
     def __init__(self, dim: int = 256, alpha: float = 1e-3, beta: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim, self.alpha, self.beta = dim, alpha, beta

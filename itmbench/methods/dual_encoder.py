@@ -22,6 +22,8 @@ class DualEncoder(Matcher):
         **kwargs: arguments of ``Matcher``.
     """
 
+    reads_tokens = False
+
     def __init__(self, dim: int = 256, loss: InfoNCE | TripletLoss | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.project = self.per_modality(lambda width: nn.Linear(width, dim))

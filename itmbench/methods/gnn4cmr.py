@@ -31,6 +31,8 @@ class GNN4CMR(Matcher):
         InputError: ``layers`` is below 1.
     """
 
+    reads_tokens = False
+
     def __init__(
         self,
         dim: int = 256,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from itmbench.data.splits import Order, label_split
 from itmbench.errors import InputError
 
-ORDERS: tuple[Order, ...] = ("seeded", "first", "last")
+ORDERS: tuple[Order, ...] = ("seeded", "first", "last", "mith")
 
 
 @given(
@@ -35,6 +35,19 @@ def test_orders_of_the_literature() -> None:
     train, stages = label_split(10, 2, 5, 1, order="last")
     assert (stages["test"].queries.tolist(), train.tolist()) == ([8, 9], [0, 1, 2, 3])
     assert stages["val"].queries.tolist() == [4]
+
+
+def test_the_split_of_mith_is_what_its_code_draws() -> None:
+    """``np.random.seed(1)``, a permutation of all rows, then queries first and training items next."""
+    before = np.random.get_state()
+    np.random.seed(1)
+    drawn = np.random.permutation(range(20_015))
+    np.random.set_state(before)
+    train, stages = label_split(20_015, 2_000, 10_000, 1_000, order="mith", seed=7)
+    assert drawn[:4].tolist() == [11550, 16587, 6189, 5542] and drawn[2_000:2_003].tolist() == [1204, 4300, 1160]
+    np.testing.assert_array_equal(stages["test"].queries, np.sort(drawn[:2_000]))
+    np.testing.assert_array_equal(np.union1d(train, stages["val"].queries), np.sort(drawn[2_000:12_000]))
+    np.testing.assert_array_equal(stages["test"].gallery, np.sort(drawn[2_000:]))
 
 
 def test_the_seeded_draw_never_changes() -> None:

@@ -75,6 +75,16 @@ def encode(encoder: Encoder, source: Any, rows: Any) -> Any:
     return encoder(StoredProcessor()([items[row] for row in rows], True))
 
 
+def test_pooled_vectors_come_without_tokens(tmp_path: Path, images: ImageFiles) -> None:
+    encoder = vision(tmp_path)
+    items = frozen.encode_once(encoder, images, ALL)
+    some = [items[row] for row in (3, 1)]
+    batch = frozen.processor_of(encoder, items, tokens=False)(some, True)
+    assert list(batch) == ["pooled"]
+    assert encoder(batch).tokens is None
+    assert torch.equal(encoder(batch).pooled, encoder(frozen.processor_of(encoder, items)(some, True)).pooled)
+
+
 def shards(tmp_path: Path) -> list[Path]:
     return sorted(path.parent for path in (tmp_path / "cache" / "frozen").rglob("names.npy"))
 

@@ -285,6 +285,15 @@ class Given(torch.nn.Module):
         return items
 
 
+@pytest.mark.parametrize("name", ["dual_encoder", "clip", *LABELS])
+def test_methods_of_pooled_vectors_need_no_tokens(name: str) -> None:
+    model = method(name).eval()
+    assert not model.reads_tokens
+    for modality, items in zip(("image", "text"), extremes()["one region"], strict=True):
+        pooled = model.embed(Embeddings(items.pooled), modality).pooled
+        assert torch.equal(pooled, model.embed(items, modality).pooled)
+
+
 @pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("case", extremes())
 def test_extremes_give_numbers_and_gradients(name: str, case: str) -> None:

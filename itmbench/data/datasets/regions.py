@@ -5,7 +5,7 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.reading import read_lines, require, require_unique
 from itmbench.errors import InputError
 
-SPLITS = {"train": "train", "dev": "val", "test": "test"}
-"""Names of the splits on disk and in the corpus."""
 COPIES_CHECKED = 32
 """How many images that are stored once per caption are compared with their copies."""
 PUBLISHED = {
@@ -29,10 +27,12 @@ class PrecomputedRegions(CorpusDataModule):
     ``{train,dev,test}_ims.npy`` `[N, 36, 2048]` stay on disk. They hold an image once, or once per caption; the number
     of captions tells which. ``{train,dev,test}_caps.txt`` have one caption a line. ``{train,dev,test}_ids.txt`` are
     optional, with one id per image or one per caption (both are in circulation). Without them, or with one id per
-    image, every ``captions_per_image`` consecutive captions belong to one image.
+    image, every ``captions_per_image`` consecutive captions belong to one image. ``coco_precomp`` has two test splits:
+    ``test_*``, the first 1,000 test images, and ``testall_*``, all 5,000.
 
     Args:
         root: the folder of the files.
+        test: the test split on disk, "test" or "testall"; by default the one whose captions are there, "test" if both.
         captions_per_image: captions of one image; unused where ``_ids.txt`` has one id per caption.
         name: the dataset's name.
         **kwargs: arguments of ``CorpusDataModule``.
@@ -45,24 +45,33 @@ class PrecomputedRegions(CorpusDataModule):
     name: str
 
     def __init__(
-        self, root: str | Path, captions_per_image: int = 5, name: str = "flickr30k-regions", **kwargs: Any
+        self,
+        root: str | Path,
+        captions_per_image: int = 5,
+        name: str = "flickr30k-regions",
+        test: Literal["test", "testall"] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.root, self.captions_per_image, self.name = Path(root).resolve(), captions_per_image, name
+        only_all = (self.root / "testall_caps.txt").exists() and not (self.root / "test_caps.txt").exists()
+        self.splits = {"train": "train", "dev": "val", test or ("testall" if only_all else "test"): "test"}
+        """Names of the splits on disk and in the corpus."""
 
     def inputs(self) -> list[Path]:
         endings = ("caps.txt", "ids.txt", "ims.npy")
-        return [self.root / f"{split}_{ending}" for ending in endings for split in SPLITS]
+        return [self.root / f"{split}_{ending}" for ending in endings for split in self.splits]
 
     def read(self) -> Corpus:
-        arrays = {split: self.root / f"{split}_ims.npy" for split in SPLITS}
-        captions = {split: self.root / f"{split}_caps.txt" for split in SPLITS}
-        require([*arrays.values(), *captions.values()], "{train,dev,test}_ims.npy and {train,dev,test}_caps.txt")
+        arrays = {split: self.root / f"{split}_ims.npy" for split in self.splits}
+        captions = {split: self.root / f"{split}_caps.txt" for split in self.splits}
+        names = ",".join(self.splits)
+        require([*arrays.values(), *captions.values()], f"{{{names}}}_ims.npy and {{{names}}}_caps.txt")
         array = NpyRows(list(arrays.values()))
         starts = np.cumsum([0, *array.lengths])
 
         image_ids, texts, text_ids, rows, owners, images_before = [], [], [], [], [], [0]
-        for split, (start, end) in zip(SPLITS, pairwise(starts), strict=True):
+        for split, (start, end) in zip(self.splits, pairwise(starts), strict=True):
             lines = _captions(captions[split])
             ids, stored, owner = _pairing(self.root, split, len(lines), int(end - start), self.captions_per_image)
             if end - start > len(ids):
@@ -74,7 +83,9 @@ class PrecomputedRegions(CorpusDataModule):
             owners.append(images_before[-1] + owner)
             images_before.append(images_before[-1] + len(ids))
 
-        members = {SPLITS[split]: np.arange(*span) for split, span in zip(SPLITS, pairwise(images_before), strict=True)}
+        members = {
+            name: np.arange(*span) for name, span in zip(self.splits.values(), pairwise(images_before), strict=True)
+        }
         return Corpus(
             name=self.name,
             image_ids=image_ids,

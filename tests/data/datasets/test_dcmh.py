@@ -76,3 +76,7 @@ def test_mirflickr_at_full_size(shared_data: Path) -> None:
     assert corpus.texts.array[:].sum(axis=1).mean() == pytest.approx(4.64, abs=0.005)
     sizes = {name: (len(stage.queries), len(stage.gallery)) for name, stage in corpus.stages.items()}
     assert sizes == {"val": (1_000, 9_000), "test": (2_000, 18_015)}
+    mith = DCMHMatrices(shared_data / "mirflickr25k", order="mith").read()
+    assert {name: (len(stage.queries), len(stage.gallery)) for name, stage in mith.stages.items()} == sizes
+    assert mith.stages["test"].queries[:5].tolist() == [4, 6, 7, 13, 22]
+    assert mith.train[:5].tolist() == [0, 5, 8, 12, 16]

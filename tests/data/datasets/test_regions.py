@@ -41,6 +41,23 @@ def test_ids_name_images_or_assign_captions(tmp_path: Path) -> None:
     assert read(root).text_to_image[-15:].tolist() == [6] * 3 + [7] * 7 + [8] * 4 + [6]
 
 
+def test_all_of_cocos_test_images_are_read_where_only_they_are_or_on_request(tmp_path: Path) -> None:
+    root = write_regions(tmp_path)
+    first = read(root).fingerprint
+    for ending in ("ims.npy", "caps.txt"):
+        (root / f"test_{ending}").rename(root / f"testall_{ending}")
+    everything = read(root)
+    assert everything.image_ids[-3:] == ["testall/0", "testall/1", "testall/2"]
+    assert everything.stages["test"].queries.tolist() == [6, 7, 8] and everything.fingerprint != first
+    write_lines(root / "test_caps.txt", [f"caption {row}" for row in range(5)])
+    np.save(root / "test_ims.npy", np.load(root / "testall_ims.npy")[:1])
+    assert read(root).stages["test"].queries.tolist() == [6]
+    assert read(root, test="testall").fingerprint == everything.fingerprint
+    (root / "testall_caps.txt").unlink()
+    with pytest.raises(InputError, match=r"missing: .*testall_caps\.txt"):
+        read(root, test="testall")
+
+
 def test_one_caption_per_image(tmp_path: Path) -> None:
     root = write_regions(tmp_path)
     for split, images in (("train", 4), ("dev", 2), ("test", 3)):
