@@ -57,7 +57,7 @@ def complete_truth(matches: Sides, places: Sides, ks: Sequence[int]) -> dict[str
         ks: the K of R@K.
     """
     ranks, precisions, r_precisions = zip(
-        *(truth_metrics(pairs[:, side], places[side]) for side, pairs in enumerate(matches)), strict=True
+        *(truth_metrics(pairs[:, side].cpu(), places[side].cpu()) for side, pairs in enumerate(matches)), strict=True
     )
     metrics = recalls(ranks, ks)
     for name, values in (("mAP@R", precisions), ("R-Precision", r_precisions)):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from itmbench.evaluation.ranking import Ties
+from itmbench.evaluation.ranking import Ties, sort_rows
 
 
 class Places:
@@ -17,7 +17,7 @@ class Places:
     """
 
     def __init__(self, queries: Tensor, values: Tensor, n: int, ties: Ties) -> None:
-        self._right = ties == "pessimistic"
+        self._beyond = ties == "optimistic"  # equal scores do not count
         device = values.device
         by_value = values.argsort()
         self._order = by_value[queries[by_value].argsort(stable=True)]  # by query, then ascending by score
@@ -25,19 +25,19 @@ class Places:
         asked = sizes.nonzero().squeeze(1)
         self._row = torch.full((n,), -1, device=device)
         self._row[asked] = torch.arange(len(asked), device=device)
-        self._sizes = sizes[asked]
-        width = int(self._sizes.max()) if len(asked) else 0
-        self._real = torch.arange(width, device=device) < self._sizes[:, None]
+        self._sizes = sizes[asked, None]
+        self._real = torch.arange(int(sizes.max()) if n else 0, device=device) < self._sizes
         self._values = torch.full(self._real.shape, torch.inf, device=device)
         self._values[self._real] = values[self._order]
-        self._counts = torch.zeros(len(asked), width + 1, dtype=torch.int64, device=device)
+        self._counts = torch.zeros(self._real.shape, dtype=torch.int64, device=device)
 
     def ahead(self, queries: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Count the scores `[q, items]` of some queries `[q]` by how many of the query's matches they reach."""
+        """Count, for each match of some queries `[q]`, which of their scores `[q, items]` reach it."""
         rows = self._row[queries]
         asked = rows >= 0
-        rows, scores = rows[asked], scores[asked].contiguous()
-        return rows, self._reached(self._values[rows], scores)
+        rows = rows[asked]
+        ordered = sort_rows(scores[asked].contiguous())
+        return rows, ordered.shape[1] - torch.searchsorted(ordered, self._values[rows], right=self._beyond)
 
     def add(self, rows: Tensor, counts: Tensor) -> None:
         """Add what ``ahead`` returned."""
@@ -45,21 +45,11 @@ class Places:
 
     def places(self) -> Tensor:
         """Place of every match in the ranking of its query, from 1, int64 `[M]`."""
-        matches = self._reached(self._values, self._values, self._real)
-        # Scores that reach at least the (a+1)-th lowest match reach the a-th, too.
-        others = (self._counts - matches).flip(1).cumsum(1).flip(1)[:, 1:]
-        places = others + self._sizes[:, None] - torch.arange(self._real.shape[1], device=others.device)
+        matches = self._sizes - torch.searchsorted(self._values, self._values, right=self._beyond)
+        later = self._sizes - torch.arange(self._real.shape[1], device=matches.device)
         result = torch.empty_like(self._order)
-        result[self._order] = places[self._real]
+        result[self._order] = (self._counts - matches + later)[self._real]
         return result
-
-    def _reached(self, values: Tensor, scores: Tensor, real: Tensor | None = None) -> Tensor:
-        """Number of scores `[q, items]` that reach exactly 0, 1, 2, ... of the ``values``, int64 `[q, width + 1]`."""
-        width = values.shape[1] + 1
-        reached = torch.searchsorted(values, scores, right=self._right)
-        reached += torch.arange(len(values), device=values.device)[:, None] * width
-        reached = reached.flatten() if real is None else reached[real]
-        return reached.bincount(minlength=len(values) * width).view(-1, width)
 
 
 def truth_metrics(queries: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:

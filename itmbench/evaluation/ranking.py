@@ -42,7 +42,7 @@ def rank_gallery(scores: Tensor, gains: Tensor, ties: Ties, part: Tensor | None 
         part: bool `[N]`, true for the items of the part; None for no part.
     """
     labels = gains.int() if part is None else 2 * gains.int() + part
-    keys = _sort_rows(_keys(scores, labels, ties))
+    keys = sort_rows(_keys(scores, labels, ties))
     halves = keys[..., None].view(torch.int32)
     # The sort moves NaN and infinities to the two ends of a row, so checking the ends suffices.
     finite = _finite(halves[:, 0, _UPPER]) & _finite(halves[:, -1, _UPPER])
@@ -173,12 +173,12 @@ def _finite(upper: Tensor) -> Tensor:
     return _in_order(upper).view(torch.float32).isfinite()
 
 
-def _sort_rows(keys: Tensor) -> Tensor:
-    """Sort each row of int64 `[Q, N]`; on a CPU in place with NumPy, whose integer sort is vectorised."""
-    if keys.device.type != "cpu":
-        return keys.sort(dim=1).values
-    keys.numpy().sort(axis=1)
-    return keys
+def sort_rows(rows: Tensor) -> Tensor:
+    """Sort each row of `[Q, N]`; on a CPU in place with NumPy, whose sort is vectorised."""
+    if rows.device.type != "cpu":
+        return rows.sort(dim=1).values
+    rows.numpy().sort(axis=1)
+    return rows
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
