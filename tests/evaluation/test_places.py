@@ -91,3 +91,25 @@ def test_a_shortlist_places_matches_by_both_scores(size: int) -> None:
             ranked = sorted(range(len(first)), key=lambda item, first=first: -first[item])  # type: ignore[misc]
             ranked[:size] = sorted(ranked[:size], key=lambda item, second=second: -second[item])  # type: ignore[misc]
             assert place == 1 + ranked.index(item)
+
+
+def test_matches_that_tie_in_the_first_pass_are_not_on_the_list() -> None:
+    generator = torch.Generator().manual_seed(7)
+    images, texts = (Embeddings(torch.ones(n, 4), torch.randn(n, 1, 4, generator=generator)) for n in (12, 30))
+
+    def fine(images: Embeddings, texts: Embeddings) -> Tensor:
+        assert images.tokens is not None and texts.tokens is not None
+        return images.tokens[:, 0] @ texts.tokens[:, 0].T
+
+    pairs = (torch.rand(12, 30, generator=generator) < 0.25).nonzero()
+    lost, won = (
+        Shortlist(images, texts, fine, 5, str).ranks_and_places(pairs[:1], (pairs, pairs), ties)[1]
+        for ties in ("pessimistic", "optimistic")
+    )
+    for side, items in enumerate((30, 12)):
+        for query in pairs[:, side].unique():
+            of_query = pairs[:, side] == query
+            number = int(of_query.sum())
+            assert lost[side][of_query].sort().values.tolist() == list(range(items - number + 1, items + 1))
+            listed = [place for place in won[side][of_query].tolist() if place <= 5]
+            assert len(set(listed)) == len(listed)
