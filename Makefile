@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 RESULTS ?= results
-# Batches of the mini corpora are so small that two threads wait for each other longer than they save.
-OMP_NUM_THREADS ?= 1
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
@@ -15,7 +13,7 @@ help:  ## explain the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/itmbench bench mini --results $(RESULTS)
+	$(BIN)/itmbench bench mini --results $(RESULTS)
 
 test: $(VENV)/dev.stamp  ## run the tests
 	$(OFFLINE) $(BIN)/python -m pytest

@@ -11,7 +11,7 @@ import itmbench
 
 PACKAGE = Path(itmbench.__file__).parent
 ORDER = [
-    *("errors", "files", "options", "checkpoint", "units", "logs"),
+    *("errors", "files", "options", "checkpoint", "units", "logs", "processors"),
     *("data", "encoders", "evaluation", "methods", "store", "runner", "report", "cli", "__main__"),
 ]
 LAZY = {

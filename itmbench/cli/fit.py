@@ -36,6 +36,7 @@ options that are changed most often, with example values:
   --trainer.precision bf16-mixed     mixed precision
   --trainer.logger WandbLogger       then --trainer.logger.project NAME; CSVLogger with .save_dir DIR; false for none
   --seed_everything 0                random seed
+  --threads 1                        CPU threads of torch; numbers depend on it
   --config FILE                      options from a YAML file; later options win
   --ckpt_path FILE                   checkpoint to evaluate, or (fit) to resume from
 """

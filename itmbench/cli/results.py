@@ -100,7 +100,11 @@ def merge_results(options: argparse.Namespace) -> int:
     merged = store.merge(options.results, options.other)
     for place in merged.copied:
         print(f"added {place}")
-    print(f"{len(merged.copied)} added, {len(merged.equal)} here already, {len(merged.conflicts)} in conflict")
+    counts = {"added": merged.copied, "here already": merged.equal, "rerun elsewhere": merged.reruns}
+    counts |= {"in conflict": merged.conflicts}
+    print(", ".join(f"{len(cells)} {what}" for what, cells in counts.items()))
+    for place, difference in merged.reruns.items():
+        print(f"RERUN {place}: other numbers from another environment ({difference}); the result here was kept")
     for place, difference in merged.conflicts.items():
         print(f"CONFLICT {place}: {difference}; nothing was changed, remove one of the two", file=sys.stderr)
     return 1 if merged.conflicts else 0

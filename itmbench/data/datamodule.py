@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import inspect
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +31,7 @@ from itmbench.data.noise import shuffled_labels, shuffled_pairs
 from itmbench.data.perturb import Probes, caption_probes
 from itmbench.errors import InputError
 from itmbench.files import digest
+from itmbench.processors import loaders
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class CorpusDataModule(L.LightningDataModule):
     Args:
         batch_size: pairs in a training batch, on each device.
         eval_batch_size: items in an evaluation batch, on each device.
-        num_workers: loader processes; by default one fewer than the cores, at most eight.
+        num_workers: loader processes; by default one fewer than the processors (shared among devices), at most eight.
         shuffled_captions: fraction of the training texts that are paired with a wrong image; always the same ones.
         corrupted_labels: fraction of the training images that get the different labels of another one; always the same
             ones. Evaluation uses the true labels, also of training images in a gallery.
@@ -97,7 +97,8 @@ class CorpusDataModule(L.LightningDataModule):
                 raise InputError(f"data.{what}: {number} is too few; give {lowest} or more")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.shuffled_captions, self.corrupted_labels = shuffled_captions, corrupted_labels
-        self.num_workers = min(8, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
+        self.num_workers = num_workers
+        self.runners = 1  # programs that share the processors
         self._corpus: Corpus | None = None
         self._sources: Sources | None = None
         self._first_epoch = 0
@@ -284,8 +285,14 @@ class CorpusDataModule(L.LightningDataModule):
             raise RuntimeError("no sources: run this datamodule through a Trainer with a Matcher, or call attach()")
         return self._sources
 
+    def loaders(self) -> int:
+        """Number of loader processes on each device."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return loaders(self.runners * (self.trainer.num_devices if self.trainer else 1))
+
     def _loader(self, dataset: Dataset[Any], collate: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
-        workers = loader_workers(self.num_workers)
+        workers = loader_workers(self.loaders())
         return DataLoader(
             dataset,
             batch_size=batch_size,

@@ -34,6 +34,7 @@ from itmbench.encoders.base import Encoder, Inputs, Processor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.files import digest
+from itmbench.processors import loaders
 from itmbench.units import duration
 
 logger = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
         Items(source, rows),
         batch_size=BATCH,
         collate_fn=ItemCollate(what, encoder.processor()),
-        num_workers=loader_workers(min(8, (os.cpu_count() or 1) - 1)),
+        num_workers=loader_workers(loaders()),
     )
     message = "    encoding %d %s once with the frozen %s, into %s"
     logger.info(message, len(rows), what, type(encoder).__name__, folder)

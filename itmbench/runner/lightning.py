@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -73,6 +75,9 @@ class MatcherCLI(LightningCLI):
         The last has a callback of its own, because with ``save_last`` Lightning 2.6 writes it only when the best
         changes. It is written at the end of an epoch, where a resumed run draws the same numbers as an unbroken one.
         """
+        parser.add_argument(
+            "--threads", type=PositiveInt | None, help="CPU threads of torch (default: one a core, in benchmarks 1)"
+        )
         parser.add_lightning_class_args(Checkpoint, "best")
         parser.add_lightning_class_args(Checkpoint, "last")
         parser.add_lightning_class_args(EmbeddingWriter, "embeddings")
@@ -90,6 +95,9 @@ class MatcherCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build trainer, model and data."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if config.threads:
+            torch.set_num_threads(config.threads)
         with _plainly():
             super().instantiate_classes()
 
@@ -223,6 +231,7 @@ class CellCLI(MatcherCLI):
         """Build the parser once for all cells: that takes longer than to parse a config."""
         if CellCLI._shared_parser is None:
             super().setup_parser(*arguments)
+            self.parser.set_defaults({"threads": 1})
             CellCLI._shared_parser = self.parser
         self.parser = CellCLI._shared_parser
 

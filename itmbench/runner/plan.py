@@ -83,9 +83,14 @@ class Request:
 
 
 class Planner:
-    """Plans cells, and opens planned ones; cells of the same dataset share its corpus."""
+    """Plans cells, and opens planned ones; cells of the same dataset share its corpus.
 
-    def __init__(self) -> None:
+    Args:
+        runners: programs on this machine that share its processors.
+    """
+
+    def __init__(self, runners: int = 1) -> None:
+        self._runners = runners
         self._corpora: dict[str, Corpus] = {}
         self._inputs: list[Path] | None = []
 
@@ -163,6 +168,7 @@ class Planner:
             # A dataset that does not report its files can change without notice.
             self._inputs = [*self._inputs, *inputs] if self._inputs is not None and inputs else None
         cli.data = cli.data.with_corpus(self._corpora[name])
+        cli.data.runners = self._runners
 
 
 def require_valid_pair(model: Matcher, data: CorpusDataModule, devices: int = 1) -> None:
@@ -232,7 +238,7 @@ def _planned(cell: Cell, cli: CellCLI, config: Config) -> Planned:
     """A cell whose config, with all defaults, differs from ``config`` in the seed only."""
     config = {**config, "seed_everything": cell.seed}
     key = _key(config, cli.data.corpus, cell.trials)
-    return Planned(replace(cell, config=config), key, cli.devices, cli.data.num_workers)
+    return Planned(replace(cell, config=config), key, cli.devices, cli.data.loaders())
 
 
 def _key(config: Config, corpus: Corpus, trials: int) -> str:

@@ -123,10 +123,9 @@ def run_side_by_side(arguments: Sequence[str], count: int, gpus: int) -> None:
 
 
 def device_variables(count: int, gpus: int) -> list[dict[str, str]]:
-    """Environment of each runner: its GPU, or its share of the processors unless the user set the thread count."""
+    """Environment of each runner: its GPU, if there are any."""
     if not gpus:
-        threads = str(max(1, (os.cpu_count() or 1) // count))
-        return [{} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}] * count
+        return [{}] * count
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(gpus)]
     return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:count]]

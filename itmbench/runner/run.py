@@ -84,12 +84,13 @@ def run(
     path = planner.save(cells, planned, request.results)
     here = planned
     if left and (launcher == "slurm" or devices > 1):
-        options = {"plan": str(path), **asdict(request), "results": str(results), "verbosity": logs.verbosity()}
-        arguments = ["runner", json.dumps(options)]
         count, wants_gpu = min(devices, len(left)), any(row.wants_gpu for row in left)
+        options = {"plan": str(path), **asdict(request), "results": str(results), "verbosity": logs.verbosity()}
+        options["runners"] = 1 if launcher == "slurm" else count
+        arguments = ["runner", json.dumps(options)]
         if launcher == "slurm":
             per_cell = max(row.devices for row in left)
-            cpus = per_cell * (1 + max(row.loaders for row in left))
+            cpus = per_cell * max((row.cell.config["threads"] or 1) + row.loaders for row in left)
             log_folder = request.results / store.RUNNING
             name, gpus = cells[0].benchmark, per_cell if wants_gpu else 0
             job = processes.submit(arguments, name, count, gpus, cpus, log_folder)
@@ -152,6 +153,7 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
     folder = request.running(planned.cell)
     if request.force:
         shutil.rmtree(folder, ignore_errors=True)
+    threads = torch.get_num_threads()
     try:
         running.start(folder, planned.key)
         if running.finished_at(folder, planned.key) is None:  # else it was killed before its folder was moved
@@ -176,6 +178,8 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
         # A process of one of several devices may have recorded why it failed.
         failure = running.recorded_failure(folder, planned.key) or running.record_failure(folder, planned.key, error)
         logger.error("    failed: %s", failure.error)
+    finally:
+        torch.set_num_threads(threads)  # those of a notebook that runs a benchmark
 
 
 def is_interruption(error: Exception) -> bool:

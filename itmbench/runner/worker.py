@@ -27,10 +27,11 @@ def runner(options: dict[str, Any], child: bool) -> int:
     if child:
         end_with_parent()
     forget_launcher()
+    planner = Planner(options.pop("runners"))
     path, request = Path(options.pop("plan")), Request(**{**options, "results": Path(options["results"])})
     try:
         with run.sigterm_interrupts():
-            run.run_cells(plan.load(path), Planner(), request, wait=False)
+            run.run_cells(plan.load(path), planner, request, wait=False)
     except KeyboardInterrupt:
         return 1
     return 0

@@ -1,6 +1,5 @@
 """Where a run took place: machine, devices, state of the checkout."""
 
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -10,15 +9,19 @@ import lightning as L
 import torch
 
 import itmbench
+from itmbench.processors import processors
 
 
 def hardware(trainer: L.Trainer) -> dict[str, Any]:
-    """Machine, processors, devices and precision of a run."""
+    """Machine, devices, precision, threads, and the instructions and libraries that numbers depend on."""
     device = trainer.strategy.root_device
     return {
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
+        "cores": processors(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "blas": _blas(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "devices": trainer.world_size,
         "accelerator": type(trainer.accelerator).__name__,
@@ -41,6 +44,14 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _blas() -> str:
+    """The library of torch's matrix products on the CPU, with its version where torch shows it."""
+    lines = [line.strip(" -") for line in torch.__config__.show().splitlines()]
+    return next((line.partition(" for ")[0] for line in lines if "Math Kernel Library" in line), "") or next(
+        (part for part in " ".join(lines).replace(",", " ").split() if part.startswith("BLAS_INFO=")), "unknown"
+    )
 
 
 def _cpu_name() -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NO_PART = {"platform", "cores", "itmbench"}
+"""Recorded parts of an environment that change no number; what matters of itmbench is in the key."""
+
+
 def commit(finished: Path, folder: Path) -> None:
     """Move a complete cell to its place, where it replaces an older result."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,8 @@ class Merged(NamedTuple):
 
     copied: list[Path]  # missing here
     equal: list[Path]  # here with the same key, metrics and results of every query
-    conflicts: dict[Path, str]  # here with another result, which was left as it is; and the difference
+    reruns: dict[Path, str]  # here with the same key and other numbers, of another environment; what differs in it
+    conflicts: dict[Path, str]  # here with another result that no environment explains; and the difference
 
 
 def merge(root: str | Path, other: str | Path) -> Merged:
@@ -92,7 +97,7 @@ def merge(root: str | Path, other: str | Path) -> Merged:
     top, source = Path(root).resolve(), Path(other).resolve()
     if source.is_relative_to(top) or top.is_relative_to(source):
         raise InputError(f"{other}: is, or lies within, {root}, or the other way round; merge two separate folders")
-    merged = Merged([], [], {})
+    merged = Merged([], [], {}, {})
     cells = list(results(source))
     if any(folder == source for folder, _ in cells):
         raise InputError(f"{other}: is a cell; name the results folder that it belongs to")
@@ -106,10 +111,12 @@ def merge(root: str | Path, other: str | Path) -> Merged:
                 (top / place).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(new, top / place)
                 merged.copied.append(place)
-            elif difference := _difference(top / place, folder, result):
-                merged.conflicts[place] = difference
-            else:
+            elif not (difference := _difference(top / place, folder, result)):
                 merged.equal.append(place)
+            elif environment := _other_environment(top / place, result):
+                merged.reruns[place] = environment
+            else:
+                merged.conflicts[place] = difference
     return merged
 
 
@@ -130,6 +137,18 @@ def _difference(folder: Path, other_folder: Path, other: Result) -> str:
     else:
         same = not any(path.exists() for path in queries)
     return "" if same else f"key {here.key} and metrics in both, other results of single queries"
+
+
+def _other_environment(folder: Path, other: Result) -> str:
+    """What the environment of two runs of the same cell differs in, as far as numbers may depend on it."""
+    if not (folder / RESULT).is_file() or (here := Result.load(folder)).key != other.key:
+        return ""
+    return "; ".join(
+        f"{name} {ours.get(name)} here, {theirs.get(name)} there"
+        for ours, theirs in ((here.hardware, other.hardware), (here.versions, other.versions))
+        for name in sorted({*ours, *theirs} - NO_PART)
+        if ours.get(name) != theirs.get(name)
+    )
 
 
 @contextmanager

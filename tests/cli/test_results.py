@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,20 @@ def test_merge_says_what_it_did_and_fails_on_a_conflict(own: Path, capsys: pytes
     shutil.copytree(own, other)
     shutil.rmtree(own / CELL)
     assert main(["results", "merge", str(other), "--results", str(own)]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"added {CELL}", "1 added, 7 here already, 0 in conflict"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"added {CELL}",
+        "1 added, 7 here already, 0 rerun elsewhere, 0 in conflict",
+    ]
     path = other / CELL / store.RESULT
+    there = store.Result.load(path.parent)
+    elsewhere = {**there.hardware, "cpu": "Another"}
+    replace(there, metrics=there.metrics | {"rSum": 1.0}, hardware=elsewhere).save(path.parent)
+    assert main(["results", "merge", str(other), "--results", str(own)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("0 added, 7 here already, 1 rerun elsewhere, 0 in conflict\nRERUN ")
+    assert "cpu A processor here, Another there" in out
     path.write_text(path.read_text().replace('"key": "', '"key": "x'))
     assert main(["results", "merge", str(other), "--results", str(own)]) == 1
     out, err = capsys.readouterr()
-    assert out == "0 added, 7 here already, 1 in conflict\n"
+    assert out == "0 added, 7 here already, 0 rerun elsewhere, 1 in conflict\n"
     assert err.startswith(f"CONFLICT {CELL}: key flickr30k-mini-dual_infonce-0 here, xflickr30k-mini")

@@ -261,13 +261,9 @@ def test_devices_that_cannot_be_are_told_before_anything_runs(
 def test_a_gpu_each_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 9)
     assert device_variables(2, 4) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
     assert device_variables(2, 2) == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
-    assert device_variables(2, 0) == [{"OMP_NUM_THREADS": "4"}] * 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert device_variables(2, 0) == [{}] * 2
     with pytest.raises(InputError, match="--devices 3: this machine has 2 GPUs"):
         run_side_by_side([], 3, 2)

@@ -188,6 +188,38 @@ def test_conflicts_are_named_and_nothing_is_overwritten(two: tuple[Path, Path]) 
     assert len(merged.equal) == 4 and not merged.copied
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hardware": {"cpu_capability": "AVX512"}}, "cpu_capability AVX2 here, AVX512 there"),
+        ({"hardware": {"threads": 2}}, "threads 1 here, 2 there"),
+        ({"hardware": {"gpu": "NVIDIA H100"}}, "gpu None here, NVIDIA H100 there"),
+        ({"versions": {"torch": "2.11.0"}}, "torch 2.10.0 here, 2.11.0 there"),
+        ({"hardware": {"cores": 64, "platform": "another"}, "versions": {"itmbench": "0.2"}}, ""),
+        ({}, ""),
+    ],
+)
+def test_other_numbers_from_another_environment_are_a_rerun_and_no_conflict(
+    two: tuple[Path, Path], changes: dict[str, Any], words: str
+) -> None:
+    here, there = two
+    recorded = {"cpu": "A", "cpu_capability": "AVX2", "threads": 1, "gpu": None, "cores": 2, "platform": "Linux"}
+    for root in two:
+        change(root / CELL, hardware=recorded)
+    result = store.Result.load(there / CELL)
+    hardware, versions = (
+        {**of, **changes.get(name, {})} for name, of in (("hardware", result.hardware), ("versions", result.versions))
+    )
+    same = replace(result, hardware=hardware, versions=versions)
+    same.save(there / CELL)
+    assert CELL in store.merge(here, there).equal
+    replace(same, metrics=result.metrics | {"rSum": 1.0}).save(there / CELL)
+    before, merged = files(here), store.merge(here, there)
+    assert files(here) == before and len(merged.equal) == 7
+    assert merged.reruns == ({CELL: words} if words else {})
+    assert list(merged.conflicts) == ([] if words else [CELL])
+
+
 def test_a_merge_that_is_interrupted_leaves_whole_cells_only(
     two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

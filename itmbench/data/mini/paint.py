@@ -6,7 +6,6 @@ and must not reach a pixel, because the same seed has to give the same bytes on 
 """
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from itmbench.data.mini.scene import MOST_THINGS, SHAPES, TEXTURES, Scene, Thing
+from itmbench.processors import processors
 
 Floats = NDArray[np.float64]
 Planes = NDArray[np.float32]
@@ -51,7 +51,7 @@ def save_all(scenes: Sequence[Scene], seeds: Sequence[int], paths: Sequence[Path
         for picture, path in zip(paint(scenes[batch], seeds[batch], pixels), paths[batch], strict=True):
             Image.fromarray(picture).save(path, "JPEG", quality=JPEG_QUALITY, subsampling=0)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         list(pool.map(save, range(0, len(scenes), BATCH)))
 
 

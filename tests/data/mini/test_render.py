@@ -1,5 +1,4 @@
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from itmbench.data.mini import paint
 from itmbench.data.mini.flickr30k import render_flickr30k
 from itmbench.data.mini.mirflickr import render_mirflickr
 from itmbench.data.mini.nuswide import render_nuswide
@@ -32,7 +32,7 @@ def test_bytes_depend_on_the_seed_and_not_on_threads(
     small: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for threads, seed in ((1, 0), (5, 0), (2, 1)):
-        monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
+        monkeypatch.setattr(paint, "processors", lambda threads=threads: threads)
         small(tmp_path / f"{threads}", seed)
     one, five, other = (contents(tmp_path / threads) for threads in "152")
     assert one == five

@@ -1,0 +1,44 @@
+"""How many processors count: those of the scheduler's mask, within a container's limit."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from itmbench import processors as module
+from itmbench.processors import loaders, processors
+
+
+@pytest.mark.parametrize(
+    ("limit", "count"),
+    [
+        (None, 6),
+        ("max 100000", 6),
+        ("400000 100000", 4),
+        ("150000 100000", 1),
+        ("50000 100000", 1),
+        ("900000 100000", 6),
+    ],
+)
+def test_mask_and_limit_count_and_not_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, count: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(module, "QUOTA", tmp_path / "cpu.max")
+    if limit is not None:
+        module.QUOTA.write_text(limit + "\n")
+    assert processors() == count
+
+
+def test_a_system_without_masks_counts_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(module, "QUOTA", tmp_path / "none")
+    assert processors() == 3
+
+
+def test_programs_share_the_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for available, shares in ((1, {1: 0, 4: 0}), (16, {1: 8, 2: 7, 4: 3, 8: 1, 16: 0, 32: 0})):
+        monkeypatch.setattr(module, "processors", lambda available=available: available)
+        assert {processes: loaders(processes) for processes in shares} == shares
