@@ -14,7 +14,9 @@ from typing import Any, Self
 from itmbench.errors import InputError
 
 PLAIN = (bool, int, float, str, type(None))
-IRRELEVANT = frozenset({"lr", "weight_decay", "warmup", "lr_multiplier", "protocol", "checkpoint", "pretrained"})
+IRRELEVANT = frozenset(
+    {"lr", "weight_decay", "warmup", "lr_multiplier", "feature_dropout", "protocol", "checkpoint", "pretrained"}
+)
 """Options that may differ between training and use: they only train, only evaluate, or only say where weights lie."""
 
 

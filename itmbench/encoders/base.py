@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings
@@ -33,17 +34,28 @@ class Encoder(Recorded, nn.Module):
         freeze: keep the weights fixed and dropout off during training. With pretrained weights every item is encoded
             once, without random crops, and read from disk from then on (`itmbench.encoders.stored`).
         lr_multiplier: factor on the learning rate of this encoder's weights.
+        feature_dropout: probability, in training, of dropping a number of the vectors it returns, frozen or not. It is
+            what keeps layers on frozen features from learning a small dataset by heart.
+
+    Raises:
+        InputError: ``feature_dropout`` is not a probability below 1.
     """
 
     pretraining = "scratch"
     reads: type = object
     """The kind of item that it encodes."""
 
-    def __init__(self, width: int, freeze: bool = False, lr_multiplier: float = 1.0) -> None:
+    def __init__(
+        self, width: int, freeze: bool = False, lr_multiplier: float = 1.0, feature_dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        if not 0 <= feature_dropout < 1:
+            raise InputError(f"feature_dropout is {feature_dropout}; give a probability from 0 to below 1")
         self.width = width
         self.freeze = freeze
         self.lr_multiplier = lr_multiplier
+        self.feature_dropout = feature_dropout
+        self._in_training = True
         self._digested: tuple[list[tuple[int, int]], str] = [], ""
 
     def processor(self) -> Processor:
@@ -81,6 +93,13 @@ class Encoder(Recorded, nn.Module):
 
     def forward(self, inputs: Inputs) -> Embeddings:
         """Embeddings of a batch: without gradients if the encoder is frozen, unchanged if they were stored."""
+        items = self._embed_or_read(inputs)
+        if not (self._in_training and self.feature_dropout):
+            return items
+        tokens = None if items.tokens is None else dropout(items.tokens, self.feature_dropout)
+        return Embeddings(dropout(items.pooled, self.feature_dropout), tokens, items.mask)
+
+    def _embed_or_read(self, inputs: Inputs) -> Embeddings:
         if "pooled" in inputs:
             if "tokens" not in inputs:
                 return Embeddings(inputs["pooled"].float())
@@ -91,13 +110,15 @@ class Encoder(Recorded, nn.Module):
             return self.embed(inputs)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Set training mode; a frozen encoder stays in evaluation mode."""
+        """Set training mode; a frozen encoder stays in evaluation mode, but for its ``feature_dropout``."""
+        self._in_training = mode
         return super().train(mode and not self.freeze)
 
     def freeze_if_asked(self) -> None:
         """Turn off the gradients of a frozen encoder; call once the weights exist."""
         if self.freeze:
-            self.requires_grad_(False).eval()
+            self.requires_grad_(False)
+            super().train(False)
 
 
 def tensor_digest(value: Tensor) -> str:

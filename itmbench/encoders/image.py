@@ -42,6 +42,7 @@ class TimmImageEncoder(Encoder):
         model_args: further arguments of ``timm.create_model``.
         freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
+        feature_dropout: probability, in training, of dropping a number of the vectors it returns.
 
     Raises:
         InputError: timm has no such model, or its weights cannot be loaded or do not fit.
@@ -63,11 +64,12 @@ class TimmImageEncoder(Encoder):
         model_args: dict[str, Any] | None = None,
         freeze: bool = False,
         lr_multiplier: float = 1.0,
+        feature_dropout: float = 0.0,
     ) -> None:
         model_args = {**(TINY if name == "tiny" else {}), **(model_args or {})}
         weights = (False, None) if is_restoring() else (pretrained, checkpoint)
         model = _create(name, *weights, image_size, **model_args)
-        super().__init__(model.num_features, freeze, lr_multiplier)
+        super().__init__(model.num_features, freeze, lr_multiplier, feature_dropout)
         self.model = model
         if pretrained or checkpoint:
             self.pretraining = "image-text" if any(word in name for word in ("clip", "siglip")) else "unimodal"

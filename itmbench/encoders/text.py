@@ -58,6 +58,7 @@ class PretrainedTextEncoder(TextEncoder):
         max_length: longer texts are cut to this many tokens, special ones included.
         freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
+        feature_dropout: probability, in training, of dropping a number of the vectors it returns.
 
     Raises:
         InputError: there is no such model, it cannot be downloaded, weights or tokenizer files are missing, or it is no
@@ -65,7 +66,12 @@ class PretrainedTextEncoder(TextEncoder):
     """
 
     def __init__(
-        self, name: str = "bert-base-uncased", max_length: int = 64, freeze: bool = False, lr_multiplier: float = 0.1
+        self,
+        name: str = "bert-base-uncased",
+        max_length: int = 64,
+        freeze: bool = False,
+        lr_multiplier: float = 0.1,
+        feature_dropout: float = 0.0,
     ) -> None:
         from transformers import AutoModel, AutoTokenizer
 
@@ -78,7 +84,7 @@ class PretrainedTextEncoder(TextEncoder):
                 "be reached, or a local folder with config.json, the weights and the tokenizer"
             ) from error
         _check_complete(name, model, tokenizer, loading["missing_keys"], max_length)
-        super().__init__(model.config.hidden_size, freeze, lr_multiplier)
+        super().__init__(model.config.hidden_size, freeze, lr_multiplier, feature_dropout)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
         if getattr(model, "pooler", None) is not None:

@@ -20,6 +20,7 @@ from itmbench.encoders import stored as frozen
 from itmbench.encoders.base import tensor_digest
 from itmbench.encoders.stored import StoredProcessor
 from itmbench.errors import InputError
+from itmbench.options import IRRELEVANT
 
 TINY = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
 TEXTS = [
@@ -83,6 +84,28 @@ def test_pooled_vectors_come_without_tokens(tmp_path: Path, images: ImageFiles) 
     assert list(batch) == ["pooled"]
     assert encoder(batch).tokens is None
     assert torch.equal(encoder(batch).pooled, encoder(frozen.processor_of(encoder, items)(some, True)).pooled)
+
+
+def test_feature_dropout_acts_in_training_only_frozen_or_not(tmp_path: Path, images: ImageFiles) -> None:
+    plain, dropping = vision(tmp_path), vision(tmp_path, feature_dropout=0.5)
+    assert "feature_dropout" in IRRELEVANT
+    items = frozen.encode_once(dropping, images, ALL)
+    inputs = {
+        "stored": StoredProcessor()([items[row] for row in ALL], True),
+        "encoded": dropping.processor()([images[int(row)] for row in ALL], False),
+    }
+    for batch in inputs.values():
+        expected = plain(batch)
+        torch.manual_seed(0)
+        found = dropping.train()(batch)
+        for part, whole in ((found.pooled, expected.pooled), (found.tokens, expected.tokens)):
+            kept = part != 0
+            assert 0.3 < float(kept.float().mean()) < 0.7
+            torch.testing.assert_close(part[kept], 2 * whole[kept])
+        torch.testing.assert_close(dropping.eval()(batch).pooled, expected.pooled)
+        assert not any(layer.training for layer in dropping.train().children())
+    with pytest.raises(InputError, match="feature_dropout is 1"):
+        vision(tmp_path, feature_dropout=1.0)
 
 
 def shards(tmp_path: Path) -> list[Path]:
