@@ -34,6 +34,7 @@ class Column:
         show: formats a value.
         better: 1 if more is better, -1 if less is; 0 for costs, which have no standard deviation and no marks.
         detail: shown on the page only, where there is room.
+        beside: a metric without which this column is not used; empty for none.
     """
 
     pattern: str
@@ -41,11 +42,12 @@ class Column:
     show: Callable[[float], str]
     better: int = 0
     detail: bool = False
+    beside: str = ""
 
 
 tenths = "{:.1f}".format
 COLUMNS = (
-    Column(r"(i2t|t2i)/R@(1|5|10)", r"\1 R@\2", percent, better=1),
+    Column(r"(i2t|t2i)/R@(1|5|10)", r"\1 R@\2", percent, better=1, beside="rSum"),  # of captions; of labels a detail
     Column(r"rSum", "rSum", tenths, better=1),
     Column(r"(i2t|t2i)/mAP", r"\1 mAP", percent, better=1),
     Column(r"mAP", "mAP", percent, better=1),
@@ -85,12 +87,14 @@ COLUMNS = (
 def find(metrics: Iterable[str]) -> dict[str, tuple[str, Column]]:
     """Heading -> metric and its column, in the order of ``COLUMNS``; metrics without a column are left out.
 
-    >>> list(find(["seconds", "i2t/R@5", "folder", "i2t/R@1"]))
-    ['i2t R@5', 'i2t R@1', 'wall time']
+    >>> list(find(["seconds", "i2t/R@5", "folder", "rSum", "i2t/R@1"]))
+    ['i2t R@5', 'i2t R@1', 'rSum', 'wall time']
     """
     columns: dict[str, tuple[str, Column]] = {}
     remaining = list(metrics)
     for column in COLUMNS:
+        if column.beside and column.beside not in remaining:
+            continue
         matches = [match for key in remaining if (match := re.fullmatch(column.pattern, key))]
         columns |= {match.expand(column.heading): (match.string, column) for match in matches}
         remaining = [key for key in remaining if key not in {match.string for match in matches}]

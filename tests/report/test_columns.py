@@ -21,7 +21,7 @@ def test_units() -> None:
 
 def test_columns_are_in_the_order_of_the_tables_and_every_metric_is_in_one() -> None:
     headings = {
-        "i2t/R@1": "i2t R@1", "t2i/R@10": "t2i R@10", "mAP": "mAP", "unseen/mAP": "mAP (unseen)",
+        "i2t/R@1": "i2t R@1", "t2i/R@10": "t2i R@10", "rSum": "rSum", "mAP": "mAP", "unseen/mAP": "mAP (unseen)",
         "i2t/mAP@5000": "i2t mAP@5000", "i2t/P@50": "i2t P@50", "t2i/R@50": "t2i R@50",
         "hard_negative_accuracy": "near-twin acc.", "folds/rSum": "rSum (folds)",
         "truth/rSum": "rSum (complete truth)", "truth/mAP@R": "mAP@R (complete truth)",
@@ -34,7 +34,9 @@ def test_columns_are_in_the_order_of_the_tables_and_every_metric_is_in_one() -> 
     columns = find(sorted(["method", *headings]))
     assert [(key, heading) for heading, (key, _) in columns.items()] == list(headings.items())
     details = [heading for heading, (_, column) in columns.items() if column.better and column.detail]
-    assert details == list(headings.values())[11:-2]
+    assert details == list(headings.values())[12:-2]
+    of_labels = {heading: column.detail for heading, (_, column) in find(["mAP", "i2t/R@1", "i2t/R@50"]).items()}
+    assert of_labels == {"mAP": False, "i2t R@50": False, "i2t R@1": True}
 
 
 def test_less_is_better_for_ranks_only() -> None:
