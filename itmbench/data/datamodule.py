@@ -227,10 +227,12 @@ class CorpusDataModule(L.LightningDataModule):
         texts = self.corpus.texts_of(images)
         if isinstance(self.corpus.texts, Strings):
             texts = texts[short_first([self.corpus.texts[row] for row in texts])]
-        return [
-            self._loader(Items(items, rows), collate, self.eval_batch_size)
-            for (items, collate), rows in zip(self._modalities(), (images, texts), strict=True)
-        ]
+        return [self.items_dataloader("image", images), self.items_dataloader("text", texts)]
+
+    def items_dataloader(self, modality: str, rows: Rows) -> DataLoader[Any]:
+        """The images or texts of some corpus rows, as evaluation reads them."""
+        items, collate = self._modalities()[modality == "text"]
+        return self._loader(Items(items, rows), collate, self.eval_batch_size)
 
     def batch(self, modality: str, rows: Rows) -> dict[str, Tensor]:
         """One batch of the images or texts of some corpus rows, made in this process as evaluation makes it."""

@@ -1,7 +1,7 @@
 """Matcher: what every method is."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
@@ -22,16 +22,17 @@ from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.probe import probe_shares
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
+from itmbench.methods.chosen import Chosen
 from itmbench.methods.distributed import gather_embeddings, gather_rows
 from itmbench.methods.evaluated import EvaluationCallback, Tables
 from itmbench.methods.losses import positives
-from itmbench.methods.trained import Trained
+from itmbench.methods.votes import LabelVotes, joined
 
 Batch = dict[str, Any]
 Modality = Literal["image", "text"]
 
 
-class Matcher(Trained):
+class Matcher(Chosen):
     """Base of all methods: two encoders, a score and a training loss.
 
     A method sets ``loss`` and overrides ``embed``, ``score`` and ``training_loss`` where they differ from its own.
@@ -45,6 +46,11 @@ class Matcher(Trained):
         weight_decay: of AdamW, on matrices; vectors (biases, norms) are not decayed.
         warmup: fraction of the steps in which the rate rises from 0; it then falls to 0 along a cosine.
         protocol: how to evaluate; by default the protocol of the data (labels or captions).
+        votes: adds the label votes of nearest training items to the test embeddings of a method that compares pooled
+            vectors by their cosine; needs labels.
+
+    Raises:
+        InputError: ``votes`` with a method that has a score of its own.
     """
 
     reads_tokens: ClassVar[bool] = True
@@ -54,6 +60,8 @@ class Matcher(Trained):
     trains_by_steps: ClassVar[bool] = True
     """Whether optimizer steps train it; a closed form has no training budget."""
 
+    switchable = Chosen.switchable | {"votes"}
+
     def __init__(
         self,
         image: Encoder | None = None,
@@ -62,8 +70,14 @@ class Matcher(Trained):
         weight_decay: float = 0.05,
         warmup: float = 0.1,
         protocol: CaptionProtocol | LabelProtocol | None = None,
+        votes: LabelVotes | None = None,
     ) -> None:
         super().__init__()
+        if votes is not None and type(self).score is not Matcher.score:
+            raise InputError(
+                f"{type(self).__name__}: scores pairs itself, so label votes cannot be added; remove votes"
+            )
+        self.votes = votes
         self.image = TimmImageEncoder() if image is None else image
         self.text = ScratchTextEncoder() if text is None else text
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
@@ -75,11 +89,11 @@ class Matcher(Trained):
 
     def encode_image(self, images: Inputs) -> Embeddings:
         """Embeddings `[B, ...]` of a batch from the image encoder's processor."""
-        return self.embed(self.image(images), "image")
+        return self._with_votes(self.embed(self.image(images), "image"), "image")
 
     def encode_text(self, tokens: Inputs) -> Embeddings:
         """Embeddings `[B, ...]` of a batch from the text encoder's processor."""
-        return self.embed(self.text(tokens), "text")
+        return self._with_votes(self.embed(self.text(tokens), "text"), "text")
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Embeddings `[B, ...]` from what the encoder of a modality returns: its pooled vectors."""
@@ -100,6 +114,8 @@ class Matcher(Trained):
         Raises:
             InputError: the method or an encoder does not go together with the corpus.
         """
+        if self.votes is not None and corpus.labels is None:
+            raise InputError(f"{corpus.name}: has no labels, so nothing can vote; remove votes")
         if corpus.images is None:
             raise InputError(f"{corpus.name}: this copy has no images, so there is nothing to match")
         self.image.fit(corpus.images, corpus.train)
@@ -129,7 +145,7 @@ class Matcher(Trained):
     @property
     def choices(self) -> dict[str, Any]:
         """What validation chose beside the checkpoint, by name; plain values, shown in the method's row."""
-        return {}
+        return {} if self.votes is None else {"vote": round(float(self.votes.weight), 6)}
 
     @property
     def evaluated_by(self) -> CaptionProtocol | LabelProtocol:
@@ -230,6 +246,46 @@ class Matcher(Trained):
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
+    # --- label votes ------------------------------------------------------------------------------------------------
+
+    def candidates(self) -> Sequence[Any]:
+        return () if self.votes is None else self.votes.weights
+
+    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+        assert self.votes is not None
+        width = items.pooled.shape[1] - self.votes.image_labels.shape[1]
+        return Embeddings(joined(items.pooled[:, :width], items.pooled[:, width:], candidate))
+
+    def choose(self, candidate: Any) -> None:
+        assert self.votes is not None
+        self.votes.weight.fill_(candidate)
+
+    def fill(self) -> None:
+        if self.votes is None:
+            return
+        corpus, labels = self.data.corpus, self.data.corpus.labels_trained_with
+        rows = {"image": corpus.train, "text": corpus.texts_of(corpus.train)}
+        kept = self.encode_training(
+            rows,
+            {
+                "image": lambda inputs: Embeddings(self.embed(self.image(inputs), "image").pooled),
+                "text": lambda inputs: Embeddings(self.embed(self.text(inputs), "text").pooled),
+            },
+        )
+        assert labels is not None
+        of_images = torch.from_numpy(labels[rows["image"]])
+        of_texts = torch.from_numpy(labels[corpus.image_trained_with[rows["text"]]])
+        self.votes.fill(kept["image"].pooled, kept["text"].pooled, of_images, of_texts)
+
+    def _with_votes(self, items: Embeddings, modality: Modality) -> Embeddings:
+        """At test, the vector and its label votes; while choosing, both as they are."""
+        if self.votes is None or self.training:
+            return items
+        vectors, votes = normalize(items.pooled.float(), dim=1), self.votes(items.pooled, modality)
+        if self.choosing:
+            return Embeddings(torch.cat([vectors, votes], dim=1))
+        return Embeddings(joined(vectors, votes, self.votes.weight))
+
     # --- details ----------------------------------------------------------------------------------------------------
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
@@ -275,7 +331,7 @@ class Matcher(Trained):
             self._probes(encoded["probe"]) if encoded["probe"] else None,
         )
 
-    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+    def measured(self, tables: Tables, stage: str) -> Evaluation:
         """Evaluate a stage by the protocol; perturbed captions add their shares."""
         corpus, scorer = self.data.corpus, None if type(self).score is Matcher.score else self.score
         evaluation = self.evaluated_by.evaluate(corpus, stage, tables.images, tables.texts, scorer)

@@ -2,15 +2,8 @@
 
 Every node has k nearest nodes of each modality by cosine (k of images, k of texts), so the gap between the modalities
 cannot crowd out cross-modal edges. Nodes of its own image (its other nodes, its texts) are excluded: a network that
-sees its own partner learns to copy it. N(i) is the fuzzy set of neighbours of node i in both modalities: node j is a
-member to the degree
-
-    m_i(j) = clip((c_ij - l) / (h - l), 0, 1),
-
-where l is the cosine of the (k + 1)-th nearest node of j's modality and h that of the one in the middle of the list.
-The nearer half are full members, and a node that is about to leave the list has faded to 0. Edge weights and overlaps
-are therefore continuous in the vectors, and rounding decides nothing (weighted k-nearest neighbours, Hechenbichler and
-Schliep 2004, standardise by the (k + 1)-th distance for the same reason).
+sees its own partner learns to copy it. N(i) is the fuzzy set of neighbours of node i in both modalities, with the
+memberships m_i(j) of `itmbench.methods.neighbours`: edge weights and overlaps are continuous in the vectors.
 """
 
 from collections.abc import Iterator
@@ -21,23 +14,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from itmbench.methods.neighbours import SIMILAR, fading_top, handicaps, identity, membership
+
 Rule = Literal["mutual", "union"]
 Blocks = Literal["all", "intra", "cross"]
 
 Vectors = tuple[Tensor, Tensor]
 """Vectors of image nodes, and of text nodes."""
 
-IDENTICAL, SIMILAR = 1e-4, 3e-3
-"""1 - cosine up to which a node of unknown image counts as identical to a node of its modality, and from which it does
-not; in between it is partly hidden."""
-NARROW = 1e-3
-"""Least h - l: as rounding moves a cosine by 1e-7, no membership moves by more than 1e-4. Where more than half of a
-list is nearer together than this, such as many texts of the same words, none is a full member."""
-HANDICAP = 1e-3
-"""Largest penalty on a node's cosines in the neighbour search. Each node has its own share of it, so that the choice
-among equally near nodes, such as texts of the same words, is always the same."""
-GOLDEN = (5**0.5 - 1) / 2
-"""Golden ratio: its multiples modulo 1 are spread as evenly as possible."""
 _TILE = 1 << 24
 """Most cosines in memory at a time."""
 _OVERLAPS = 1 << 24
@@ -147,8 +131,7 @@ class Context:
         self.keys = (nodes.vectors, nodes.vectors) if keys is None else keys
         self._order = nodes.item.argsort()
         self._items = nodes.item[self._order].contiguous()
-        positions = torch.arange(len(nodes), device=nodes.item.device, dtype=torch.float64)
-        self._handicap = (HANDICAP * (positions * GOLDEN % 1)).float()
+        self._handicap = handicaps(len(nodes), nodes.item.device)
         queries = self.keys[0][nodes.part(0)], self.keys[1][nodes.part(1)]
         self.neighbours = self.nearest(queries, own_images(nodes.item))
 
@@ -157,11 +140,13 @@ class Context:
         """The images of the nodes that targets are identical with: a target may be the same training item."""
         parts = []
         for start, cosines in self._tiles(vectors):
-            part = self.nodes.part(int(start >= len(vectors[0])))
+            modality = int(start >= len(vectors[0]))
+            part = self.nodes.part(modality)
             row, twin = (cosines[:, part] > 1 - SIMILAR).nonzero(as_tuple=True)
-            parts.append((row + start, self.nodes.item[twin + part.start], cosines[:, part][row, twin]))
-        row, image, cosine = (torch.cat(column) for column in zip(*parts, strict=True))
-        share = ((cosine - 1 + SIMILAR) / (SIMILAR - IDENTICAL)).clamp(max=1)
+            row, twin = row + start, twin + part.start
+            queries, keys = vectors[modality][row - modality * len(vectors[0])], self.keys[modality][twin]
+            parts.append((row, self.nodes.item[twin], identity(queries.float(), keys.float())))
+        row, image, share = (torch.cat(column) for column in zip(*parts, strict=True))
         (row, image), pair = torch.stack([row, image]).unique(dim=1, return_inverse=True)
         return Excluded(row, image, share.new_zeros(len(row)).scatter_reduce(0, pair, share, "amax"))
 
@@ -211,18 +196,11 @@ class Context:
                     continue
                 part = self.nodes.part(other)
                 handicap = self._handicap[part]
-                top = cosines[:, part].sub_(handicap).topk(min(self.k + 1, part.stop - part.start), dim=1)
-                values, indices = top.values[:, : self.k], top.indices[:, : self.k]
+                values, indices, fading, limit[rows, other] = fading_top(cosines[:, part].sub_(handicap), self.k)
                 count, missing = values.shape[1], values == -torch.inf
-                if top.values.shape[1] > self.k:
-                    last = top.values[:, self.k]
-                    # Without a (k + 1)-th neighbour nothing fades: l is -inf, and any difference will do.
-                    width = (top.values[:, (self.k - 1) // 2] - last).nan_to_num(1.0, posinf=1.0).clamp(min=NARROW)
-                    limit[rows, other] = torch.stack([last, width], dim=1)
                 cosine[rows, other, :count] = values + handicap[indices]
                 node[rows, other, :count] = (indices + part.start).masked_fill(missing, -1)
-                fading = membership(values, limit[rows, other].unsqueeze(1))
-                member[rows, other, :count] = fading.masked_fill(missing, 0)
+                member[rows, other, :count] = fading
         if excluded.share is not None:
             target, _, _ = slots = (node >= 0).nonzero(as_tuple=True)
             member[slots] *= self._visible(target, node[slots], excluded)
@@ -290,11 +268,6 @@ class Context:
 def own_images(item: Tensor) -> Excluded:
     """Exclude, for targets of the given images, int64 `[T]`, the nodes of their own image."""
     return Excluded(torch.arange(len(item), device=item.device), item)
-
-
-def membership(cosine: Tensor, limit: Tensor) -> Tensor:
-    """m_i(j) of cosines `[...]` and limits (l, h - l) `[..., 2]`."""
-    return ((cosine - limit[..., 0]) / limit[..., 1]).clamp(0, 1)
 
 
 FuzzySets = tuple[Tensor, Tensor]

@@ -21,7 +21,8 @@ from itmbench.methods.base import Modality
 from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.context import Context, Edges
 from itmbench.methods.mcr_dgn.graph import Keep
-from itmbench.methods.mcr_dgn.module import MCRDGN, joined
+from itmbench.methods.mcr_dgn.module import MCRDGN
+from itmbench.methods.votes import joined
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 FEW = 3

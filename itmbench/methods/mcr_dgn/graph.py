@@ -15,14 +15,13 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
 from itmbench.methods.mcr_dgn.context import Context, Edges, Excluded, Rule, Vectors
+from itmbench.methods.votes import scaled
 
 Attention = Literal["gatv2", "uniform", "cosine"]
 Update = Literal["layer", "step", "static"]
 
 TEMPERATURE = 0.1
 """Temperature of the edge cosines in the attention."""
-FAINT = 0.1
-"""Length below which label votes are not scaled up, so that they fade with the edges."""
 KINDS = 4
 """Kinds of edges: target modality times source modality."""
 
@@ -164,10 +163,10 @@ def votes(step: Propagation, labels: Tensor, nodes: int, items: int) -> Tensor:
     """Label votes of the training pairs that items attach to, relative to the mean label `[B, C]`.
 
     v = mean over an item's nodes of sum_e a_e (y_e - mean y), over the edges e of a node with attention a_e, scaled to
-    unit length unless it is shorter than ``FAINT``; 0 without edges. The sources of the layer are the nodes of the
+    unit length unless it is faint; 0 without edges. The sources of the layer are the nodes of the
     pairs with these labels `[P, C]`, images first; all have as many nodes.
     """
     pair = step.edges.source % (len(labels) * nodes) // nodes
     weighted = step.attention.unsqueeze(1) * (labels - labels.mean(0))[pair] / nodes
     votes = weighted.new_zeros(items, labels.shape[1]).index_add(0, step.edges.target // nodes, weighted)
-    return votes / votes.norm(dim=1, keepdim=True).clamp(min=FAINT)
+    return scaled(votes)

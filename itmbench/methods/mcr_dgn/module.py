@@ -1,12 +1,9 @@
 """MCR-DGN: mutual context finds the edges, a dynamic graph passes messages, and test items are encoded alone."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from torch.nn.utils import clip_grad_norm_
@@ -14,19 +11,15 @@ from torch.nn.utils import clip_grad_norm_
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.distributed import gather_rows
-from itmbench.methods.evaluated import Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
 from itmbench.methods.mcr_dgn.context import Blocks, Context, Nodes, Rule, own_images
 from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, Keep, Propagation, Update, votes
+from itmbench.methods.votes import joined
 
 Inference = Literal["auto", "anchor", "encoder", "transductive"]
-
-_ENCODED = 64
-"""Training pairs encoded at a time for the bank."""
 
 
 class MCRDGN(Matcher):
@@ -94,6 +87,8 @@ class MCRDGN(Matcher):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if self.votes is not None and (layers or inference != "auto"):
+            raise InputError("MCRDGN: its graph has label votes of its own; remove votes, or set layers to 0")
         if k < 1:
             raise InputError(f"MCRDGN: k {k} leaves every node without neighbours; give 1 or more, or set layers to 0")
         if bank_size < 2 * (1 + concepts):
@@ -164,7 +159,7 @@ class MCRDGN(Matcher):
         if self.training:
             tokens = torch.cat([nodes, raw], dim=2) if self.static else nodes
             return Embeddings(plain, tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
-        if self._choosing:
+        if self.choosing and self.layers:
             return Embeddings(torch.cat([plain, *self.with_graph(modality, nodes, raw)], dim=1))
         if not self.graph_at_test:
             return Embeddings(plain)
@@ -245,77 +240,58 @@ class MCRDGN(Matcher):
         for in_graph in (True, False):
             clip_grad_norm_([p for p in self.parameters() if (id(p) in graph) == in_graph], gradient_clip_val)
 
-    def on_fit_start(self) -> None:
-        self._filled_at = -1  # step counts restart
-
-    def on_validation_epoch_start(self) -> None:
-        if self.trainer.state.fn == TrainerFn.FITTING and self.trainer.validating:  # not in the sanity check
-            self.fill_bank()
-
-    def on_train_epoch_end(self) -> None:
-        self.fill_bank()
-
-    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
-        if not self._choosing:
-            return super().evaluate(tables, stage)
-        objective, candidates = self.evaluated_by.objective, self._candidates()
-        evaluations = [
-            super(MCRDGN, self).evaluate(tables.map(partial(self._embed_as, graph=graph, vote=vote)), stage)
-            for graph, vote in candidates
-        ]
-        best = max(range(len(candidates)), key=lambda row: evaluations[row].metrics[objective])
-        self.uses_graph.fill_(candidates[best][0])
-        self.label_vote.fill_(candidates[best][1])
-        return evaluations[best]
-
-    @property
-    def _choosing(self) -> bool:
-        """Whether this is a full validation during training with more than one candidate."""
-        trainer = self._trainer
-        if trainer is None or trainer.state.fn != TrainerFn.FITTING or not trainer.validating:
-            return False
-        return not trainer.fast_dev_run and len(self._candidates()) > 1  # type: ignore[attr-defined]
-
-    def _candidates(self) -> list[tuple[bool, float]]:
-        """The choices of validation: whether to use the graph, and the weight of the label votes."""
+    def candidates(self) -> Sequence[Any]:
+        """Whether to use the graph, and the weight of its label votes; without a graph, those of `Matcher`."""
+        if self.votes is not None:
+            return super().candidates()
         if not self.layers or self.inference in ("encoder", "transductive"):
             return [(self.inference == "transductive", 0.0)]
         graph = [(True, vote) for vote in (self.label_votes if self.bank.labels is not None else [0.0])]
         return [*([(False, 0.0)] if self.inference == "auto" else []), *graph]
 
-    def _embed_as(self, items: Embeddings, graph: bool, vote: float) -> Embeddings:
-        """The embeddings of one candidate, from what ``embed`` returns in the validation that chooses."""
+    def choose(self, candidate: Any) -> None:
+        if self.votes is not None:
+            return super().choose(candidate)
+        self.uses_graph.fill_(candidate[0])
+        self.label_vote.fill_(candidate[1])
+
+    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+        if self.votes is not None:
+            return super().as_candidate(items, candidate)
+        graph, vote = candidate
         plain, vectors, label_votes = items.pooled.tensor_split([self.dim, 2 * self.dim], dim=1)
         return Embeddings(joined(vectors, label_votes, vote) if graph else plain)
 
-    def fill_bank(self) -> None:
-        """Encode the bank's training pairs as at test, once per state of the weights.
-
-        Every device encodes all of them: they are few, and the banks must be equal.
-        """
-        if not self.layers or self._filled_at == self.global_step:
+    def fill(self) -> None:
+        """Encode the bank's training pairs."""
+        super().fill()
+        if not self.layers:
             return
-        data, training = self.data, self.training
-        images, texts = bank_rows(data.corpus, len(self.bank.item))
-        precision = self.trainer.precision_plugin
-        parts: list[tuple[Tensor, ...]] = []
-        self.eval()
-        with torch.no_grad(), precision.forward_context():
-            for start in range(0, len(images), _ENCODED):
-                rows = slice(start, start + _ENCODED)
-                image, text = (
-                    move_data_to_device(precision.convert_input(data.batch(modality, items[rows])), self.device)
-                    for modality, items in (("image", images), ("text", texts))
-                )
-                nodes = self.item_nodes["image"](self.image(image)), self.item_nodes["text"](self.text(text))
-                parts.append((*nodes[0], *nodes[1]))
-            image_nodes, image_keys, text_nodes, text_keys = (torch.cat(part) for part in zip(*parts, strict=True))
-            keys = (image_keys, text_keys) if self.static else None
-            labels = data.corpus.labels_trained_with
-            bank_labels = None if labels is None else torch.from_numpy(labels[images])
-            self.bank.fill(torch.from_numpy(images).to(self.device), image_nodes, text_nodes, keys, bank_labels)
-        self.train(training)
-        self._filled_at = self.global_step
+        corpus = self.data.corpus
+        images, texts = bank_rows(corpus, len(self.bank.item))
+
+        def encode(modality: Modality) -> Callable[[Any], Embeddings]:
+            def nodes(inputs: Any) -> Embeddings:
+                encoder = self.image if modality == "image" else self.text
+                states, keys = self.item_nodes[modality](encoder(inputs))
+                return Embeddings(states.flatten(1), keys, keys.new_ones(keys.shape[:2], dtype=torch.bool))
+
+            return nodes
+
+        parts = self.encode_training(
+            {"image": images, "text": texts}, {"image": encode("image"), "text": encode("text")}
+        )
+        image, text = (part.pooled.unflatten(1, (-1, self.dim)) for part in parts.values())
+        image_keys, text_keys = parts["image"].tokens, parts["text"].tokens
+        assert image_keys is not None and text_keys is not None
+        labels = corpus.labels_trained_with
+        self.bank.fill(
+            torch.from_numpy(images).to(self.device),
+            image,
+            text,
+            (image_keys, text_keys) if self.static else None,
+            None if labels is None else torch.from_numpy(labels[images]),
+        )
 
 
 class Losses(nn.Module):
@@ -379,8 +355,3 @@ class ItemNodes(nn.Module):
 def read_out(nodes: Tensor) -> Tensor:
     """Mean direction of the nodes `[B, R, D]` of each item, `[B, D]`."""
     return normalize(nodes.sum(1), dim=1)
-
-
-def joined(vectors: Tensor, label_votes: Tensor, weight: Tensor | float) -> Tensor:
-    """Unit vectors `[B, D + C]` of item vectors `[B, D]` and weighted label votes `[B, C]`."""
-    return normalize(torch.cat([vectors, weight * label_votes], dim=1), dim=1)

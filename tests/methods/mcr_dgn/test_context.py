@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from itmbench.methods import neighbours
 from itmbench.methods.mcr_dgn import context
 from itmbench.methods.mcr_dgn.context import Blocks, Context, Edges, Excluded, Nodes, Rule, own_images
 
@@ -111,7 +112,7 @@ def same(edges: Edges, expected: Found) -> None:
 
 @pytest.fixture
 def _no_handicap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "HANDICAP", 0.0)
+    monkeypatch.setattr(neighbours, "HANDICAP", 0.0)
 
 
 RULES: tuple[Rule, Rule] = ("mutual", "union")

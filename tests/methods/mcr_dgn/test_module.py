@@ -157,8 +157,8 @@ def test_nothing_is_chosen_but_on_validation(tmp_path: Path, monkeypatch: pytest
         measured.append(stage)
         return true_evaluate(self, tables, stage)
 
-    true_evaluate = Matcher.evaluate
-    monkeypatch.setattr(Matcher, "evaluate", evaluate)
+    true_evaluate = Matcher.measured
+    monkeypatch.setattr(Matcher, "measured", evaluate)
     fit = trainer(tmp_path, max_epochs=1, check_val_every_n_epoch=2, num_sanity_val_steps=2)
     fit.fit(model, data)
     assert model._filled_at == fit.global_step > 0  # after the epoch, not before it
@@ -166,7 +166,7 @@ def test_nothing_is_chosen_but_on_validation(tmp_path: Path, monkeypatch: pytest
     fit.test(model, data, verbose=False)
     assert measured == ["test"] and (bool(model.uses_graph), float(model.label_vote)) == before
     trainer(tmp_path, max_epochs=1).fit(model, data)
-    assert measured[1:] == ["val"] * len(model._candidates()) and len(measured) > 2
+    assert measured[1:] == ["val"] * len(model.candidates()) and len(measured) > 2
 
 
 def test_training_attaches_to_the_batch_or_to_the_bank(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_the_bank_is_encoded_as_a_test_does_and_training_goes_on(tmp_path: Path)
     )
     for _ in range(2):  # a second training counts its steps anew
         trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data)
-    epoch = [(True, True)] * 2 + [(False, False)]
+    epoch = [(True, True)] * 2 + [(False, False)] * 2
     assert modes == epoch * 2 and model.training
 
 
@@ -307,7 +307,7 @@ def test_what_inference_changes(tmp_path: Path) -> None:
 def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data, _ = with_bank(tmp_path, labels=False)
     measured: list[Tensor] = []
-    evaluate, quality = Matcher.evaluate, {"encoder": 0.3, "anchor": 0.2}
+    evaluate, quality = Matcher.measured, {"encoder": 0.3, "anchor": 0.2}
 
     def spy(self: MCRDGN, tables: Tables, stage: str) -> Any:
         found = evaluate(self, tables, stage)
@@ -315,7 +315,7 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
         found.metrics["rSum"] = list(quality.values())[(len(measured) - 1) % 2]
         return found
 
-    monkeypatch.setattr(Matcher, "evaluate", spy)
+    monkeypatch.setattr(Matcher, "measured", spy)
     for better in (False, True):
         quality["anchor"] = 0.4 if better else 0.2
         measured.clear()
@@ -347,7 +347,7 @@ def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, data, _ = with_bank(tmp_path, label_votes=[0, 0.5, 2])
-    rows, evaluate, best = [0, 3, 50, 63], Matcher.evaluate, 0
+    rows, evaluate, best = [0, 3, 50, 63], Matcher.measured, 0
     seen: list[Tensor] = []
 
     def spy(self: MCRDGN, tables: Tables, stage: str) -> Any:
@@ -356,7 +356,7 @@ def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
         found.metrics["mAP"] = 0.9 if len(seen) - 1 == best else 0.5
         return found
 
-    monkeypatch.setattr(Matcher, "evaluate", spy)
+    monkeypatch.setattr(Matcher, "measured", spy)
     for best, (graph, vote) in enumerate([(False, 0.0), (True, 0.0), (True, 0.5), (True, 2.0)]):
         seen.clear()
         again = trainer(tmp_path, max_epochs=1)

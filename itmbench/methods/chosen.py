@@ -1,0 +1,105 @@
+"""What validation chooses beside the checkpoint, and what a method keeps of the training items."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.trainer.states import TrainerFn
+
+from itmbench.data.corpus import Rows
+from itmbench.encoders import Embeddings
+from itmbench.evaluation.evaluation import Evaluation
+from itmbench.methods.evaluated import Tables
+from itmbench.methods.trained import Trained
+
+
+class Chosen(Trained):
+    """Training items kept for the test, encoded anew before every validation, and options chosen by validation.
+
+    While ``choosing``, encoding returns what all candidates need, and ``as_candidate`` makes the embeddings of one.
+    """
+
+    data: Any
+    evaluated_by: Any
+    table: Callable[..., Embeddings]
+    measured: Callable[[Tables, str], Evaluation]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filled_at = -1
+
+    # --- choices ----------------------------------------------------------------------------------------------------
+
+    def candidates(self) -> Sequence[Any]:
+        """What validation chooses among."""
+        return ()
+
+    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+        """The test embeddings of one candidate, from what encoding returns while ``choosing``."""
+        raise NotImplementedError
+
+    def choose(self, candidate: Any) -> None:
+        """Encode by this candidate from now on; buffers keep it in the checkpoint."""
+        raise NotImplementedError
+
+    @property
+    def choosing(self) -> bool:
+        """Whether this is a full validation during training with more than one candidate."""
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING or not trainer.validating:
+            return False
+        return not trainer.fast_dev_run and len(self.candidates()) > 1  # type: ignore[attr-defined]
+
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+        """Evaluate a stage by the protocol; while choosing, every candidate, of which the best is kept."""
+        if not self.choosing:
+            return self.measured(tables, stage)
+        objective, candidates = self.evaluated_by.objective, self.candidates()
+        evaluations = [
+            self.measured(tables.map(lambda items, each=each: self.as_candidate(items, each)), stage)  # type: ignore[misc]
+            for each in candidates
+        ]
+        best = max(range(len(candidates)), key=lambda row: evaluations[row].metrics[objective])
+        self.choose(candidates[best])
+        return evaluations[best]
+
+    # --- training items ---------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Encode, as at test, the training items that the method keeps. Called once per state of the weights."""
+
+    def encode_training(
+        self, rows: dict[str, Rows], encode: dict[str, Callable[[Any], Embeddings]]
+    ) -> dict[str, Embeddings]:
+        """What ``encode`` returns for inputs of each modality, for corpus rows; every device encodes its share."""
+        precision, rank, devices = self.trainer.precision_plugin, self.global_rank, self.trainer.world_size
+        tables = {}
+        with torch.no_grad(), precision.forward_context():
+            for modality, wanted in rows.items():
+                parts = []
+                share = wanted[rank::devices] if len(wanted) >= devices else wanted
+                for batch in self.data.items_dataloader(modality, share):
+                    batch = move_data_to_device(precision.convert_input(batch), self.device)
+                    parts.append((batch["index"], encode[modality](batch[modality])))
+                tables[modality] = self.table(parts, wanted, "train")
+        return tables
+
+    def _fill_once(self) -> None:
+        if self._filled_at == self.global_step:
+            return
+        training = self.training
+        self.eval()
+        self.fill()
+        self.train(training)
+        self._filled_at = self.global_step
+
+    def on_fit_start(self) -> None:
+        self._filled_at = -1  # step counts restart
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING and self.trainer.validating:  # not in the sanity check
+            self._fill_once()
+
+    def on_train_epoch_end(self) -> None:
+        self._fill_once()
