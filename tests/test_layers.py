@@ -22,7 +22,6 @@ LAZY = {
     "transformers": "slow to import, and only needed by the encoders that use it",
     "tokenizers": "slow to import, and only needed by the encoders that use it",
     "fcntl": "missing on Windows",
-    "resource": "missing on Windows",
 }
 """Packages that functions outside of cli/ may import."""
 

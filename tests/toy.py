@@ -64,7 +64,7 @@ class ToyData(CorpusDataModule):
     """
 
     def __init__(
-        self, root: str, labels: bool = False, copies: int = 6, batch_size: int = 16, num_workers: int = 0
+        self, root: str, labels: bool = False, copies: int = 6, batch_size: int = 16, num_workers: int | None = 0
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=8, num_workers=num_workers)
         self.root, self.labels, self.copies = Path(root), labels, copies

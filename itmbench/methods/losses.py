@@ -107,18 +107,16 @@ class TripletLoss(Recorded, nn.Module):
             hardest negatives alone often collapse all embeddings to a point.
     """
 
-    step: Tensor
-
     def __init__(
         self, margin: float = 0.2, negatives: Literal["hardest", "all"] = "hardest", warmup_steps: int = 0
     ) -> None:
         super().__init__()
         self.margin, self.negatives, self.warmup_steps = margin, negatives, warmup_steps
-        self.register_buffer("step", torch.tensor(0))
+        self.step = 0  # a number, not a buffer: to read one from a GPU would stop it in every step
 
     def forward(self, scores: Tensor, positives: Tensor) -> Tensor:
         """Return the loss, a scalar: the mean over positives (bool `[B, B]`), summed over both directions."""
-        hardest = self.negatives == "hardest" and bool(self.step >= self.warmup_steps)
+        hardest = self.negatives == "hardest" and self.step >= self.warmup_steps
         if self.training:
             self.step += 1
         one_way = self._hardest if hardest else self._all
@@ -127,16 +125,25 @@ class TripletLoss(Recorded, nn.Module):
 
     def _hardest(self, scores: Tensor, positives: Tensor) -> Tensor:
         hardest = scores.masked_fill(positives, -torch.inf).amax(1, keepdim=True)
-        return (self.margin + hardest - scores).clamp(min=0)[positives].mean()
+        return ((self.margin + hardest - scores).clamp(min=0) * positives).sum() / positives.sum()
 
     def _all(self, scores: Tensor, positives: Tensor) -> Tensor:
-        """Compare every positive of a row with every negative of it, row by row to bound memory."""
-        losses = [
-            (self.margin + row[~positive].unsqueeze(0) - row[positive].unsqueeze(1)).clamp(min=0).sum(1)
-            / max(1, int((~positive).sum()))
-            for row, positive in zip(scores, positives, strict=True)
-        ]
-        return torch.cat(losses).mean()
+        """Compare every positive of a row with every negative of it, a few rows at a time to bound memory."""
+        losses = []
+        count = max(1, 2**22 // len(scores) ** 2)
+        for rows, own in zip(scores.split(count), positives.split(count), strict=True):
+            wrong = ~own
+            hinges = (self.margin + rows.unsqueeze(1) - rows.unsqueeze(2)).clamp(min=0)  # [row, positive, negative]
+            means = (hinges * wrong.unsqueeze(1)).sum(2) / wrong.sum(1, keepdim=True).clamp(min=1)
+            losses.append((means * own).sum())
+        return torch.stack(losses).sum() / positives.sum()
+
+    def get_extra_state(self) -> Tensor:
+        """The number of steps, for a training that resumes."""
+        return torch.tensor(self.step)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.step = int(state)
 
 
 def label_error(predicted: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Callbacks of every run: seeding, progress lines, early ends, and checkpoints that are always whole files."""
 
 import logging
+import math
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from itmbench.data.batches import derived_seed, global_seed
 from itmbench.files import write_atomically
@@ -22,6 +24,9 @@ from itmbench.runner.running import Diverged
 from itmbench.units import duration
 
 logger = logging.getLogger(__name__)
+
+LOOK = 50
+"""Steps on a GPU between two looks at the training loss."""
 
 
 class SeedEpochs(L.Callback):
@@ -66,18 +71,42 @@ class CheckLease(L.Callback):
 
 
 class StopWhenDiverged(L.Callback):
-    """Raises ``Diverged`` at the first training loss that is NaN or infinite."""
+    """Raises ``Diverged`` if a training loss is NaN or infinite: in its step on a CPU, within ``LOOK`` steps on a GPU.
+
+    To look at every loss would make the GPU wait in every step. A diverged epoch is never validated or saved.
+    """
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._losses: list[tuple[int, Tensor]] = []
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if loss is not None and not bool(torch.isfinite(loss).all()):
-            rates = {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups}
-            raise Diverged(
-                f"the training loss is {float(loss):.0f} in step {batch_idx + 1} of epoch {trainer.current_epoch + 1}, "
-                f"at a learning rate of {max(rates, default=0):.2g}"
-            )
+        if loss is None:
+            return
+        self._losses.append((batch_idx + 1, loss.detach()))
+        if loss.device.type == "cpu" or len(self._losses) == LOOK:
+            self._look(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: L.Trainer) -> None:
+        """Look at the losses since the last look."""
+        steps, losses = [step for step, _ in self._losses], [loss for _, loss in self._losses]
+        self._losses = []
+        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else [], strict=True):
+            if not math.isfinite(loss):
+                rates = {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups}
+                raise Diverged(
+                    f"the training loss is {loss:.0f} in step {step} of epoch {trainer.current_epoch + 1}, "
+                    f"at a learning rate of {max(rates, default=0):.2g}"
+                )
 
 
 class EndOnSigterm(L.Callback):

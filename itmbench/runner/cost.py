@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.flop_counter import FlopCounterMode
 
 from itmbench.encoders import Embeddings
@@ -22,8 +23,9 @@ COUNTED = 8
 class Meter(EvaluationCallback):
     """Counts and times training pairs, encoded images, encoded texts and scored pairs; probes are left out.
 
-    Loading is included. Items of a frozen encoder that are read from disk count with the time and operations that
-    encoding them took. Counts from before an interruption are restored from the checkpoint.
+    Loading is included. Training is timed from validation to validation: to time each step, it would have to wait for
+    the GPU. Items of a frozen encoder that are read from disk count with the time and operations that encoding them
+    took. Counts from before an interruption are restored from the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -54,7 +56,14 @@ class Meter(EvaluationCallback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._count("train", len(batch["image_index"]) * trainer.world_size)
+        self.items["train"] += len(batch["image_index"]) * trainer.world_size
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._count("train", 0)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count("train", 0)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._mark = time.perf_counter()  # validation within an epoch is not training time
@@ -141,7 +150,7 @@ def _flops(model: Any, batch: Any, modality: str) -> int:
 
 
 def reset_peak_memory() -> None:
-    """Start a new measurement of peak memory; without a GPU or Linux the peak is that of the whole process."""
+    """Start a new measurement of peak memory."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     if Path("/proc/self/clear_refs").exists():
@@ -149,16 +158,14 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes since the reset: of the GPU used, else of this process."""
+    """Peak memory in bytes since the reset: of the GPU used, else of this process; 0 where Linux does not tell it."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return 1024 * int(lines["VmHWM"].split()[0])
-    import resource
-
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if not status.exists():
+        return 0
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return 1024 * int(lines["VmHWM"].split()[0])
 
 
 def budget(trainer: L.Trainer, batch_size: int) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Batches: what is in them, wrong pairs in training, and perturbed captions in a test."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toy import toy_corpus
+from toy import ToyData, toy_corpus
 
 from itmbench.cli.main import main
 from itmbench.data.corpus import Corpus
@@ -131,3 +132,16 @@ def test_perturbed_captions_are_in_a_test_of_captions_only(tmp_path: Path) -> No
     )
     assert len(found) == len(RULES) * 16
     assert [len(said) for _, _, said in found] == sorted(len(said) for _, _, said in found)
+
+
+def test_devices_and_runners_share_the_loader_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itmbench.processors.processors", lambda: 16)
+    data = ToyData(str(tmp_path), num_workers=None)
+    trainer: Any = SimpleNamespace(num_devices=4)
+    assert data.loaders() == 8
+    data.trainer = trainer
+    assert data.loaders() == 3
+    data.runners = 2
+    assert data.loaders() == 1
+    data.num_workers = 5  # as the user says
+    assert data.loaders() == 5

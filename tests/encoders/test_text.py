@@ -161,3 +161,12 @@ def test_half_precision_folders_compute_in_single_precision(tmp_path: Path) -> N
 def test_refuses_features() -> None:
     with pytest.raises(InputError, match="use FeatureEncoder"):
         scratch().fit(Features(np.zeros((2, 3))), np.array([0]))
+
+
+def test_its_recipe_is_the_same_before_and_after_it_has_read() -> None:
+    encoder = ScratchTextEncoder(width=32, depth=1, heads=2, vocab_size=50)
+    encoder.fit(Strings(["a red square", "a blue one"]), np.arange(2))
+    before = encoder.recipe()
+    encoder.processor()(["a red square", "a"], False)  # sets padding and truncation in the tokenizer
+    assert encoder.tokenizer.backend_tokenizer.padding
+    assert encoder.recipe() == before

@@ -199,7 +199,7 @@ def test_both_losses_leave_their_warm_up_together(tmp_path: Path) -> None:
     model, pairs = prepared(tmp_path, loss=TripletLoss(warmup_steps=2))
     for _ in range(3):
         model.training_loss(pairs)
-    assert model.state_dict()["loss.step"] == model.state_dict()["graph_loss.step"] == 3
+    assert model.loss.step == model.graph_loss.step == 3
 
 
 def test_at_test_the_graph_is_gone(tmp_path: Path) -> None:

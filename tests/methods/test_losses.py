@@ -1,6 +1,7 @@
 """Losses against loops written from their equations."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -134,3 +135,11 @@ def test_a_batch_without_negatives_costs_nothing() -> None:
         loss = TripletLoss(negatives=negatives)(scores, torch.ones(3, 3, dtype=torch.bool))
         loss.backward()
         assert loss.item() == 0 and torch.isfinite(scores.grad).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("negatives", ["hardest", "all"])
+def test_a_training_step_of_the_triplet_loss_reads_no_number_back(negatives: Literal["hardest", "all"]) -> None:
+    loss = TripletLoss(negatives=negatives, warmup_steps=1).to("meta").train()  # tensors that have no numbers
+    scores = torch.empty(6, 6, device="meta", requires_grad=True)
+    for _ in range(3):
+        loss(scores, torch.empty(6, 6, dtype=torch.bool, device="meta")).backward()
