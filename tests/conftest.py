@@ -34,7 +34,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder of two datasets, two methods, two seeds."""
+    """A results folder of two datasets, two methods, three seeds."""
     return write_store(tmp_path_factory.mktemp("results"))
 
 

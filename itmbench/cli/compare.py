@@ -1,6 +1,7 @@
 """``itmbench compare``: which differences between methods are significant."""
 
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING
 
 from itmbench.cli.arguments import Parser, add_results_folder
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
     from itmbench.report.tables import Table
 
 LEGEND = (
-    "Differences in percentage points, of rSum in points of 600. Intervals: 95 %, paired bootstrap over images and "
-    "seeds.\np: paired permutation test over images, seeds averaged, with Holm's correction for the {tests} tests "
-    "shown.\nBetter or worse: p < 0.05 and the interval excludes 0. With one seed, neither covers seed variance."
+    "Differences in percentage points, of rSum in points of 600. Images and seeds are resampled.\nIntervals (95 %) and "
+    "p hold for all methods and marked columns of a table together, shown here or not.\nBetter or worse: p < 0.05. "
+    "Untested: fewer than three seeds, or no outcomes per query."
 )
 
 
@@ -39,7 +40,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     from itmbench.report.tables import load, tables
     from itmbench.report.words import without_mark
 
-    all_tables = tables(load(results), mark=False)
+    all_tables = tables(load(results))
     names = {table.title + table.reason: {*map(without_mark, table.cells.index)} for table in all_tables}
     known, named = set().union(*names.values()), {name for name in (first, *others) if name}
     if unknown := named - known:
@@ -49,22 +50,28 @@ def run(command: str, arguments: Sequence[str]) -> int:
     left_out = [
         table
         for table in all_tables
-        if (key := table.title + table.reason) not in shown and table.reason and (not others or named & names[key])
+        if (key := table.title + table.reason) not in shown
+        and (table.reason or table.warning)
+        and (not others or named & names[key])
     ]
     if not compared:
-        reasons = " ".join(f"{table.title}. {table.reason}" for table in left_out)
+        reasons = " ".join(f"{table.title}. {_why(table)}" for table in left_out)
         raise InputError(f"{results}: no two of these methods can be compared. {reasons}".strip())
     for table, rows in compared:
         print(f"{'### ' if markdown else ''}{table.title}\n")
         print("\n".join(filter(None, (table.reason, table.warning, _seeds(table, rows)))), end="\n\n")
         text = _formatted(rows)
         print(pipes(text) if markdown else text.to_string(index=False), end="\n\n")
-    print(LEGEND.format(tests=sum(len(rows) for _, rows in compared)))
+    print(LEGEND)
     for table in left_out:
-        print(f"\nNot compared: {table.title}. {table.reason}")
+        print(f"\nNot compared: {table.title}. {_why(table)}")
     for summary in average_ranks(all_tables):
         print(f"\n{in_words(summary)}")
     return 0
+
+
+def _why(table: "Table") -> str:
+    return " ".join(filter(None, (table.reason, table.warning)))
 
 
 def _seeds(table: "Table", rows: "pd.DataFrame") -> str:
@@ -87,6 +94,7 @@ def _formatted(rows: "pd.DataFrame") -> "pd.DataFrame":
     """The rows as text."""
     import pandas as pd
 
+    from itmbench.evaluation.paired import p_in_words
     from itmbench.report.columns import find
 
     headings = {metric: heading for heading, (metric, _) in find(rows["metric"].unique()).items()}
@@ -96,8 +104,11 @@ def _formatted(rows: "pd.DataFrame") -> "pd.DataFrame":
             "method": rows["method"],
             "other": rows["other"],
             "difference": rows["difference"].map("{:+.1f}".format),
-            "interval": [f"{low:+.1f} to {high:+.1f}" for low, high in zip(rows["low"], rows["high"], strict=True)],
-            "p": ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p"]],
+            "interval": [
+                "–" if isnan(low) else f"{low:+.1f} to {high:+.1f}"
+                for low, high in zip(rows["low"], rows["high"], strict=True)
+            ],
+            "p": ["–" if isnan(p) else p_in_words(p).removeprefix("= ") for p in rows["p"]],
             "verdict": rows["verdict"],
         }
     )

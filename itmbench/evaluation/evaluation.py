@@ -36,7 +36,7 @@ class Evaluation:
         return "rSum" if "rSum" in self.metrics else "mAP"
 
     def interval(self, metric: str) -> Interval:
-        """95 % confidence interval of a metric: percentile bootstrap over images, whose queries stay together.
+        """95 % confidence interval of a metric over samples of images, whose queries stay together.
 
         Args:
             metric: "i2t/R@K", "t2i/R@K", "rSum", "hard_negative_accuracy", "i2t/mAP", "t2i/mAP" or "mAP".
@@ -49,18 +49,21 @@ class Evaluation:
         """
         if metric not in self._testable:
             raise InputError(f"{metric}: has no interval; choose one of {', '.join(self._testable)}")
-        return self._bootstrap.interval("", metric)
+        return self._results.interval("", metric)
 
     def compare(self, other: "Evaluation", metric: str | None = None) -> Difference:
         """How much better this model is than another on the same queries, and whether that is distinguishable from 0.
+
+        It speaks of these two models on new images. Whether one method is better than another is a question for several
+        seeds of each (`itmbench compare`).
 
         Args:
             other: an evaluation of the same images and texts.
             metric: as in ``interval``; the objective by default.
 
         Returns:
-            The difference (positive if this model is better), its 95 % interval (paired bootstrap over images), the
-            p-value (paired permutation test over images) and, as ``verdict``, both in words.
+            The difference (positive if this model is better), its 95 % interval and p-value (signs of images'
+            differences flipped) and, as ``verdict``, both in words.
 
         Raises:
             InputError: the other has different queries, another protocol, gallery or labels, or one has no such metric.
@@ -71,7 +74,8 @@ class Evaluation:
         for evaluation in (self, other):
             if metric not in evaluation._testable:
                 raise InputError(f"{metric}: cannot be compared; choose one of {', '.join(evaluation._testable)}")
-        results = PairedResults({"this model": [self.per_query], "the other": [other.per_query]}, [metric])
+        models = {"this model": [self.per_query], "the other": [other.per_query]}
+        results = PairedResults(models, [metric], fixed=models)
         if self.setting != other.setting:
             raise InputError("compare: the other was evaluated with another protocol, gallery or labels; use the same")
         return results.difference("this model", "the other", metric)
@@ -79,11 +83,11 @@ class Evaluation:
     @cached_property
     def _testable(self) -> list[str]:
         """Metrics with an interval: those that are means over the stored queries."""
-        means = self._bootstrap
+        means = self._results
         return [key for key in self.metrics if parts(key) and math.isclose(means.mean("", key), self.metrics[key])]
 
     @cached_property
-    def _bootstrap(self) -> PairedResults:
+    def _results(self) -> PairedResults:
         return PairedResults({"": [self.per_query]}, [key for key in self.metrics if parts(key)])
 
     def _rows(self) -> list[tuple[str, str, str]]:

@@ -68,6 +68,7 @@ COLUMNS = (
     Column(r"(i2t|t2i)/P@r(\d\.\d)", r"\1 P at recall \2", percent, better=1, detail=True),
     Column(r"(i2t|t2i)/MedR", r"\1 median rank", tenths, better=-1, detail=True),
     Column(r"(i2t|t2i)/MeanR", r"\1 mean rank", tenths, better=-1, detail=True),
+    Column(r"steps", "steps", "{:,.0f}".format),
     Column(r"trials", "trials", "{:,.0f}".format),
     Column(r"parameters", "parameters", amount),
     Column(r"trained_parameters", "trained parameters", amount, detail=True),

@@ -33,7 +33,7 @@ class AverageRanks(NamedTuple):
 
 
 def average_ranks(tables: Sequence[Table]) -> list[AverageRanks]:
-    """Rank methods over every set of at least two datasets that at least three methods share.
+    """Rank methods over the datasets, at least two, that at least three methods share.
 
     Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006). Tables of different
     pre-training classes are ranked apart. Left out: transductive tables, methods that failed the leak audit, and
@@ -83,17 +83,18 @@ def _apart(summary: AverageRanks) -> str:
 
 
 def _summaries(means: pd.DataFrame) -> list[AverageRanks]:
-    """Summaries of the largest sets of methods and datasets in the means `[methods, datasets]`, NaN if not measured."""
-    measured = [frozenset(row.index[row.notna()]) for _, row in means.iterrows()]
-    largest: dict[frozenset[str], frozenset[str]] = {}  # methods -> the most datasets that they share
-    shared = set(measured)
-    while (more := shared | {one & other for one in shared for other in measured}) != shared:
-        shared = more
-    for datasets in sorted(shared, key=len):
-        methods = frozenset(name for name, its in zip(means.index, measured, strict=True) if its >= datasets)
-        if len(datasets) >= 2 and len(methods) >= 3:
-            largest[methods] = datasets
-    return [_summary(means.loc[sorted(names), [d for d in means if d in shared]]) for names, shared in largest.items()]
+    """Summaries of sets of methods in the means `[methods, datasets]`, NaN if not measured.
+
+    Methods are left out one by one, those of the fewest datasets first; each time the others share more datasets, they
+    are summarised.
+    """
+    summaries: list[AverageRanks] = []
+    order = means.notna().sum(axis=1).sort_values(kind="stable").index
+    for left_out in range(len(order) - 2):
+        shared = means.loc[sorted(order[left_out:])].dropna(axis=1)
+        if shared.shape[1] > max(1, len(summaries[-1].datasets) if summaries else 1):
+            summaries.append(_summary(shared))
+    return summaries
 
 
 def _summary(means: pd.DataFrame) -> AverageRanks:

@@ -3,7 +3,7 @@
 import html
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,25 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from itmbench.errors import InputError
-from itmbench.evaluation.paired import PairedResults, parts
 from itmbench.report.columns import Column, find
+from itmbench.report.marks import compare
 from itmbench.report.published import Published, published
-from itmbench.report.queries import read_queries
-from itmbench.report.words import MARK, audit_in_words, mixed_in_words, notes, trials_in_words
+from itmbench.report.words import MARK, audit_in_words, budget_in_words, mixed_in_words, notes, trials_in_words
 from itmbench.store import load_results
 
-GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive")
-"""Rows that differ in one of these are never ranked together."""
+GROUP = ("dataset", "protocol", "fingerprint", "pretraining", "inductive", "budget")
+"""Rows that differ in one of these are never ranked together; rows without training have the budget of any table."""
+UNTRAINED = "{}"
+"""Budget of a method that no optimizer step trains."""
 PRETRAINING = {
     "scratch": "trained from scratch",
     "unimodal": "encoders pre-trained on images or on text",
     "image-text": "pre-trained on image-text pairs",
 }
 LEGEND = (
-    "Values are means ± standard deviations over seeds. {mark}: not distinguishable from the best of the column at 5 % "
-    "(paired permutation test over images with Holm's correction, and paired bootstrap over images and seeds). Not "
-    "marked: columns whose outcomes per query are not stored, and those in which no method beats random chance."
+    "Values are means ± standard deviations over seeds. {mark}: no other method is better at 5 %, over all methods and "
+    "columns of the table together, images and seeds resampled. Not marked: columns whose outcomes per query are not "
+    "stored, those in which no method beats random chance, and methods of fewer than three seeds."
 )
 """``mark`` is how a format shows the mark."""
 
@@ -50,11 +51,13 @@ class Table:
         ranked: methods that may be ranked: none if not inductive, and none that failed the audit or mixes recipes.
         title: dataset, protocol, pre-training and the score of random chance.
         reason: why these rows are apart from the other tables of the dataset; empty if it has only this one.
-        warning: below the table: failed audits, seeds that differ in more than the seed, missing outcomes of queries.
+        warning: below the table: failed audits, seeds that differ in more than the seed, or are too few, missing
+            outcomes of queries.
         protocol: what measured them.
         objective: name of the metric that orders them.
         cells: formatted values `[methods, columns]`.
-        best: cells that are not significantly worse than the best of their column; shaped as ``cells``.
+        best: cells that no other is significantly better than; shaped as ``cells``.
+        differences: all pairs of methods, as `itmbench.report.marks.differences` gives them.
         columns: heading -> its column.
         rows: the results, one a cell of the benchmark, with the method's name in this table as ``label``.
         published: published figures on the same data, shown below the last table of a dataset.
@@ -71,6 +74,7 @@ class Table:
     objective: str
     cells: pd.DataFrame
     best: pd.DataFrame
+    differences: pd.DataFrame
     columns: dict[str, Column]
     rows: pd.DataFrame
     published: tuple[Published, ...] = ()
@@ -129,23 +133,35 @@ def load(results: str | Path) -> pd.DataFrame:
     return frame
 
 
-def tables(frame: pd.DataFrame, mark: bool = True) -> list[Table]:
-    """Tables of the results (``load_results``), dataset by dataset.
+def tables(frame: pd.DataFrame) -> list[Table]:
+    """Tables of the results (``load_results``), dataset by dataset, with all differences tested.
 
-    ``mark`` tests which methods are not significantly worse than the best; this reads the outcome of every query.
+    This reads the outcome of every query, so a command calls it once.
     """
     if frame.empty:
         return []
+    known = frame["training"] != ""  # older results do not say what was trained
+    frame = frame.assign(steps=frame["steps"].where(known), budget=frame["budget"].where(known, ""))
     result = []
     for _, dataset in frame.groupby("dataset", sort=False):
-        groups = [(dict(zip(GROUP, key, strict=True)), rows) for key, rows in dataset.groupby(list(GROUP), sort=False)]
-        *others, last = [_table(group, rows, [other for other, _ in groups], mark) for group, rows in groups]
+        groups = _groups(dataset)
+        *others, last = [_table(group, rows, [other for other, _ in groups]) for group, rows in groups]
         figures = published(dataset["data"].unique(), last.protocol["name"])
         result += [*others, replace(last, published=tuple(figures))]
     return result
 
 
-def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any]], mark: bool) -> Table:
+def _groups(dataset: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows of a dataset that may be ranked together; rows without training join each of their budgets."""
+    trained = dataset[dataset["budget"] != UNTRAINED]
+    apart = list(GROUP[:-1])
+    budgets = trained[[*GROUP]].drop_duplicates()
+    joined = dataset[dataset["budget"] == UNTRAINED].drop(columns="budget").merge(budgets, how="left", on=apart)
+    rows = pd.concat([trained, joined.fillna({"budget": UNTRAINED})])
+    return [(dict(zip(GROUP, key, strict=True)), part) for key, part in rows.groupby(list(GROUP), sort=False)]
+
+
+def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any]]) -> Table:
     """The table of one group of rows; ``groups`` are all of the dataset."""
     protocol = json.loads(group["protocol"])
     objective = protocol["objective"]
@@ -163,16 +179,15 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
     choices = methods["choices"].agg(_choices) if "choices" in rows else pd.Series()
     if choices.any():
         cells[CHOICES] = choices.replace("", "–")
-    best, untested = pd.DataFrame(False, index=cells.index, columns=cells.columns), ""
     mixed = _mixed(rows)
     ranked = [name for name in cells.index if group["inductive"] and not name.endswith(MARK) and name not in mixed]
-    try:
-        if mark and len(ranked) > 1:
-            for heading, names in _leaders(rows, ranked, {heading: key for heading, (key, _) in columns.items()}):
-                best.loc[names, heading] = True
-    except InputError as error:
-        untested = f"No marks: {error}."
     trials = {str(label): numbers.tolist() for label, numbers in methods["trials"]}
+    metrics = {heading: key for heading, (key, column) in columns.items() if column.better and not column.detail}
+    compared = [name for name in cells.index if group["inductive"] and name not in mixed]
+    tested = compare(rows, compared, ranked, metrics, lambda metric: _chance(rows, metric))
+    best = pd.DataFrame(False, index=cells.index, columns=cells.columns)
+    for heading, names in tested.leaders.items():
+        best.loc[names, heading] = True
     shown = next(column.show for key, column in columns.values() if key == objective)
     title = (
         f"{group['dataset']}: {protocol['name']}, version {protocol['version']}; {PRETRAINING[group['pretraining']]}"
@@ -187,12 +202,13 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
         title=title,
         reason=_reason(group, groups),
         warning=" ".join(
-            filter(None, (audit_in_words(failed), mixed_in_words(mixed), trials_in_words(trials), untested))
+            filter(None, (audit_in_words(failed), mixed_in_words(mixed), trials_in_words(trials), tested.warning))
         ),
         protocol=protocol,
         objective=objective,
         cells=cells,
         best=best,
+        differences=tested.differences,
         columns={heading: column for heading, (_, column) in columns.items()},
         rows=rows.sort_values("label", key=lambda labels: labels.map(means.index.get_loc), kind="stable"),
     )
@@ -247,18 +263,6 @@ def _cell(column: Column, mean: float, std: float) -> str:
     return column.show(mean) if np.isnan(std) or not column.better else f"{column.show(mean)} ± {column.show(std)}"
 
 
-def _leaders(rows: pd.DataFrame, methods: list[str], headings: Mapping[str, str]) -> Iterable[tuple[str, list[str]]]:
-    """The methods to mark under each heading (heading -> metric), where any of them beats random chance."""
-    tested = {heading: metric for heading, metric in headings.items() if parts(metric)}
-    if not tested:
-        return
-    queries = {name: [*map(read_queries, rows.loc[rows["label"] == name, "folder"])] for name in methods}
-    results = PairedResults(queries, list(tested.values()))
-    for heading, metric in tested.items():
-        if not all(results.interval(name, metric).low <= _chance(rows, metric) for name in methods):
-            yield heading, results.leaders(metric, methods)
-
-
 def _reason(group: dict[str, Any], groups: list[dict[str, Any]]) -> str:
     """How these rows differ from the other tables of the dataset, in one line."""
 
@@ -272,6 +276,7 @@ def _reason(group: dict[str, Any], groups: list[dict[str, Any]]) -> str:
         f"protocol {key} = {protocol.get(key, 'none')}" for key in fields if differ([p.get(key) for p in protocols])
     ]
     here += [f"{key} = {group[key]}" for key in ("fingerprint", "pretraining") if differ([g[key] for g in groups])]
+    here += [budget_in_words(group["budget"])] if differ([g["budget"] for g in groups]) else []
     apart = f"Not ranked with the other tables of {group['dataset']}: here {', '.join(here)}." if here else ""
     together = (
         "" if group["inductive"] else "Test items were encoded together (transductive): a diagnostic, not ranked."

@@ -1,5 +1,6 @@
 """A protocol, its metrics and the leak audit in words, for legends and notes below tables."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,6 +89,20 @@ def audit_in_words(failed: dict[str, list[str]]) -> str:
         return ""
     methods = (f"{method} ({', '.join(AUDIT.get(name, name) for name in names)})" for method, names in failed.items())
     return f"{MARK} failed the leak audit, so its numbers may use knowledge of other test items: {'; '.join(methods)}."
+
+
+def budget_in_words(budget: str) -> str:
+    """A training budget as stored in a result (JSON; empty in older results).
+
+    >>> budget_in_words('{"batch_size": 32, "early_stopping": false, "max_epochs": 3, "max_steps": -1}')
+    '3 epochs of batches of 32 pairs'
+    """
+    if budget in ("", "{}"):
+        return "nothing trained" if budget else "a training budget that older results do not state"
+    limits = json.loads(budget)
+    bounds = [f"{limits[f'max_{unit}']:,} {unit}" for unit in ("epochs", "steps") if (limits[f"max_{unit}"] or -1) > 0]
+    early = ", stopped early where validation says so" if limits["early_stopping"] else ""
+    return f"{' or '.join(bounds) or 'no limit'} of batches of {limits['batch_size']:,} pairs{early}"
 
 
 def mixed_in_words(methods: list[str]) -> str:

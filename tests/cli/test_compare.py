@@ -38,8 +38,8 @@ def test_says_which_method_is_better_and_by_how_much(results: Path, capsys: pyte
     assert [row[1:3] for row in overall] == [["dual_infonce", "dual_triplet"]] * 2
     assert all(row[3].startswith("+") and row[6] == "better" for row in overall)
     assert [row[0] for row in rows(out)] == ["rSum", "near-twin acc.", "i2t mAP", "t2i mAP", "mAP"]
-    assert out.count("Seeds: 0, 1.\n") == 2
-    assert "for the 5 tests shown" in out
+    assert out.count("Seeds: 0, 1, 2.\n") == 2
+    assert "hold for all methods and marked columns of a table together" in out
     assert main(["compare", "dual_triplet", "dual_infonce", "--results", str(results)]) == 0
     out = capsys.readouterr().out
     verdicts = [line.split()[-1] for line in out.splitlines() if "dual_triplet dual_infonce" in line]
@@ -47,20 +47,24 @@ def test_says_which_method_is_better_and_by_how_much(results: Path, capsys: pyte
 
 
 def test_without_a_method_all_pairs_are_compared(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         new = own / "mini" / "flickr30k-mini" / "third" / f"seed{seed}"
         shutil.copytree(own / "mini" / "flickr30k-mini" / "dual_triplet" / f"seed{seed}", new)
         replace(store.Result.load(new), method="third").save(new)
-    shutil.rmtree(own / "mini" / "flickr30k-mini" / "dual_infonce" / "seed0")
+    for seed in (1, 2):
+        shutil.rmtree(own / "mini" / "flickr30k-mini" / "dual_infonce" / f"seed{seed}")
     assert main(["compare", "--results", str(own), "--format", "markdown"]) == 0
     out = capsys.readouterr().out
     shown = rows(out)
     assert len(shown) == 2 * 3 + 3 * 1
     pairs = [["dual_infonce", "dual_triplet"], ["dual_infonce", "third"], ["dual_triplet", "third"]]
     assert sorted(sorted(row[1:3]) for row in shown if row[0] == "rSum") == pairs
-    [equal] = [row for row in shown if row[0] == "rSum" and row[1:3] == ["dual_triplet", "third"]]
-    assert equal[3:] == ["+0.0", equal[4], "1.000", "not distinguishable"]
-    assert re.search("Seeds differ: .*dual_infonce 1; .*third 0, 1; in common: 1. Each method", out)
+    [equal] = [row for row in shown if row[0] == "rSum" and {*row[1:3]} == {"dual_triplet", "third"}]
+    assert equal[3:] == ["+0.0", equal[4], "1", "not distinguishable"]
+    untested = [row for row in shown if "dual_infonce" in row[1:3] and row[0] == "rSum"]
+    assert len(untested) == 2 and all(row[4:] == ["–", "–", "untested"] for row in untested)
+    assert "Not tested, because 3 seeds are needed: dual_infonce." in out
+    assert re.search("Seeds differ: .*dual_infonce 0; .*third 0, 1, 2; in common: 0. Each method", out)
 
 
 def test_rows_that_may_not_be_ranked_together_are_not_compared(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,30 +3,33 @@
 import pandas as pd
 import pytest
 
-from itmbench.evaluation.paired import PairedResults, holm
 from itmbench.report.compare import differences
-from itmbench.report.queries import read_queries
-from itmbench.report.tables import Table, tables
+from itmbench.report.tables import tables
 
 
-def raw_p(table: Table, metric: str) -> float:
-    queries = {str(name): [*map(read_queries, rows["folder"])] for name, rows in table.rows.groupby("label")}
-    return PairedResults(queries, [metric]).difference("dual_infonce", "dual_triplet", metric).p
-
-
-def test_p_values_are_corrected_for_everything_shown(frame: pd.DataFrame) -> None:
-    shown = tables(frame, mark=False)
-    compared = differences(shown)
-    raw = [raw_p(table, metric) for table, rows in compared for metric in rows["metric"]]
-    assert len(raw) == 5
-    corrected = [p for _, rows in compared for p in rows["p"]]
-    assert corrected == pytest.approx(holm(raw), abs=0.01)
-    alone = [rows["p"].iloc[0] for table in shown for _, rows in differences([table])]
-    assert alone[0] <= corrected[0] and alone != [corrected[0], corrected[2]]
+def test_rows_are_those_of_the_tables_whatever_part_is_asked_for(frame: pd.DataFrame) -> None:
+    shown = tables(frame)
+    everything = differences(shown)
+    assert [list(rows["metric"]) for _, rows in everything] == [
+        ["rSum", "hard_negative_accuracy"],
+        ["i2t/mAP", "t2i/mAP", "mAP"],
+    ]
+    for (table, rows), (_, turned) in zip(everything, differences(shown, "dual_triplet"), strict=True):
+        assert set(turned["method"]) == {"dual_triplet"} and set(turned["other"]) == {"dual_infonce"}
+        assert list(turned["difference"]) == [-value for value in rows["difference"]]
+        assert list(turned["low"]) == [-value for value in rows["high"]]
+        assert list(turned["p"]) == list(rows["p"])
+        assert {*zip(rows["verdict"], turned["verdict"], strict=True)} <= {
+            ("better", "worse"),
+            ("not distinguishable",) * 2,
+        }
+        by_metric = rows.set_index("metric")["verdict"]
+        assert table.best.at["dual_triplet", table.objective] == (by_metric[table.objective] != "better")
+    assert differences(shown, "dual_triplet", ["nobody"]) == []
 
 
 def test_values_are_in_points_and_those_not_stored_per_query_are_untested(frame: pd.DataFrame) -> None:
-    [(_, captions), (_, labels)] = differences(tables(frame.assign(mAP=0.5), mark=False), "dual_infonce")
+    [(_, captions), (_, labels)] = differences(tables(frame.assign(mAP=0.5)), "dual_infonce")
     for rows, metric, scale in ((captions, "rSum", 1), (labels, "t2i/mAP", 100)):
         [row] = rows[rows["metric"] == metric].to_dict("records")
         dataset = "flickr30k-mini" if metric == "rSum" else "mirflickr-mini"

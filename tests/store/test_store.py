@@ -45,7 +45,7 @@ def cell(tmp_path: Path) -> Path:
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
     """Two equal stores."""
-    return write_store(tmp_path / "here"), write_store(tmp_path / "there")
+    return write_store(tmp_path / "here", seeds=(0, 1)), write_store(tmp_path / "there", seeds=(0, 1))
 
 
 def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
