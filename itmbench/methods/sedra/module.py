@@ -1,5 +1,6 @@
 """SEDRA: semantic enhancement and dynamic relation awareness, with global and local alignment (Fig. 1)."""
 
+import copy
 from typing import Any, Literal, cast
 
 import torch
@@ -8,9 +9,10 @@ from torch.nn.functional import normalize
 
 from itmbench.encoders import Embeddings, masked_max
 from itmbench.methods.base import Batch, Matcher, Modality
-from itmbench.methods.cross_attention import regions_for_words, relations, words_for_regions
+from itmbench.methods.cross_attention import gram, regions_for_words, relations, words_for_regions
 from itmbench.methods.losses import InfoNCE, TripletLoss
 from itmbench.methods.sedra.fusion import Fusion, RelationFusion
+from itmbench.methods.sedra.guided import GuidedTokens, guided_cosines
 from itmbench.methods.sedra.inter import Inter, InterModalRelations
 from itmbench.methods.sedra.intra import Intra, IntraModalRelations
 from itmbench.methods.token_matcher import TokenMatcher
@@ -29,7 +31,9 @@ class SEDRA(TokenMatcher):
         inter: relations between image and text; see `itmbench.methods.sedra.inter.InterModalRelations`.
         inter_m: regions kept per word between image and text.
         fusion: fusion of a token with its context; see `itmbench.methods.sedra.fusion.RelationFusion`.
-        alignment: the score to use: global, local or both.
+        alignment: the score to use: global, local or both; or ``guided``, which adds the logits of the global score and
+            of pooling guided by the other item (`itmbench.methods.sedra.guided`), each with a loss, a temperature and
+            layers of its own. ``inter``, ``fusion`` and ``global_loss`` have no part in it.
         loss: loss on the in-batch scores; by default the hardest-negative triplet loss after a warm-up.
         global_loss: weight of an InfoNCE loss on the global score.
         **kwargs: arguments of ``Matcher``.
@@ -43,7 +47,7 @@ class SEDRA(TokenMatcher):
         inter: Inter = "topk+neg",
         inter_m: int = 8,
         fusion: Fusion = "gate",
-        alignment: Literal["global", "local", "both"] = "both",
+        alignment: Literal["global", "local", "both", "guided"] = "both",
         loss: InfoNCE | TripletLoss | None = None,
         global_loss: float = 0.5,
         **kwargs: Any,
@@ -57,6 +61,10 @@ class SEDRA(TokenMatcher):
         self.balance = nn.Parameter(torch.tensor(0.0))
         self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
         self.contrast = InfoNCE()
+        if alignment == "guided":
+            self.guides = self.per_modality(lambda width: GuidedTokens(width, dim, intra, intra_k))
+            self.log_sharpness = nn.Parameter(torch.tensor(1.0))
+            self.guided_loss = copy.deepcopy(self.loss)
         for part in self._unused():
             part.requires_grad_(False)
 
@@ -65,21 +73,35 @@ class SEDRA(TokenMatcher):
         unused: list[nn.Module | nn.Parameter] = []
         if self.alignment != "both":
             unused.append(self.balance)
-        if self.alignment == "global":
+        if self.alignment in ("global", "guided"):
             unused += [self.inter, self.word_fusion, self.region_fusion, self.evidence]
         if self.alignment == "local" and not self.global_loss:
             unused += [part for side in self.tokens.values() for part in cast(Tokens, side).pooling_parts]
-        if not self.global_loss:
+        if not self.global_loss or self.alignment == "guided":
             unused.append(self.contrast)
         return unused
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
-        return self.tokens[modality](items)
+        embedded: Embeddings = self.tokens[modality](items)
+        if self.alignment == "guided":
+            return Embeddings(embedded.pooled, *self.guides[modality](items))
+        return embedded
+
+    def within(self, items: Embeddings) -> Tensor:
+        if self.alignment != "guided":
+            return super().within(items)
+        assert items.tokens is not None
+        return gram(items.tokens[:, 1:, :-1])
 
     def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
         global_score = Matcher.score(self, image, text)
         if self.alignment == "global":
             return global_score
+        if self.alignment == "guided":
+            guided_score = self._guided(image, text, within_image, within_text)
+            shares = torch.stack([_scale(loss, global_score) for loss in (self.loss, self.guided_loss)])
+            shares = shares / shares.sum()
+            return shares[0] * global_score + shares[1] * guided_score
         local_score = self._local(image, text, within_image, within_text)
         if self.alignment == "local":
             return local_score
@@ -88,10 +110,22 @@ class SEDRA(TokenMatcher):
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
+        if self.alignment == "guided":
+            guided_score = self._guided(image, text, self.within(image), self.within(text))
+            return self.loss(Matcher.score(self, image, text), positives) + self.guided_loss(guided_score, positives)
         loss = self.loss(self.score(image, text), positives)
         if self.global_loss:
             loss = loss + self.global_loss * self.contrast(Matcher.score(self, image, text), positives)
         return loss
+
+    def _guided(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
+        """Guided scores, float32 `[Ni, Nt]`: the mean of texts that guide images and images that guide texts."""
+        assert image.tokens is not None and text.tokens is not None
+        assert image.mask is not None and text.mask is not None
+        sharpness = self.log_sharpness.exp()
+        images = guided_cosines(image.tokens, image.mask, within_image, text.tokens, sharpness)
+        texts = guided_cosines(text.tokens, text.mask, within_text, image.tokens, sharpness)
+        return (images + texts.T) / 2
 
     def _local(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
         """Local scores, float32 `[Ni, Nt]`."""
@@ -107,6 +141,12 @@ class SEDRA(TokenMatcher):
             )
             mean_evidence = evidence.sum(2) / text.mask.sum(1).clamp(min=1)
             return (words + regions) / 2 + self.evidence.exp() * mean_evidence
+
+
+def _scale(loss: nn.Module, like: Tensor) -> Tensor:
+    """The inverse temperature of a loss, without gradient; 1 for losses without one."""
+    log_scale = getattr(loss, "log_scale", None)
+    return like.new_ones(()) if log_scale is None else log_scale.detach().exp().to(like.dtype)
 
 
 class Tokens(nn.Module):
