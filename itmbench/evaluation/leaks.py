@@ -6,7 +6,7 @@ They work on embeddings, scores and evaluations and know no method; the caller s
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isclose, isnan
+from math import isclose
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ Encode = Callable[[Sequence[int]], Embeddings]
 
 TOLERANCE = 1e-5
 """Tolerance for float32 rounding in another batch or tile, relative to the largest number."""
+AMPLIFIED = 1e-3
+"""Tolerance for float32 rounding that a network amplifies: attention with a temperature of 0.1 over the edges of a
+neighbourhood graph turned 1e-7 into 2e-4."""
 PASSES = {torch.float32: 1e-4, torch.float16: 8 * 2**-10, torch.bfloat16: 8 * 2**-7}
 """Tolerance for rounding between scores of two test passes, relative to the largest: 8 times that of the type."""
 
@@ -65,24 +68,28 @@ class Finding:
 
 
 def alone(encoders: Mapping[str, Encode], items: Mapping[str, int]) -> Finding:
-    """Check that an item's embedding does not depend on the rest of its batch.
+    """Check that an item's embedding does not depend on the rest of its batch; reports the share of items that differ.
 
     Encode the items in one batch, then each alone, then in batches of three in reverse order. Pooled vectors and real
-    tokens must agree to 1e-5 of the largest number; masks must agree exactly. Both arguments are given
+    tokens must agree to 1e-3 of the largest number; masks must agree exactly. Both arguments are given
     per modality.
     """
-    worst = {}
+    shares, largest = {}, {}
     for modality, encode in encoders.items():
         together = encode(range(items[modality]))
         backwards = list(reversed(range(len(together))))
         triples = [backwards[start : start + 3] for start in range(0, len(backwards), 3)]
-        batches = [*([item] for item in backwards), *triples]
-        worst[modality] = _worst(
-            _difference(encode(batch), together[torch.tensor(batch)], together) for batch in batches
-        )
-    found = _worst(worst.values())
-    where = " and ".join(modality for modality, value in worst.items() if value == found or isnan(value))
-    return Finding.at_most(TOLERANCE, "alone", found, f"relative difference of an embedding ({where}) between batches")
+        differences = np.zeros(len(together))
+        for batch in [*([item] for item in backwards), *triples]:
+            encoded = encode(batch)
+            for place, item in enumerate(batch):
+                one, other = encoded[place : place + 1], together[item : item + 1]
+                differences[item] = np.maximum(differences[item], _difference(one, other, together))
+        shares[modality] = float((~(differences <= AMPLIFIED)).mean())
+        largest[modality] = float(differences.max())
+    where = " and ".join(modality for modality, share in shares.items() if share) or "either modality"
+    what = f"share of items whose embedding depends on its batch ({where}), at most by {_worst(largest.values()):.1g}"
+    return Finding.at_most(0, "alone", max(shares.values()), what)
 
 
 def pairs(score: Scorer, images: Embeddings, texts: Embeddings) -> Finding:
