@@ -8,6 +8,8 @@ import lightning as L
 import pytest
 import torch
 import toy_leaks
+import toy_oracles
+import toy_statistics
 from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
@@ -52,7 +54,8 @@ LEAKS: dict[str, tuple[bool, str]] = {
     "EditsLater": (CAPTIONS, "protocol random"),
     "OwnTruth": (CAPTIONS, "protocol subset blind replay"),
 }
-"""A method of ``toy_leaks``: whether the data have labels, and the checks that it must fail."""
+"""A leaky method: whether the data have labels, and the checks that it must fail."""
+METHODS = {**vars(toy_leaks), **vars(toy_oracles), **vars(toy_statistics)}
 MAY_FAIL = {"subset", "blind", "replay", "random", "constant"}
 """Checks that compare scores of whole test passes, which some leaks fail by their side effects."""
 
@@ -121,12 +124,12 @@ def test_a_protocol_is_no_leak(tmp_path: Path, protocol: CaptionProtocol) -> Non
 def test_a_leaky_method_fails_its_checks(tmp_path: Path, name: str) -> None:
     labels, checks = LEAKS[name]
     expected = {check.replace("-", " ") for check in checks.split()}
-    found = failed(audited(tmp_path, getattr(toy_leaks, name), labels))
+    found = failed(audited(tmp_path, METHODS[name], labels))
     assert expected <= found <= expected | MAY_FAIL
 
 
 def test_every_leaky_method_is_in_the_table() -> None:
-    methods = [each for each in vars(toy_leaks).values() if isinstance(each, type) and issubclass(each, DualEncoder)]
+    methods = [each for each in METHODS.values() if isinstance(each, type) and issubclass(each, DualEncoder)]
     assert {each.__name__ for each in methods} - set(LEAKS) == {"DualEncoder", "Oracle", "Caching"}
 
 
