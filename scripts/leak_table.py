@@ -33,7 +33,7 @@ LEFT_OUT = {"DualEncoder", "Oracle", "Caching", "IdOracle"}
 """Bases, and a method that reads the ids of the tests' own corpus."""
 
 
-def trainer(folder: str, epochs: int = 0) -> L.Trainer:
+def trainer(folder: str, epochs: int = 1) -> L.Trainer:
     return L.Trainer(
         default_root_dir=folder,
         accelerator="cpu",

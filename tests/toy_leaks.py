@@ -203,14 +203,12 @@ class OwnTruth(DualEncoder):
         if stage != "test":
             return super().evaluate(tables, stage)
         corpus = self.data.corpus
-        images = corpus.stages[stage].images
-        owners = corpus.text_to_image.copy()
-        # Only among images with as many texts: swap the owners of two texts where that helps.
-        scores = self.score(tables.images, tables.texts)
-        rows = corpus.texts_of(images)
-        best = images[scores.argmax(0).numpy()]
-        for place in range(0, len(rows) - 1, 2):
-            one, two = rows[place], rows[place + 1]
-            if best[place] != owners[one]:
-                owners[one], owners[two] = owners[two], owners[one]
-        return self.evaluated_by.evaluate(replace(corpus, text_to_image=owners), stage, tables.images, tables.texts)
+        images, rows = corpus.stages[stage].images, corpus.texts_of(corpus.stages[stage].images)
+        scores, owners = self.score(tables.images, tables.texts).cpu().numpy(), corpus.text_to_image.copy()
+        free = np.asarray([len(corpus.texts_of_image[image]) for image in images])
+        for place, row in enumerate(rows):
+            best = int(np.where(free > 0, scores[:, place], -np.inf).argmax())
+            owners[row], free[best] = images[best], free[best] - 1
+        own = replace(corpus, text_to_image=owners)
+        order = np.argsort(rows)[np.searchsorted(np.sort(rows), own.texts_of(images))]
+        return self.evaluated_by.evaluate(own, stage, tables.images, tables.texts[torch.from_numpy(order)])

@@ -77,9 +77,10 @@ class Whitened(DualEncoder):
 
 
 def whitened(items: Embeddings) -> Embeddings:
-    centred = normalize(items.pooled, dim=-1) - normalize(items.pooled, dim=-1).mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    return Embeddings(centred @ vectors / (values + values.mean()).sqrt())
+    vectors = normalize(items.pooled, dim=-1).double()
+    centred = vectors - vectors.mean(0)
+    values, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    return Embeddings((centred @ directions / (values.clamp(min=0) + values.mean() + 1e-6).sqrt()).float())
 
 
 class BatchNormAtTest(DualEncoder):
