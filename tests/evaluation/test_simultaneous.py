@@ -158,6 +158,16 @@ def test_seeds_of_one_training_are_paired() -> None:
     apart = compare_all([one, method(variant, "apart"), third])
     assert (paired.p[0] < LEVEL).all() and (apart.p[0] > 0.2).all()
     assert np.allclose(paired.difference, apart.difference)
+    by_seed = variant + np.array([-0.5, 0.1, 0.7])[:, None, None] / 40
+    assert (compare_all([one, method(by_seed, one.runs[0]), third]).p[0] > 0.1).all()
+
+
+def test_what_a_run_does_on_single_images_counts_once() -> None:
+    """Ten seeds without variance of their own: their means vary only as the images of their runs do."""
+    noise = np.random.default_rng(0).normal(size=(2, 10, 400, 1)) / 400
+    methods = [method(of, name) for of, name in zip(noise, "ab", strict=True)]
+    seeds, images = compare_all(methods), compare_all([each._replace(fixed=True) for each in methods])
+    assert 0.95 < (seeds.high - seeds.low).item() / (images.high - images.low).item() < 1.2  # counted twice: 1.4
 
 
 def test_a_fixed_method_has_no_seed_variance() -> None:
