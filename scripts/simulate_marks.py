@@ -102,9 +102,9 @@ def main() -> None:
     kinds = [(7, seeds) for seeds in (3, 5, 10)] + [(3, 3), (12, 3)]
     for (methods, seeds), ratio in product(kinds, (0, 1, 2)):
         row([0.0] * methods, seeds, [ratio] * methods, f"{ratio}", "all equal", tables)
-    uneven = [4, 4, *[0.25] * 5]
-    for seeds, ratio in product((3, 5, 10), (1, 2)):
-        row([0.0] * 7, seeds, [ratio * each for each in uneven], f"{ratio}, uneven", "all equal", tables)
+    for factor, seeds, ratio in product((2, 4), (3, 5, 10), (1, 2)):  # of two methods; the others have the inverse
+        uneven = [ratio * factor] * 2 + [ratio / factor] * 5
+        row([0.0] * 7, seeds, uneven, f"{ratio}, {factor**2} : 1", "all equal", tables)
     for seeds, ratio in product((3, 5, 10), (0, 1, 2)):
         row([0.0] * 3 + [-20.0] * 4, seeds, [ratio] * 7, f"{ratio}", "3 equal, 4 worse by 20", tables)
     for points, seeds, ratio in product((2, 4, 6, 20, 40), (3, 10), (0, 1, 2)):
