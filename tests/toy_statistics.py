@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from itmbench.data.corpus import Rows
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.evaluation.evaluation import Evaluation
@@ -17,20 +16,19 @@ from itmbench.methods.evaluated import Tables
 class Caching(DualEncoder):
     """Keeps the vectors of all test items for ``score``."""
 
-    cached: dict[str, Tensor]
+    cached: Any = None
 
-    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
-        table = super().table(parts, rows, stage)
-        what = "image" if len(rows) == len(self.data.stage(stage).images) else "text"
-        self.__dict__.setdefault("cached", {})[what] = table.pooled
-        return table
+    def tables(self, encoded: Any, stage: str) -> Tables:
+        tables = super().tables(encoded, stage)
+        self.cached = {"image": tables.images.pooled, "text": tables.texts.pooled}
+        return tables
 
 
 class CachedCentring(Caching):
     """Centres what it scores by the mean of the test set."""
 
     def score(self, image: Embeddings, text: Embeddings) -> Tensor:
-        if len(self.__dict__.get("cached", ())) < 2:
+        if self.cached is None:
             return super().score(image, text)
         centred = [
             Embeddings(items.pooled - self.cached[what].mean(0)) for what, items in (("image", image), ("text", text))
@@ -43,7 +41,7 @@ class QueryBank(Caching):
 
     def score(self, image: Embeddings, text: Embeddings) -> Tensor:
         scores = super().score(image, text)
-        if len(self.__dict__.get("cached", ())) < 2:
+        if self.cached is None:
             return scores
         near = [
             super(QueryBank, self)
@@ -64,7 +62,7 @@ class DualSoftmax(Caching):
 
     def score(self, image: Embeddings, text: Embeddings) -> Tensor:
         scores = super().score(image, text) / 0.05
-        if len(self.__dict__.get("cached", ())) < 2:
+        if self.cached is None:
             return scores
         return scores - (super().score(Embeddings(self.cached["image"]), text) / 0.05).logsumexp(0)
 
