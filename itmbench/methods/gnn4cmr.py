@@ -21,10 +21,10 @@ class GNN4CMR(Matcher):
 
     Args:
         dim: D, size of the common space.
-        layers: number of graph convolutions over the labels.
+        layers: number of graph convolutions over the labels; the authors use four or five.
         temperature: temperature of the contrast.
         intra_weight: weight of the contrast within each modality.
-        label_weight: weight of the label prediction error.
+        label_weight: weight of the label prediction error; the authors use 0.5 on MirFlickr-25K and 0.8 on NUS-WIDE.
         **kwargs: arguments of ``Matcher``.
 
     Raises:
@@ -36,7 +36,7 @@ class GNN4CMR(Matcher):
     def __init__(
         self,
         dim: int = 256,
-        layers: int = 2,
+        layers: int = 5,
         temperature: float = 0.22,
         intra_weight: float = 0.14,
         label_weight: float = 0.5,

@@ -121,7 +121,7 @@ LEARNERS: list[tuple[str, bool, int, dict[str, Any], float]] = [
     *((name, False, 5, {}, 0.6) for name in ("pooled_max", "pooled_max-two")),
     ("sedra", False, 8, {"loss": InfoNCE()}, 0.4),
     ("sedra", True, 5, {"loss": InfoNCE()}, 0.6),
-    ("mcr_dgn", False, 5, {"step": 0.1}, 0.5),
+    ("mcr_dgn", False, 5, {"step": 0.1, "dropout": 0.0}, 0.5),
     ("mcr_dgn", True, 5, {"step": 0.1}, 0.6),
     *((name, True, 8, {"lr": 5e-3}, 0.7) for name in LABELS),
 ]

@@ -22,7 +22,6 @@ from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.context import Context, Edges
 from itmbench.methods.mcr_dgn.graph import Keep
 from itmbench.methods.mcr_dgn.module import MCRDGN
-from itmbench.methods.votes import joined
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 FEW = 3
@@ -86,7 +85,7 @@ def explain(model: MCRDGN, modality: Modality, inputs: Inputs) -> list[list[Seen
         InputError: the model does not attach items to a bank, or the bank is empty.
     """
     bank = attached_bank(model)
-    nodes, keys = _nodes(model, modality, inputs)
+    nodes, keys, _ = _nodes(model, modality, inputs)
     layers = model.propagate(modality, nodes, keys)
     share = 1 / (nodes.shape[1] * len(layers))
     weights = [defaultdict[tuple[int, int], float](float) for _ in nodes]
@@ -136,8 +135,7 @@ def deletion(
 
     def quality_with(keep: Keep | None) -> float:
         vectors = (
-            torch.cat([joined(*model.with_graph(modality, *part, keep), model.label_vote) for part in parts])
-            for modality, parts in nodes.items()
+            torch.cat([model.embed_nodes(modality, *part, keep) for part in parts]) for modality, parts in nodes.items()
         )
         return quality(*map(Embeddings, vectors))
 
@@ -190,8 +188,8 @@ def _first(edges: Edges, value: Tensor, share: float) -> Tensor:
     return marked
 
 
-def _nodes(model: MCRDGN, modality: Modality, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    return model.item_nodes[modality]((model.image if modality == "image" else model.text)(inputs))
+def _nodes(model: MCRDGN, modality: Modality, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    return model.nodes_of((model.image if modality == "image" else model.text)(inputs), modality)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ in two steps, through any neighbour that both have.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -15,7 +15,6 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
 from itmbench.methods.mcr_dgn.context import Context, Edges, Excluded, Rule, Vectors
-from itmbench.methods.votes import scaled
 
 Attention = Literal["gatv2", "uniform", "cosine"]
 Update = Literal["layer", "step", "static"]
@@ -51,10 +50,21 @@ class DynamicGraph(nn.Module):
 
     ``update`` says when to find the edges: before every layer, by the current states ("layer"); once, by the encoder's
     states ("step"); or once, by the encoder's output before its projection into the common space ("static").
+    ``random_edges`` is a control: every edge leads to a node drawn at random instead.
     """
 
-    def __init__(self, dim: int, layers: int, attention: Attention, rule: Rule, update: Update, step: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        layers: int,
+        attention: Attention,
+        rule: Rule,
+        update: Update,
+        step: float,
+        random_edges: bool = False,
+    ) -> None:
         super().__init__()
+        self.random_edges = random_edges
         self.layers = nn.ModuleList([GraphLayer(dim, attention, step) for _ in range(layers)])
         self.modality = nn.Parameter(0.02 * torch.randn(2, dim))
         self.rule, self.update = rule, update
@@ -79,7 +89,7 @@ class DynamicGraph(nn.Module):
                 all_edges = context.attach(queries, excluded, self.rule)
             elif self.update == "layer":
                 all_edges = context.attach((states[:images], states[images:]), excluded, self.rule)
-            edges = all_edges
+            edges = scrambled(all_edges, context, excluded) if self.random_edges else all_edges
             if keep is not None:
                 edges = edges[keep(edges, layer.share(edges, layer.weights(states + modality, sources, edges)))]
             weights = layer.weights(states + modality, sources, edges)
@@ -154,19 +164,31 @@ class GraphLayer(MessagePassing):
         return weight.unsqueeze(1) * x_j
 
 
+def scrambled(edges: Edges, context: Context, excluded: Excluded) -> Edges:
+    """The same edges from other sources, by a fixed random permutation within each modality; none is excluded."""
+    images, count = context.nodes.images, len(context.nodes)
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.randperm(size, generator=generator) for size in (images, count - images))
+    source = torch.cat([image, images + text]).to(edges.source.device)[edges.source]
+    edges = replace(edges, source=source)
+    if excluded.share is None:  # one image for each target
+        edges = edges[context.nodes.item[source] != excluded.image[edges.target]]
+    return edges
+
+
 def _relation(edges: Edges) -> Tensor:
     """The relation of each edge, int64 `[E]`: 2 * target + modality of the source."""
     return 2 * edges.target + edges.kind % 2
 
 
 def votes(step: Propagation, labels: Tensor, nodes: int, items: int) -> Tensor:
-    """Label votes of the training pairs that items attach to, relative to the mean label `[B, C]`.
+    """Label votes `[B, C]`, in [0, 1], of the training pairs that items attach to.
 
-    v = mean over an item's nodes of sum_e a_e (y_e - mean y), over the edges e of a node with attention a_e, scaled to
-    unit length unless it is faint; 0 without edges. The sources of the layer are the nodes of the
-    pairs with these labels `[P, C]`, images first; all have as many nodes.
+    mean y + sum_e a_e (y_e - mean y), averaged over an item's nodes, over the edges e of a node with attention a_e: the
+    attention that is missing, because edges fade, goes to the mean label. The sources of the layer are the nodes of
+    the pairs with these labels `[P, C]`, images first; all have as many nodes.
     """
     pair = step.edges.source % (len(labels) * nodes) // nodes
-    weighted = step.attention.unsqueeze(1) * (labels - labels.mean(0))[pair] / nodes
-    votes = weighted.new_zeros(items, labels.shape[1]).index_add(0, step.edges.target // nodes, weighted)
-    return scaled(votes)
+    mean = labels.mean(0)
+    weighted = step.attention.unsqueeze(1) * (labels - mean)[pair] / nodes
+    return mean + weighted.new_zeros(items, labels.shape[1]).index_add(0, step.edges.target // nodes, weighted)

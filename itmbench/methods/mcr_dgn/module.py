@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from torch.nn.functional import binary_cross_entropy_with_logits, dropout, normalize
 from torch.nn.utils import clip_grad_norm_
 
 from itmbench.data.corpus import Corpus
@@ -17,9 +18,9 @@ from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
 from itmbench.methods.mcr_dgn.context import Blocks, Context, Nodes, Rule, own_images
 from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, Keep, Propagation, Update, votes
-from itmbench.methods.votes import joined
+from itmbench.methods.mcr_dgn.labels import LabelNodes, relevance_vectors
 
-Inference = Literal["auto", "anchor", "encoder", "transductive"]
+Inference = Literal["auto", "anchor", "votes", "encoder", "transductive"]
 
 
 class MCRDGN(Matcher):
@@ -38,17 +39,21 @@ class MCRDGN(Matcher):
         context: what training items attach to: the bank of the last epoch (the batch while the bank is empty), or the
             other items of their batch.
         end_to_end: let the losses with the graph train the encoders, too, not the graph alone.
-        inference: how a test item is encoded. "anchor": attached to the bank; "encoder": without the graph; "auto": the
-            better of these two on validation; "transductive": attached to its batch, a diagnostic that is not ranked.
-        label_votes: candidate weights of the label votes beside the item's vector; validation chooses one.
+        inference: how a test item is encoded. "anchor": attached to the bank; "votes": with the label votes of the
+            nodes that it would attach to, but without their messages; "encoder": without the graph; "auto": the best of
+            these on validation; "transductive": attached to its batch, a diagnostic that is not ranked.
+        label_votes: candidate weights of the label votes in the label probabilities; validation chooses one.
         bank_size: capacity of the bank, in nodes.
         temperature: initial temperature of the contrasts, each of which learns its own. Pairs without labels need a
             lower one (0.07).
         contrast_weight: weight of the contrast by shared labels, or by pairs if there are no labels.
         intra_weight: weight, within the contrast, of the contrasts among images and among texts.
         likelihood_weight: weight of the likelihood of what belongs together.
-        label_weight: weight of the label prediction, if there are labels.
-        graph_weight: weight of these losses for the embeddings with the graph; those without it have weight 1.
+        label_weight: weight of the label prediction, if there are labels. 0 leaves out label nodes and votes.
+        control: what the graph is compared with: "random_edges", or "shuffled_labels" of the bank's pairs.
+        dropout: probability, in training, of dropping a channel of an item's pooled vector or of all its tokens.
+        graph_weight: weight of these losses for the embeddings with the graph; those without it have weight 1. With 0
+            (and no consistency) training leaves the graph out, which still gives votes.
         consistency_weight: weight of the distance between the embeddings without and with the graph, which trains the
             encoders only.
         **kwargs: arguments of ``Matcher``.
@@ -75,15 +80,17 @@ class MCRDGN(Matcher):
         context: Literal["bank", "batch"] = "bank",
         end_to_end: bool = False,
         inference: Inference = "auto",
-        label_votes: Sequence[float] = (0.0, 0.2, 0.4, 0.7),
+        label_votes: Sequence[float] = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6),
         bank_size: int = 16384,
         temperature: float = 0.22,
-        contrast_weight: float = 1.0,
+        contrast_weight: float = 0.3,
         intra_weight: float = 0.14,
-        likelihood_weight: float = 0.5,
-        label_weight: float = 2.0,
+        likelihood_weight: float = 0.15,
+        label_weight: float = 4.0,
         graph_weight: float = 1.0,
         consistency_weight: float = 0.0,
+        control: Literal["random_edges", "shuffled_labels"] | None = None,
+        dropout: float = 0.3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -95,19 +102,24 @@ class MCRDGN(Matcher):
             raise InputError(f"MCRDGN: bank_size {bank_size} cannot hold a pair; give {2 * (1 + concepts)} or more")
         self.dim, self.k, self.blocks, self.context, self.inference = dim, k, blocks, context, inference
         self.item_nodes = self.per_modality(lambda width: ItemNodes(width, dim, concepts))
-        if not label_votes or min(label_votes) < 0:
-            raise InputError(f"MCRDGN: label_votes is {list(label_votes)}; give one or more, each at least 0")
-        self.label_votes = list(label_votes)
+        if not label_votes or min(label_votes) < 0 or max(label_votes) > 1:
+            raise InputError(f"MCRDGN: label_votes is {list(label_votes)}; give one or more, each from 0 to 1")
+        self.label_votes, self.dropout, self.control = list(label_votes), dropout, control
+        self.label_nodes: nn.ModuleDict | None = None  # built once the number of labels is known
         weights = contrast_weight, intra_weight, likelihood_weight, label_weight
         self.plain_losses = Losses(dim, temperature, weights)
         self.end_to_end = end_to_end
         self.graph_weight, self.consistency_weight = graph_weight, consistency_weight
         if layers:
             self.graph_losses = Losses(dim, temperature, weights)
-            self.graph = DynamicGraph(dim, layers, attention, edges, update, step)
+            self.graph = DynamicGraph(dim, layers, attention, edges, update, step, control == "random_edges")
             keys = (self.image.width, self.text.width) if update == "static" else None
             self.bank = Bank(bank_size // (2 * (1 + concepts)), 1 + concepts, dim, keys)
         self.layers, self.static = layers, update == "static"
+        self.trains_graph = layers > 0 and bool(graph_weight or consistency_weight)
+        if layers and not self.trains_graph:
+            for part in (self.graph, self.graph_losses):  # every trained weight must get a gradient
+                part.requires_grad_(False)
         self.register_buffer("uses_graph", torch.tensor(True))
         self.register_buffer("label_vote", torch.tensor(float(label_votes[0])))
         self._filled_at = -1
@@ -117,20 +129,20 @@ class MCRDGN(Matcher):
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
         labels = gather_rows(self, batch["labels"]) if "labels" in batch else None
-        loss = self.plain_losses(image.pooled, text.pooled, positives, labels)
-        if not self.layers:
+        vectors, read = zip(*(items.pooled.tensor_split([self.dim], dim=1) for items in (image, text)), strict=True)
+        loss = self.plain_losses(*vectors, positives, labels, read)
+        if not self.trains_graph:
             return loss
         related = self._related(image, text, gather_rows(self, batch["image_index"]))
-        graph_loss = self.graph_losses(related[0].pooled, related[1].pooled, positives, labels)
+        if not self.end_to_end:
+            read = tuple(part.detach() for part in read)
+        graph_loss = self.graph_losses(related[0], related[1], positives, labels, read)
         # The encoders follow the graph, which has more information, and never the reverse.
-        distances = [
-            1 - (plain.pooled * graph.pooled.detach()).sum(1).mean()
-            for plain, graph in zip((image, text), related, strict=True)
-        ]
+        distances = [1 - (plain * graph.detach()).sum(1).mean() for plain, graph in zip(vectors, related, strict=True)]
         return loss + self.graph_weight * graph_loss + self.consistency_weight * (distances[0] + distances[1])
 
-    def _related(self, image: Embeddings, text: Embeddings, item: Tensor) -> tuple[Embeddings, Embeddings]:
-        """Embed a training batch with the graph; ``item`` is the image of each pair."""
+    def _related(self, image: Embeddings, text: Embeddings, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors `[B, D]` of a training batch with the graph; ``item`` is the image of each pair."""
         assert image.tokens is not None and text.tokens is not None
         nodes = image.tokens[..., : self.dim], text.tokens[..., : self.dim]
         if not self.end_to_end:
@@ -144,54 +156,104 @@ class MCRDGN(Matcher):
         queries = image_queries.flatten(0, 1), text_queries.flatten(0, 1)
         layers = self.graph(torch.cat(nodes).flatten(0, 1), context, excluded, queries)
         states = layers[-1].states.view(2, *nodes[0].shape)
-        return Embeddings(read_out(states[0])), Embeddings(read_out(states[1]))
+        return read_out(states[0]), read_out(states[1])
 
     # --- an item at test --------------------------------------------------------------------------------------------
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Embed items from their nodes.
 
-        In training, the plain vectors with the nodes as tokens. In the validation that chooses, everything that the
-        candidates need. Otherwise the test embeddings.
+        In training, the plain vectors and what the labels read, with the nodes as tokens. In the validation that
+        chooses, everything that the candidates need. Otherwise the test embeddings.
         """
-        nodes, raw = self.item_nodes[modality](items)
+        nodes, raw, read = self.nodes_of(self._dropped(items), modality)
         plain = read_out(nodes)
         if self.training:
             tokens = torch.cat([nodes, raw], dim=2) if self.static else nodes
-            return Embeddings(plain, tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
+            pooled = torch.cat([plain, read], dim=1)
+            return Embeddings(pooled, tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
         if self.choosing and self.layers:
-            return Embeddings(torch.cat([plain, *self.with_graph(modality, nodes, raw)], dim=1))
+            with_graph, votes = self.with_graph(modality, nodes, raw, read)
+            columns = [self._described(self.plain_losses, plain, read), with_graph, votes]
+            return Embeddings(torch.cat([*columns, plain.new_full((len(plain), 1), float(modality == "text"))], dim=1))
+        return Embeddings(self.embed_nodes(modality, nodes, raw, read))
+
+    def embed_nodes(
+        self, modality: Modality, nodes: Tensor, raw: Tensor, read: Tensor, keep: Keep | None = None
+    ) -> Tensor:
+        """Test embeddings of items by what was chosen; arguments as in ``with_graph``."""
+        if not self.votes_at_test:
+            return self._final(self._described(self.plain_losses, read_out(nodes), read), modality)
+        described, votes = self.with_graph(modality, nodes, raw, read, keep)
         if not self.graph_at_test:
-            return Embeddings(plain)
-        return Embeddings(joined(*self.with_graph(modality, nodes, raw), self.label_vote))
+            described = self._described(self.plain_losses, read_out(nodes), read)
+        return self._final(mixed(described, votes, self.label_vote), modality)
+
+    def _described(self, losses: "Losses", vectors: Tensor, read: Tensor) -> Tensor:
+        """Label probabilities `[B, C]` of items, or their vectors `[B, D]` without labels."""
+        return vectors if self.label_nodes is None else losses.logits(vectors, read).float().sigmoid()
+
+    def _final(self, described: Tensor, modality: Modality) -> Tensor:
+        return described if self.label_nodes is None else relevance_vectors(described, modality)
+
+    def nodes_of(self, items: Embeddings, modality: Modality) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``ItemNodes`` returns for items, and what the labels read from their tokens `[B, C]`; else `[B, 0]`."""
+        nodes, raw = self.item_nodes[modality](items)
+        read = nodes.new_zeros(len(nodes), 0) if self.label_nodes is None else self.label_nodes[modality](items)
+        return nodes, raw, read
+
+    def _dropped(self, items: Embeddings) -> Embeddings:
+        if not self.training or not self.dropout:
+            return items
+        assert items.tokens is not None
+        tokens = items.tokens * dropout(torch.ones_like(items.tokens[:, :1]), self.dropout)
+        return Embeddings(dropout(items.pooled, self.dropout), tokens, items.mask)
 
     @property
     def graph_at_test(self) -> bool:
-        """Whether test embeddings use the graph."""
-        return self.layers > 0 and self.inference != "encoder" and (self.inference != "auto" or bool(self.uses_graph))
+        """Whether test embeddings use the messages of the graph."""
+        chosen = bool(self.uses_graph) if self.inference == "auto" else self.inference not in ("encoder", "votes")
+        return self.layers > 0 and chosen
+
+    @property
+    def votes_at_test(self) -> bool:
+        """Whether test items attach to the bank, for messages or for votes."""
+        return self.layers > 0 and self.inference != "encoder" and (self.graph_at_test or bool(self.label_vote > 0))
 
     @property
     def choices(self) -> dict[str, Any]:
         """Whether test embeddings use the graph, and the weight of the label votes in them."""
-        vote = round(float(self.label_vote), 6) if self.graph_at_test else 0.0
+        if self.votes is not None:
+            return super().choices
+        vote = round(float(self.label_vote), 6) if self.votes_at_test else 0.0
         return {"graph_at_test": self.graph_at_test, "label_vote": vote}
 
     def with_graph(
-        self, modality: Modality, nodes: Tensor, raw: Tensor, keep: Keep | None = None
+        self, modality: Modality, nodes: Tensor, raw: Tensor, read: Tensor, keep: Keep | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Vectors of test items with the graph `[B, D]` and their label votes `[B, C]`.
+        """What test items are with the graph, and their label votes, both label probabilities `[B, C]`.
 
-        Without a graph or with an empty bank, these are the plain vectors. The votes are those of the first layer,
-        whose edges the encoder's states find: `[B, 0]` without labels, and 0 for an item without edges.
+        Without labels these are vectors `[B, D]` and nothing, `[B, 0]`. Without a graph or with an empty bank, they are
+        those of the encoder. The votes are those of the first layer, whose edges the encoder's states find; where
+        edges are faint or missing, they are the mean labels of the bank.
+
+        Args:
+            modality: of the items.
+            nodes: as returned by ``ItemNodes``.
+            raw: as returned by ``ItemNodes``.
+            read: what the labels read from the items' tokens `[B, C]`.
+            keep: selects edges; see `DynamicGraph`.
         """
         layers = self.propagate(modality, nodes, raw, keep)
         vectors = read_out(layers[-1].states.view_as(nodes)) if layers else read_out(nodes)
+        losses = self.graph_losses if layers and self.trains_graph else self.plain_losses
+        described = self._described(losses, vectors, read)
         labels = self.bank.labels if self.layers else None
-        if labels is None:
-            return vectors, vectors.new_zeros(len(nodes), 0)
+        if self.label_nodes is None or labels is None:
+            return described, vectors.new_zeros(len(nodes), 0)
         if not layers or self.inference == "transductive":  # the labels of other test items must stay unknown
-            return vectors, vectors.new_zeros(len(nodes), labels.shape[1])
-        return vectors, votes(layers[0], labels[: len(self.bank)], nodes.shape[1], len(nodes))
+            return described, described
+        return described, votes(layers[0], labels[: len(self.bank)], nodes.shape[1], len(nodes))
 
     def propagate(self, modality: Modality, nodes: Tensor, raw: Tensor, keep: Keep | None = None) -> list[Propagation]:
         """Run the graph at test on items of one modality; arguments as returned by ``ItemNodes``."""
@@ -212,7 +274,7 @@ class MCRDGN(Matcher):
 
     def adapt(self, corpus: Corpus) -> None:
         super().adapt(corpus)
-        if corpus.labels is not None:
+        if corpus.labels is not None and self.plain_losses.weights[-1]:
             self._build_label_parts(corpus.labels.shape[1])
 
     def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
@@ -221,7 +283,9 @@ class MCRDGN(Matcher):
             self._build_label_parts(len(classifier))
 
     def _build_label_parts(self, labels: int) -> None:
-        for losses in (self.plain_losses, *([self.graph_losses] if self.layers else [])):
+        if self.label_nodes is None:
+            self.label_nodes = self.per_modality(lambda width: LabelNodes(width, labels))
+        for losses in (self.plain_losses, *([self.graph_losses] if self.trains_graph else [])):
             losses.fit(labels)
         if self.layers:
             self.bank.hold_labels(labels)
@@ -241,13 +305,15 @@ class MCRDGN(Matcher):
             clip_grad_norm_([p for p in self.parameters() if (id(p) in graph) == in_graph], gradient_clip_val)
 
     def candidates(self) -> Sequence[Any]:
-        """Whether to use the graph, and the weight of its label votes; without a graph, those of `Matcher`."""
+        """Whether to use the graph's messages, and the weight of its label votes."""
         if self.votes is not None:
             return super().candidates()
         if not self.layers or self.inference in ("encoder", "transductive"):
             return [(self.inference == "transductive", 0.0)]
-        graph = [(True, vote) for vote in (self.label_votes if self.bank.labels is not None else [0.0])]
-        return [*([(False, 0.0)] if self.inference == "auto" else []), *graph]
+        weights = [0.0] if self.label_nodes is None else self.label_votes
+        plain = weights if self.inference == "votes" else sorted({0.0, *weights})
+        found = [(False, vote) for vote in plain] if self.inference in ("auto", "votes") else []
+        return [*found, *((True, vote) for vote in weights if self.inference != "votes")]
 
     def choose(self, candidate: Any) -> None:
         if self.votes is not None:
@@ -259,8 +325,10 @@ class MCRDGN(Matcher):
         if self.votes is not None:
             return super().as_candidate(items, candidate)
         graph, vote = candidate
-        plain, vectors, label_votes = items.pooled.tensor_split([self.dim, 2 * self.dim], dim=1)
-        return Embeddings(joined(vectors, label_votes, vote) if graph else plain)
+        width = self.dim if self.label_nodes is None else self.bank.labels.shape[1]  # type: ignore[union-attr]
+        plain, with_graph, votes, text = items.pooled.tensor_split([width, 2 * width, items.pooled.shape[1] - 1], dim=1)
+        described = mixed(with_graph if graph else plain, votes, vote)
+        return Embeddings(self._final(described, "text" if bool(text.any()) else "image"))
 
     def fill(self) -> None:
         """Encode the bank's training pairs."""
@@ -285,12 +353,15 @@ class MCRDGN(Matcher):
         image_keys, text_keys = parts["image"].tokens, parts["text"].tokens
         assert image_keys is not None and text_keys is not None
         labels = corpus.labels_trained_with
+        of_pairs = images
+        if self.control == "shuffled_labels":
+            of_pairs = np.random.default_rng(0).permutation(images)
         self.bank.fill(
             torch.from_numpy(images).to(self.device),
             image,
             text,
             (image_keys, text_keys) if self.static else None,
-            None if labels is None else torch.from_numpy(labels[images]),
+            None if labels is None else torch.from_numpy(labels[of_pairs]),
         )
 
 
@@ -313,8 +384,24 @@ class Losses(nn.Module):
         if self.classifier is None:
             self.classifier = nn.Linear(self.dim, labels)
 
-    def forward(self, image: Tensor, text: Tensor, positives: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the loss, a scalar, of unit vectors `[B, D]`, positives (bool `[B, B]`), labels `[B, C]` or None."""
+    def logits(self, vectors: Tensor, read: Tensor) -> Tensor:
+        """Label logits `[B, C]` of unit vectors `[B, D]` and of what the labels read from the tokens `[B, C]`."""
+        assert self.classifier is not None
+        # Unit vectors are too short for a classifier that starts with small weights.
+        return self.classifier((vectors * self.dim**0.5).to(self.classifier.weight.dtype)) + read
+
+    def forward(
+        self, image: Tensor, text: Tensor, positives: Tensor, labels: Tensor | None, read: Sequence[Tensor]
+    ) -> Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            image: unit vectors `[B, D]`.
+            text: unit vectors `[B, D]`.
+            positives: bool `[B, B]`.
+            labels: `[B, C]`, or None.
+            read: what the labels read from the tokens of the images and of the texts `[B, C]` each.
+        """
         contrast, intra, likelihood, label = self.weights
         across = positives.float()
         within = across.clone().fill_diagonal_(0.0)
@@ -322,10 +409,8 @@ class Losses(nn.Module):
         loss = contrast * self.contrast(scores, across) + likelihood * self.likelihood(scores, positives)
         for side in (image, text):
             loss = loss + contrast * intra * self.contrast(side @ side.T, within)
-        if labels is not None:
-            assert self.classifier is not None
-            # Unit vectors are too short for a classifier that starts with small weights.
-            logits = self.classifier((torch.cat([image, text]) * self.dim**0.5).to(self.classifier.weight.dtype))
+        if labels is not None and self.classifier is not None:
+            logits = torch.cat([self.logits(*side) for side in zip((image, text), read, strict=True)])
             loss = loss + label * binary_cross_entropy_with_logits(logits.float(), labels.float().repeat(2, 1))
         return loss
 
@@ -355,3 +440,8 @@ class ItemNodes(nn.Module):
 def read_out(nodes: Tensor) -> Tensor:
     """Mean direction of the nodes `[B, R, D]` of each item, `[B, D]`."""
     return normalize(nodes.sum(1), dim=1)
+
+
+def mixed(described: Tensor, votes: Tensor, weight: Tensor | float) -> Tensor:
+    """Label probabilities `[B, C]`, a share ``weight`` of which are votes; what there is if nobody votes."""
+    return described if not votes.shape[1] else described + weight * (votes - described)

@@ -252,4 +252,4 @@ def test_a_message_fades_with_its_last_edge() -> None:
         states = made(targets, sources, edges, weights, 1)
         assert (states - targets).norm(dim=1).max() < 10 * weight
         voted = votes(Propagation(states, edges, made.share(edges, weights)), labels, 1, 3)
-        assert voted.norm(dim=1).max() < 20 * weight
+        assert (voted - labels.mean(0)).norm(dim=1).max() < 10 * weight

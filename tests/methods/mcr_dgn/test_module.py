@@ -18,14 +18,16 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import bank_rows
+from itmbench.methods.mcr_dgn.labels import relevance_vectors
 from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out
+from itmbench.methods.votes import LabelVotes
 from itmbench.runner.audit import audit
 
 
 def matcher(**options: Any) -> Any:
     """A small model that looks across the modalities as far as within them."""
     torch.manual_seed(0)
-    model = MCRDGN(**({"dim": 32, "k": 4, "step": 0.5, "lr": 3e-3} | toy_encoders() | options))
+    model = MCRDGN(**({"dim": 32, "k": 4, "step": 0.5, "lr": 3e-3, "dropout": 0.0} | toy_encoders() | options))
     for name, weight in model.named_parameters():
         if name.endswith(".step"):
             torch.nn.init.constant_(weight, weight.max().item())
@@ -77,25 +79,26 @@ def test_the_loss_is_that_of_both_embeddings_and_their_distance(labels: bool, tm
     model, pairs = prepared(tmp_path, labels, graph_weight=0.6, consistency_weight=5.0, **weights)
     image, text, positives = model.encode_pairs(pairs)
     related = model._related(image, text, pairs["image_index"])
+    vectors = image.pooled[:, :32], text.pooled[:, :32]
+    read = image.pooled[:, 32:], text.pooled[:, 32:]  # by the labels, from the tokens
+    assert read[0].shape[1] == (8 if labels else 0)
 
-    def loss(pair: tuple[Embeddings, Embeddings], classifier: torch.nn.Linear | None) -> Tensor:
-        scores = pair[0].pooled @ pair[1].pooled.T
+    def loss(pair: tuple[Tensor, Tensor], classifier: torch.nn.Linear | None) -> Tensor:
+        scores = pair[0] @ pair[1].T
         total = 0.7 * InfoNCE(0.2)(scores, positives) + 0.3 * PairLikelihood(5.0)(scores, positives)
         others = positives & ~torch.eye(len(positives), dtype=torch.bool)
         for items in pair:
-            total = total + 0.7 * 0.4 * InfoNCE(0.2)(items.pooled @ items.pooled.T, others)
+            total = total + 0.7 * 0.4 * InfoNCE(0.2)(items @ items.T, others)
         if labels:
             assert classifier is not None
-            for items in pair:
-                logits = classifier(items.pooled * 32**0.5)
+            for items, tokens in zip(pair, read, strict=True):
+                logits = classifier(items * 32**0.5) + tokens
                 total = total + binary_cross_entropy_with_logits(logits, pairs["labels"].float())
         return total
 
-    apart = sum(
-        (1 - torch.cosine_similarity(a.pooled, b.pooled)).mean() for a, b in zip((image, text), related, strict=True)
-    )
+    apart = sum((1 - torch.cosine_similarity(a, b)).mean() for a, b in zip(vectors, related, strict=True))
     plain, graph = model.plain_losses.classifier, model.graph_losses.classifier
-    expected = loss((image, text), plain) + 0.6 * loss(related, graph) + 5.0 * apart
+    expected = loss(vectors, plain) + 0.6 * loss(related, graph) + 5.0 * apart
     torch.testing.assert_close(model.training_loss(pairs), expected)
 
 
@@ -131,6 +134,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "labels": {"label_weight": 0.0},
     "graph": {"graph_weight": 0.0},
     "consistency": {"consistency_weight": 0.1},
+    "dropout": {"dropout": 0.5},
 }
 
 
@@ -346,7 +350,7 @@ def test_validation_chooses_and_the_checkpoint_remembers(tmp_path: Path, monkeyp
 def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, data, _ = with_bank(tmp_path, label_votes=[0, 0.5, 2])
+    model, data, _ = with_bank(tmp_path, label_votes=[0, 0.5, 1])
     rows, evaluate, best = [0, 3, 50, 63], Matcher.measured, 0
     seen: list[Tensor] = []
 
@@ -357,19 +361,74 @@ def test_labels_of_what_an_item_looks_at_count_as_much_as_validation_says(
         return found
 
     monkeypatch.setattr(Matcher, "measured", spy)
-    for best, (graph, vote) in enumerate([(False, 0.0), (True, 0.0), (True, 0.5), (True, 2.0)]):
+    choices = [(graph, vote) for graph in (False, True) for vote in (0.0, 0.5, 1.0)]
+    for best, (graph, vote) in enumerate(choices):
         seen.clear()
         again = trainer(tmp_path, max_epochs=1)
         again.fit(model.train(), data)
-        assert len(seen) == 4 and model.choices == {"graph_at_test": graph, "label_vote": vote}
+        assert len(seen) == 6 and model.choices == {"graph_at_test": graph, "label_vote": vote}
         model.eval()
         found = encode(model, data, rows)
-        assert found.shape[2] == (32 + 8 if graph else 32)
         # What was compared is what a test encodes; the first image of the gallery is one of training.
         torch.testing.assert_close(seen[best][0], encode(model, data, [0])[0, 0], atol=1e-5, rtol=0)
-    lengths = found[..., :32].norm(dim=2)  # the votes of some items are faint
-    assert float(lengths.min()) == pytest.approx(1 / 5**0.5) and float(lengths.max()) < 1
-    assert float(model.state_dict()["label_vote"]) == 2.0
+        # It is made of label probabilities, a share of which are votes.
+        assert data.corpus.images is not None
+        picture = model.image.processor()([data.corpus.images[50]], False)
+        with torch.no_grad():
+            nodes, raw, read = model.nodes_of(model.image(picture), "image")
+            described, voted = model.with_graph("image", nodes, raw, read)
+            if not graph:
+                described = (model.plain_losses.logits(read_out(nodes), read)).sigmoid()
+        expected = relevance_vectors((1 - vote) * described + vote * voted, "image")
+        torch.testing.assert_close(found[2, :1], expected, atol=1e-5, rtol=0)
+    assert float(model.state_dict()["label_vote"]) == 1.0
+
+
+def test_without_its_loss_the_graph_is_left_out_of_training_and_still_votes(tmp_path: Path) -> None:
+    model, pairs = prepared(tmp_path, graph_weight=0.0, inference="votes", label_votes=[0.5])
+    calls: list[Any] = []
+    model.graph.register_forward_hook(lambda *given: calls.append(given))
+    model.training_loss(pairs).backward()
+    assert not calls
+    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+    trained, data, _ = with_bank(tmp_path, graph_weight=0.0, inference="votes", label_votes=[0.5])
+    voted = encode(trained, data, [50])
+    trained.inference = "encoder"
+    assert not torch.allclose(voted, encode(trained, data, [50]), atol=1e-3)
+
+
+def test_controls_replace_the_sources_of_edges_or_the_labels_of_pairs(tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path, inference="anchor")
+    assert model.bank.labels is not None and data.corpus.labels is not None
+    shuffled, _, _ = with_bank(tmp_path, inference="anchor", control="shuffled_labels")
+    held = shuffled.bank.item[: len(shuffled.bank)]
+    labels = shuffled.bank.labels[: len(held)]
+    assert torch.equal(labels.sum(0), model.bank.labels[: len(held)].sum(0))
+    assert (labels.long() != torch.from_numpy(data.corpus.labels[held]).long()).any()
+    random, pairs = prepared(tmp_path, control="random_edges")
+    image, text, _ = random.encode_pairs(pairs)
+    seen: list[Any] = []
+    random.graph.register_forward_hook(lambda graph, inputs, done: seen.extend((inputs, step.edges) for step in done))
+    random._related(image, text, pairs["image_index"])
+    item = pairs["image_index"].repeat_interleave(3).repeat(2)
+    for (_, context, excluded, queries), edges in seen[:1]:
+        true = context.attach(queries, excluded)
+        assert len(edges) and (item[edges.target] != context.nodes.item[edges.source]).all()
+        assert torch.equal(edges.kind % 2, context.modality[edges.source])
+        same = {*zip(edges.target.tolist(), edges.source.tolist(), strict=True)}
+        assert len(same & {*zip(true.target.tolist(), true.source.tolist(), strict=True)}) < 0.5 * len(true)
+
+
+def test_votes_without_messages(tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path, label_votes=[0.5])
+    found = dict[str, Tensor]()
+    for model.inference in ("anchor", "votes", "encoder"):
+        found[model.inference] = encode(model, data, [50, 63])
+        assert [graph for graph, _ in model.candidates()] == {"anchor": [True], "votes": [False], "encoder": [False]}[
+            model.inference
+        ]
+    for one, other in (("anchor", "votes"), ("votes", "encoder")):
+        assert not torch.allclose(found[one], found[other], atol=1e-3), (one, other)
 
 
 def test_votes_are_the_labels_of_the_bank_and_of_nobody_else(tmp_path: Path) -> None:
@@ -381,19 +440,20 @@ def test_votes_are_the_labels_of_the_bank_and_of_nobody_else(tmp_path: Path) -> 
     common = corpus.labels[held].mean(0)
     pictures = model.image.processor()([corpus.images[row] for row in (3, 50)], False)  # type: ignore[index]
     with torch.no_grad():
-        nodes, seen = model.item_nodes["image"](model.image(pictures))
+        nodes, seen, read = model.nodes_of(model.image(pictures), "image")
         first = model.propagate("image", nodes, seen)[0]
-        _, voted = model.with_graph("image", nodes, seen)
-    expected = np.zeros((2, 8))
+        _, voted = model.with_graph("image", nodes, seen, read)
+    expected = np.repeat(common[None], 2, axis=0)
     for source, target, weight in zip(first.edges.source, first.edges.target, first.attention, strict=True):
         image = int(bank.nodes.item[source])
         assert target >= 3 or image != 3  # a training item does not see its own labels
-        expected[target // 3] += float(weight) * (corpus.labels[image] - common)
-    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        expected[target // 3] += float(weight) * (corpus.labels[image] - common) / 3
     np.testing.assert_allclose(voted.numpy(), expected, atol=1e-5)
+    assert ((voted >= 0) & (voted <= 1)).all()
     model.inference = "transductive"
     with torch.no_grad():
-        assert not model.with_graph("image", nodes, seen)[1].any()
+        described, voted = model.with_graph("image", nodes, seen, read)
+    assert torch.equal(described, voted)
 
 
 def test_wrong_labels_are_held_as_they_are_trained_with(tmp_path: Path) -> None:
@@ -431,8 +491,6 @@ def test_without_a_bank_an_item_is_its_encoding(tmp_path: Path) -> None:
     trainer(tmp_path).test(model, data, verbose=False)
     model.eval()
     anchored = encode(model, data, [0, 50])
-    assert not anchored[..., 32:].any()  # nobody to ask
-    anchored = anchored[..., :32]
     model.inference = "encoder"
     torch.testing.assert_close(anchored, encode(model, data, [0, 50]))
 
@@ -487,7 +545,9 @@ def test_extremes_have_finite_gradients(update: str, tmp_path: Path) -> None:
         ({"k": 0}, "k 0 leaves every node"),
         ({"bank_size": 5}, "bank_size 5 cannot hold"),
         ({"label_votes": []}, "label_votes .* give one or more"),
-        ({"label_votes": [-1.0]}, "each at least 0"),
+        ({"label_votes": [-1.0]}, "each from 0 to 1"),
+        ({"label_votes": [2.0]}, "each from 0 to 1"),
+        ({"votes": LabelVotes()}, "set layers to 0"),
     ],
 )
 def test_impossible_options_are_one_line(options: dict[str, Any], message: str) -> None:
