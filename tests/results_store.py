@@ -84,7 +84,7 @@ def make_result(dataset: str, method: str, seed: int, metrics: dict[str, float])
         recipe=f"{dataset}-{method}",
         training=f"{dataset}-{method}",
         steps=940,
-        budget={"max_epochs": 20, "max_steps": -1, "batch_size": 128, "early_stopping": False},
+        budget={"max_epochs": 20, "max_steps": -1, "batch_size": 128},
     )
 
 

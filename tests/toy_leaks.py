@@ -196,6 +196,28 @@ class EditsLater(DualEncoder):
         return self.kept
 
 
+class EditsInTheNextPass(DualEncoder):
+    """Changes the evaluation in place when the next test begins."""
+
+    first: Any = None
+
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+        evaluation = super().evaluate(tables, stage)
+        if stage == "test" and self.first is None:
+            self.first = evaluation
+        elif stage == "test":
+            self.first.metrics["rSum"] = 600.0
+        return evaluation
+
+
+class AddsMetrics(DualEncoder):
+    """Reports metrics that the protocol did not compute."""
+
+    def evaluate(self, tables: Tables, stage: str) -> Evaluation:
+        evaluation = super().evaluate(tables, stage)
+        return replace(evaluation, metrics=evaluation.metrics | {"truth/rSum": 600.0})
+
+
 class OwnTruth(DualEncoder):
     """Evaluates by a pair map of its own: a text belongs to the image that it finds first."""
 

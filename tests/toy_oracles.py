@@ -50,6 +50,13 @@ class RowOracle(Oracle):
         return str(image)
 
 
+class LoudOracle(RowOracle):
+    """By the row, with so large a constant in every score that differences are small beside it."""
+
+    def score(self, image: Embeddings, text: Embeddings) -> Tensor:
+        return super().score(image, text) + 20_000
+
+
 class FileNameOracle(Oracle):
     """By the name of the file."""
 

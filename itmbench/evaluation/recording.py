@@ -76,8 +76,7 @@ class Recording:
         some = images[_places(stage, rows)], texts[_places(self.truth.texts_of(stage), columns)]
         left, right, scorer, _ = comparable(*some, scorer)
         scores = score(scorer, left, right, lambda row: f"image {self.truth.image_ids[rows[row]]}").cpu()
-        copies = {key: np.array(column) for key, column in evaluation.per_query.items()}
-        self.kept.append((Evaluation(dict(evaluation.metrics), copies), scores))
+        self.kept.append((frozen_copy(evaluation), scores))
         self.seconds += time.perf_counter() - began
 
 
@@ -101,9 +100,15 @@ def keeping(protocol: Protocol, recording: Recording) -> Protocol:
     return made
 
 
+def frozen_copy(evaluation: Evaluation) -> Evaluation:
+    """The evaluation as it is now."""
+    return Evaluation(dict(evaluation.metrics), {key: np.array(col) for key, col in evaluation.per_query.items()})
+
+
 def changed(kept: Evaluation, reported: Evaluation) -> list[str]:
-    """Names of the metrics and columns of an evaluation that are not in another, which may have more metrics."""
+    """Names of metrics and columns in which an evaluation differs from the reported one, which may add only probes."""
     metrics = [key for key, value in kept.metrics.items() if reported.metrics.get(key) != value]
+    metrics += [key for key in reported.metrics if key not in kept.metrics and not key.startswith("probe/")]
     columns = [key for key, column in kept.per_query.items() if not _equal(reported.per_query, key, column)]
     return metrics + columns
 

@@ -142,6 +142,8 @@ def tables(frame: pd.DataFrame) -> list[Table]:
         return []
     known = frame["training"] != ""  # older results do not say what was trained
     frame = frame.assign(steps=frame["steps"].where(known), budget=frame["budget"].where(known, ""))
+    of_method = frame["folder"].map(lambda folder: str(Path(folder).parent))  # a check that one seed fails, all fail
+    frame["inductive"] = frame["inductive"].groupby(of_method).transform("all")
     result = []
     for _, dataset in frame.groupby("dataset", sort=False):
         groups = _groups(dataset)

@@ -94,15 +94,17 @@ def audit_in_words(failed: dict[str, list[str]]) -> str:
 def budget_in_words(budget: str) -> str:
     """A training budget as stored in a result (JSON; empty in older results).
 
-    >>> budget_in_words('{"batch_size": 32, "early_stopping": false, "max_epochs": 3, "max_steps": -1}')
-    '3 epochs of batches of 32 pairs'
+    >>> budget_in_words('{"batch_size": 32, "max_epochs": 3, "max_steps": -1, "limit_train_batches": 0.5}')
+    '3 epochs of batches of 32 pairs, at most 0.5 of them an epoch'
     """
     if budget in ("", "{}"):
         return "nothing trained" if budget else "a training budget that older results do not state"
     limits = json.loads(budget)
     bounds = [f"{limits[f'max_{unit}']:,} {unit}" for unit in ("epochs", "steps") if (limits[f"max_{unit}"] or -1) > 0]
-    early = ", stopped early where validation says so" if limits["early_stopping"] else ""
-    return f"{' or '.join(bounds) or 'no limit'} of batches of {limits['batch_size']:,} pairs{early}"
+    limit, patience = limits.get("limit_train_batches", 1.0), limits.get("patience")
+    part = "" if limit == 1.0 else f", at most {limit} of them an epoch"
+    early = "" if patience is None else f", stopped after {patience} validations without progress"
+    return f"{' or '.join(bounds) or 'no limit'} of batches of {limits['batch_size']:,} pairs{part}{early}"
 
 
 def mixed_in_words(methods: list[str]) -> str:

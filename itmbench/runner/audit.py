@@ -26,7 +26,7 @@ from itmbench.evaluation import canaries, leaks
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.leaks import Encode, Finding
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol, protocol_for
-from itmbench.evaluation.recording import Recording, Sample, keeping
+from itmbench.evaluation.recording import Recording, Sample, frozen_copy, keeping
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import EvaluationCallback
 from itmbench.methods.trained import Trained
@@ -72,10 +72,12 @@ class _Watch(EvaluationCallback):
 
     reported: Evaluation | None = None
 
-    def __init__(self, state: bool) -> None:
-        self.state, self.before, self.seconds = state, dict[str, str](), 0.0
+    def __init__(self, state: bool, checkpoint: Path | None) -> None:
+        self.state, self.checkpoint, self.before, self.seconds = state, checkpoint, dict[str, str](), 0.0
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.checkpoint is not None:  # now, because afterwards it could hold what the test has seen
+            trainer.save_checkpoint(self.checkpoint, weights_only=True)
         if self.state:
             began = time.perf_counter()
             self.before = leaks.digests(pl_module)
@@ -93,6 +95,7 @@ def watched_test(
     ckpt_path: str | None = None,
     protocol: Protocol | None = None,
     hidden: canaries.Blinded | None = None,
+    checkpoint: Path | None = None,
 ) -> Pass:
     """Test a model through the trainer and keep what it does; on every device.
 
@@ -104,6 +107,7 @@ def watched_test(
         ckpt_path: as that of ``trainer.test``.
         protocol: in place of the model's.
         hidden: give the model this corpus in place of the data's, by which it is evaluated all the same.
+        checkpoint: where to save the tested weights, before the first item is read.
 
     Raises:
         InputError: the pass does not evaluate the whole stage.
@@ -112,7 +116,7 @@ def watched_test(
     given = data if hidden is None else _lean(data, hidden.corpus)
     places = (None, None) if hidden is None else (hidden.images, hidden.texts)
     recording = Recording(sample or Sample.of(_few(corpus)), given.corpus, corpus, *places)
-    chosen, watch = model.protocol, _Watch(sample is None)
+    chosen, watch = model.protocol, _Watch(sample is None, checkpoint)
     model.protocol = keeping(protocol or chosen or protocol_for(corpus), recording)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     try:
@@ -122,9 +126,10 @@ def watched_test(
         trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
     if watch.reported is None:
         raise InputError("audit: nothing was evaluated; leave trainer.fast_dev_run unset")
+    reported = frozen_copy(watch.reported)  # which the method cannot change any more
     return Pass(
-        watch.reported,
-        recording.changes(watch.reported),
+        reported,
+        recording.changes(reported),
         recording.scores,
         watch.training,
         watch.before,
@@ -179,10 +184,8 @@ def audit(
     data = _lean(data, data.corpus)
     corpus = data.corpus
     with _unlogged(trainer), tempfile.TemporaryDirectory() as folder:
-        test, sample = watched_test(trainer, model, data, ckpt_path=ckpt_path), Sample.of(_few(corpus))
-        checkpoint = Path(ckpt_path or Path(folder, "audited.ckpt"))
-        if not ckpt_path:
-            trainer.save_checkpoint(checkpoint, weights_only=True)
+        checkpoint, sample = Path(folder, "audited.ckpt"), Sample.of(_few(corpus))
+        test = watched_test(trainer, model, data, ckpt_path=ckpt_path, checkpoint=checkpoint)
         again = watched_test(trainer, model, data, sample)
         findings = quick_audit(trainer, model, data, test, checkpoint, replay)
         repeated = leaks.frozen(test.before, leaks.digests(model), [test.reported, again.reported])

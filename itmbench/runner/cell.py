@@ -51,12 +51,12 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
     del config["seed_everything"]
     recipe, training = cell_key(config, data.corpus), cell_key(without_switchable(config, model), data.corpus)
     steps = trainer.global_step if model.trains_by_steps else 0
-    test = audit.watched_test(trainer, model, data, ckpt_path=cli.best.best_model_path or None)
-    trainer.save_checkpoint(folder / store.CHECKPOINT, weights_only=True)
+    best, checkpoint = cli.best.best_model_path or None, folder / store.CHECKPOINT
+    test = audit.watched_test(trainer, model, data, ckpt_path=best, checkpoint=checkpoint)
     seconds, peak_memory = meter.elapsed() - test.seconds, cost.peak_memory(trainer.strategy.root_device)
     trainer.callbacks.remove(meter)  # type: ignore[attr-defined]
     replay = by_fresh_instance(cli.make_model)
-    findings = {f.name: f for f in audit.quick_audit(trainer, model, data, test, folder / store.CHECKPOINT, replay)}
+    findings = {f.name: f for f in audit.quick_audit(trainer, model, data, test, checkpoint, replay)}
     if not trainer.is_global_zero:
         return
     evaluation = test.reported

@@ -169,12 +169,16 @@ def peak_memory(device: torch.device) -> int:
 
 
 def budget(trainer: L.Trainer, batch_size: int) -> dict[str, Any]:
-    """What bounds a training: limits, pairs in an optimizer step over all devices, and whether it may stop early."""
+    """What bounds a training: limits, pairs in an optimizer step over all devices, and after how many validations
+    without progress it stops early.
+    """
+    patience = [callback.patience for callback in trainer.early_stopping_callbacks if callback is not None]
     return {
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
         "batch_size": batch_size * trainer.world_size * trainer.accumulate_grad_batches,
-        "early_stopping": bool(trainer.early_stopping_callbacks),
+        "limit_train_batches": trainer.limit_train_batches,
+        "patience": min(patience, default=None),
     }
 
 

@@ -51,8 +51,8 @@ class Result:
         training: like ``recipe``, without the options that a trained model may change (``Trained.switchable``): rows of
             equal ``training`` and seed have the same training steps. Empty in older results, as the next three.
         steps: optimizer steps trained.
-        budget: max_epochs, max_steps (-1: no limit), batch_size (pairs in an optimizer step, over all devices) and
-            early_stopping; empty if nothing is trained by an optimizer.
+        budget: max_epochs, max_steps (-1: no limit), limit_train_batches, batch_size (pairs in an optimizer step, over
+            all devices) and patience (of early stopping); empty if nothing is trained by an optimizer.
         choices: what validation chose beside the checkpoint, by name.
         trials: with how many `itmbench tune` chose its options; 0 if they are the method's own.
     """

@@ -36,8 +36,10 @@ def test_the_evaluation_is_that_of_the_protocol_and_the_scores_are_those_of_the_
     assert recording.scores is not None
     torch.testing.assert_close(recording.scores, (images @ texts.T)[[1, 7, 3]][:, [20, 0]], check_dtype=False)
     assert recording.changes(evaluation) == [] and recording.seconds > 0
-    more = replace(evaluation, metrics=evaluation.metrics | {"more": 1.0})
+    more = replace(evaluation, metrics=evaluation.metrics | {"probe/nouns": 0.5})
     assert recording.changes(more) == []
+    more = replace(evaluation, metrics=evaluation.metrics | {"truth/rSum": 600.0})
+    assert recording.changes(more) == ["truth/rSum"]
     assert recording.changes(replace(evaluation, metrics=evaluation.metrics | {"rSum": 1.0})) == ["rSum"]
     evaluation.per_query["rank"][0] += 1
     assert recording.changes(evaluation) == ["rank"]

@@ -42,7 +42,8 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     assert min(result["throughput"].values()) > 0 and result["peak_memory"] > 1e8
     assert result["protocol"]["objective"] == "rSum" and result["pretraining"] == "scratch"
     pairs = 2 * 16  # two captions of every training image
-    assert result["budget"] == {"max_epochs": 2, "max_steps": -1, "batch_size": 16, "early_stopping": False}
+    limits = {"max_epochs": 2, "max_steps": -1, "limit_train_batches": 1.0}
+    assert result["budget"] == {**limits, "batch_size": 16, "patience": None}
     assert (result["steps"], result["choices"]) == (2 * pairs // 16, {})
     assert result["training"] == result["recipe"]  # no option of this method only changes its use
     torch.load(cell / "best.ckpt", weights_only=True)
