@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from itmbench.data.corpus import Rows
 from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.evaluation.evaluation import Evaluation
