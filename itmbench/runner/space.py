@@ -46,6 +46,10 @@ Knobs = dict[str, Annotated[Range, BeforeValidator(_listed)] | None]
 """Dotted path of an option in the config, such as ``model.init_args.lr`` -> its values; None: not tuned after all."""
 
 
+BUDGET = ("max_epochs", "max_steps", "max_time", "limit_train_batches", "limit_val_batches")
+"""Options of the trainer that say how long a method trains; tuned, they would give methods different budgets."""
+
+
 class Space(BaseModel):
     """The ``tune`` block.
 
@@ -60,6 +64,13 @@ class Space(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1000
     shared: Knobs = {}
     methods: dict[str, Knobs] = {}
+
+    @model_validator(mode="after")
+    def _equal_budgets(self) -> "Space":
+        for name in [*self.shared, *(name for knobs in self.methods.values() for name in knobs)]:
+            if name.startswith("trainer.") and name.rpartition(".")[2] in BUDGET:
+                raise ValueError(f"{name}: the training budget is the same for all methods and is not tuned")
+        return self
 
     def of(self, method: str) -> dict[str, Range]:
         """The options to tune of one method."""

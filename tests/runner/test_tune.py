@@ -278,6 +278,7 @@ def test_a_finished_search_is_answered_without_planning(
         ({"shared": {LR: {"low": 2, "high": 1}}}, "low must be less than high"),
         ({"shared": {LR: {"low": 0, "high": 1, "log": True}}}, "more than 0 with log: true"),
         ({"shared": {LR: {"lowest": 0, "high": 1}}}, "lr.lowest: unknown key; the keys are choices, low, high, log"),
+        ({"shared": {"trainer.max_epochs": [1, 9]}}, "trainer.max_epochs: the training budget is the same for all"),
         ({"shard": {}}, "tune.shard: unknown key; the keys are seed, shared, methods"),
         ({"methods": {"c": {}}}, "tune.methods.c: no method c in this benchmark; choose one of a"),
         ({"seed": 0}, "tune.seed: a seed of the benchmark"),
