@@ -82,6 +82,11 @@ class CaptionProtocol(_Options):
         if self.folds is not None and self.folds < 2:
             raise InputError(f"folds: {self.folds} is too few; give at least 2, or leave the option out")
 
+    def check_folds(self, images: int) -> None:
+        """Raise InputError if there are fewer test images than folds."""
+        if self.folds is not None and images < self.folds:
+            raise InputError(f"folds: {self.folds} folds of {images} test images; give fewer")
+
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
     ) -> Evaluation:
@@ -135,8 +140,7 @@ class CaptionProtocol(_Options):
 
     def _means_over_folds(self, here: EvaluatedStage, number: int, scorer: Scorer | None) -> dict[str, float]:
         """Mean recalls and rSum over consecutive parts of the images, each with its texts."""
-        if len(here.image_ids) < number:
-            raise InputError(f"folds: {number} folds of {len(here.image_ids)} test images; give fewer")
+        self.check_folds(len(here.image_ids))
         results = []
         for rows in np.array_split(np.arange(len(here.image_ids)), number):
             images, texts = torch.from_numpy(rows), here.texts_of(rows)

@@ -1,5 +1,6 @@
 """Plain label votes of nearest training items: what a graph over labelled training items has to beat."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ class LabelVotes(Recorded, nn.Module):
 
     def __init__(self, k: int = 16, weights: Sequence[float] = (0.0, 0.2, 0.4, 0.7, 1.0)) -> None:
         super().__init__()
-        if k < 1 or not weights or min(weights) < 0:
+        if k < 1 or not weights or not all(0 <= weight < math.inf for weight in weights):
             raise InputError(f"LabelVotes: k is {k} and weights {list(weights)}; give k >= 1 and weights of at least 0")
         self.k, self.weights = k, list(weights)
         self.register_buffer("weight", torch.tensor(float(self.weights[0])))

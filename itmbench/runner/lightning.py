@@ -323,7 +323,9 @@ def _one_line(message: str) -> str:
     if not option or not (reasons or problems):
         return " ".join(message.split())
     given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value: ")), "")
-    reason = reasons[0] if reasons else lines[problems[-1] + 1]
+    # Of several classes that an option takes, the last one named came closest.
+    last = [line for line in lines[problems[-1] :] if line in reasons] if problems else []
+    reason = (last or reasons or [lines[problems[-1] + 1]])[0]
     class_name = reason.removeprefix("Expected a dot import path string: ")
     if class_name != reason:
         kind = {"model": "methods", "data": "datasets"}.get(option)
@@ -350,5 +352,12 @@ def _plainly() -> Iterator[None]:
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
         if cause is None:
-            raise
+            raise InputError(_reason(str(error))) from error
         raise cause from cause.__cause__
+
+
+def _reason(message: str) -> str:
+    """What a constructor said, out of a message of jsonargparse, which lists all the types that it tried."""
+    of_parser = ("Does not validate", "Subtypes", "Errors", "Import path", "Expected a <class", "Given value")
+    lines = [line.strip(" -") for line in message.splitlines()]
+    return next((line for line in lines if line and not line.startswith(of_parser)), " ".join(message.split()))

@@ -13,7 +13,7 @@ from itmbench.data.cache import inputs_read
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError, InputErrors
-from itmbench.evaluation.protocol import LabelProtocol
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 from itmbench.files import digest, write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import done, lease, running
@@ -186,6 +186,8 @@ def require_valid_pair(model: Matcher, data: CorpusDataModule, devices: int = 1)
     data.training_texts(devices)
     if isinstance(model.protocol, LabelProtocol) and data.corpus.labels is None:
         raise InputError(f"{data.corpus.name}: has no labels, which the protocol {model.protocol.name} needs")
+    if isinstance(model.protocol, CaptionProtocol):
+        model.protocol.check_folds(len(data.corpus.stages["test"].images))
 
 
 def load(path: Path) -> list[Planned]:

@@ -59,7 +59,7 @@ def test_before_the_first_filling_nobody_votes() -> None:
     assert LabelVotes()(torch.randn(3, 6), "text").shape == (3, 0)
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"weights": []}, {"weights": [-1.0]}])
+@pytest.mark.parametrize("options", [{"k": 0}, {"weights": []}, {"weights": [-1.0]}, {"weights": [float("nan")]}])
 def test_impossible_options(options: Any) -> None:
     with pytest.raises(InputError, match="LabelVotes"):
         LabelVotes(**options)

@@ -314,19 +314,25 @@ def test_no_model_of_a_cell_is_kept_for_the_next(tmp_path: Path, monkeypatch: py
 def test_pairs_that_cannot_be_are_told_together_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = write(tmp_path, "good", "labels", "features", "shallow", "unknown")
+    spec = write(tmp_path, "good", "labels", "features", "shallow", "unknown", "folds", "cutoffs", "normaliser")
     tiny = {"image": TOY_MODEL["init_args"]["image"], "text": TOY_MODEL["init_args"]["text"]}
     for name, model in {
         "labels": {"class_path": "DCMH", "init_args": tiny},
         "features": {"class_path": "VSE", "init_args": tiny | {"image": {"class_path": "FeatureEncoder"}}},
         "shallow": {"class_path": "MCRDGN", "init_args": tiny | {"k": 0}},
         "unknown": {"class_path": "DualEncoder", "init_args": tiny | {"loss": {"class_path": "NoLoss"}}},
+        "folds": {"class_path": "DualEncoder", "init_args": tiny | {"protocol": {"folds": 1000}}},
+        "cutoffs": {"class_path": "DualEncoder", "init_args": tiny | {"protocol": {"cutoffs": [0]}}},
+        "normaliser": {"class_path": "DualEncoder", "init_args": tiny | {"protocol": {"normaliser": "dcmh"}}},
     }.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
     assert main(bench(spec, tmp_path / "results", "--dry-run")) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
-    assert len(lines) == 4 and not (tmp_path / "results").exists()
+    assert len(lines) == 7 and not (tmp_path / "results").exists()
     assert "labels on toy: toy: has no labels, and DCMH needs labels" in lines[0]
     assert "features on toy: FeatureEncoder reads ready-made features" in lines[1]
     assert "shallow on toy: MCRDGN: k 0 leaves every node without neighbours" in lines[2]
     assert "unknown on toy: " in lines[3] and "NoLoss" in lines[3]
+    assert "folds on toy: folds: 1000 folds of " in lines[4] and lines[4].endswith("test images; give fewer")
+    assert "cutoffs on toy: cutoff: 0 is below 1; give a whole number of at least 1" in lines[5]
+    assert "normaliser on toy: model.protocol.normaliser: expected Literal['retrieved'" in lines[6]

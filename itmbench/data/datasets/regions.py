@@ -55,7 +55,8 @@ class PrecomputedRegions(CorpusDataModule):
         super().__init__(**kwargs)
         self.root, self.captions_per_image, self.name = Path(root).resolve(), captions_per_image, name
         only_all = (self.root / "testall_caps.txt").exists() and not (self.root / "test_caps.txt").exists()
-        self.splits = {"train": "train", "dev": "val", test or ("testall" if only_all else "test"): "test"}
+        self.test = test or ("testall" if only_all else "test")
+        self.splits = {"train": "train", "dev": "val", self.test: "test"}
         """Names of the splits on disk and in the corpus."""
 
     def inputs(self) -> list[Path]:

@@ -13,7 +13,7 @@ from itmbench.errors import InputError
 
 
 def read(root: Path, **options: Any) -> Corpus:
-    return PrecomputedRegions(root, **options).read()
+    return PrecomputedRegions(root, **options).corpus
 
 
 @pytest.mark.parametrize("copies", [1, 5])
