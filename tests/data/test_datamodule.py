@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from layouts import write_regions
 from toy import ToyData, toy_corpus
 
 from itmbench.cli.main import main
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule, Sources
+from itmbench.data.datasets import PrecomputedRegions
 from itmbench.data.perturb import RULES, caption_probes
 from itmbench.errors import InputError
 
@@ -145,3 +147,10 @@ def test_devices_and_runners_share_the_loader_processes(tmp_path: Path, monkeypa
     assert data.loaders() == 1
     data.num_workers = 5  # as the user says
     assert data.loaders() == 5
+
+
+def test_one_process_reads_and_the_others_find_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_regions(tmp_path / "regions")
+    PrecomputedRegions(root).prepare_data()
+    monkeypatch.setattr(PrecomputedRegions, "read", lambda self: pytest.fail("read again"))
+    assert len(PrecomputedRegions(root).corpus.image_ids) == 9

@@ -13,6 +13,7 @@ from PIL import Image
 from pretrained import minilm
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from itmbench.data.corpus import Features, ImageFiles, Strings
 from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, base
@@ -296,3 +297,22 @@ def test_tells_what_an_item_cost(tmp_path: Path, images: ImageFiles) -> None:
     linear = 2 * tokens * width * width * (4 + 8) + 2 * 9 * 3 * 16 * 16 * width
     assert linear <= items.cost["flops"] <= 1.5 * linear
     assert 0 < items.cost["seconds"] < 5
+
+
+def test_nothing_is_forked_beside_gloo(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Watched(DataLoader[Any]):
+        def __init__(self, *arguments: Any, num_workers: int, **options: Any) -> None:
+            started.append(num_workers)
+            super().__init__(*arguments, num_workers=0, **options)
+
+    monkeypatch.setattr(frozen, "DataLoader", Watched)
+    monkeypatch.setattr(frozen, "loaders", lambda: 3)
+    frozen.encode_once(vision(tmp_path), images, ALL[:2])
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        frozen.encode_once(vision(tmp_path), images, ALL)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert started == [3, 0]

@@ -1,7 +1,9 @@
 """A benchmark from its file to its table: what is stored, what is not run again, what a failure leaves."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,6 +16,8 @@ from toy_clip import save_toy_clip
 import itmbench
 from itmbench import store
 from itmbench.cli.main import main
+from itmbench.evaluation.leaks import Finding
+from itmbench.runner import audit
 
 
 def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,3 +134,17 @@ def test_a_benchmark_keeps_the_quick_checks_and_its_tables_show_what_failed(
     assert list(frame["audit_failed"]) == ["", "alone, subset, replay"]
     assert list(frame["inductive"]) == [True, False]
     assert "leaky †" in table and "honest †" not in table
+
+
+def test_the_checks_do_not_count_in_the_seconds_of_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = audit.quick_audit
+
+    def slow(*arguments: Any) -> list[Finding]:
+        time.sleep(3)
+        return checks(*arguments)
+
+    monkeypatch.setattr(audit, "quick_audit", slow)
+    began = time.perf_counter()
+    itmbench.run(write(tmp_path, "one"), tmp_path / "results")
+    result = store.Result.load(tmp_path / "results" / "small" / "toy" / "one" / "seed0")
+    assert result.seconds < time.perf_counter() - began - 3
