@@ -91,6 +91,7 @@ def make_result(dataset: str, method: str, seed: int, metrics: dict[str, float])
 def save(result: store.Result, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / store.CONFIG).write_text(f"seed_everything: {result.seed}\n")
+    (folder / store.CHECKPOINT).write_text("weights")
     result.save(folder)
 
 

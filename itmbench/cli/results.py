@@ -15,7 +15,7 @@ itmbench results merge results-of-another-machine"""
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run one of the four actions; return 1 if cells to merge are in conflict with others."""
+    """Run one of the four actions; return 1 if cells to merge are in conflict with others, or unsound."""
     parser = Parser(command, description="What a results folder holds, cell by cell.", example=EXAMPLE)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="print a line for each cell")
@@ -94,17 +94,19 @@ def remove_cells(options: argparse.Namespace) -> int:
 
 
 def merge_results(options: argparse.Namespace) -> int:
-    """Add the cells of another results folder; 1 if another result already takes the place of one."""
+    """Add the cells of another results folder; 1 if one is unsound, or another takes its place."""
     from itmbench import store
 
     merged = store.merge(options.results, options.other)
     for place in merged.copied:
         print(f"added {place}")
     counts = {"added": merged.copied, "here already": merged.equal, "rerun elsewhere": merged.reruns}
-    counts |= {"in conflict": merged.conflicts}
+    counts |= {"in conflict": merged.conflicts, "not added": merged.refused}
     print(", ".join(f"{len(cells)} {what}" for what, cells in counts.items()))
     for place, difference in merged.reruns.items():
         print(f"RERUN {place}: other numbers from another environment ({difference}); the result here was kept")
     for place, difference in merged.conflicts.items():
         print(f"CONFLICT {place}: {difference}; nothing was changed, remove one of the two", file=sys.stderr)
-    return 1 if merged.conflicts else 0
+    for place, wrong in merged.refused.items():
+        print(f"NOT ADDED {place}: {wrong}; run the cell again", file=sys.stderr)
+    return 1 if merged.conflicts or merged.refused else 0

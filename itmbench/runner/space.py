@@ -1,12 +1,31 @@
 """The ``tune`` block of a benchmark file: which options `itmbench tune` searches, and between which values."""
 
+import itertools
+import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 
 def _listed(value: Any) -> Any:
-    return {"choices": value} if isinstance(value, list) else value
+    if isinstance(value, list):
+        return {"choices": value}
+    if not isinstance(value, dict | Range):
+        raise ValueError("give a list of choices, or low and high")
+    return value
+
+
+def _limit(value: Any) -> Any:
+    try:
+        finite = value is None or (not isinstance(value, bool) and math.isfinite(float(value)))
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise ValueError("give a finite number")
+    return value
+
+
+Limit = Annotated[int | float | None, BeforeValidator(_limit)]
 
 
 class Range(BaseModel):
@@ -18,8 +37,8 @@ class Range(BaseModel):
     model_config = ConfigDict(extra="forbid")  # not strict: YAML takes 1e-4 for text
 
     choices: Annotated[list[JsonValue], Field(min_length=1)] | None = None
-    low: int | float | None = None
-    high: int | float | None = None
+    low: Limit = None
+    high: Limit = None
     log: bool = False
 
     @model_validator(mode="after")
@@ -66,10 +85,21 @@ class Space(BaseModel):
     methods: dict[str, Knobs] = {}
 
     @model_validator(mode="after")
-    def _equal_budgets(self) -> "Space":
+    def _only_the_method(self) -> "Space":
         for name in [*self.shared, *(name for knobs in self.methods.values() for name in knobs)]:
-            if name.startswith("trainer.") and name.rpartition(".")[2] in BUDGET:
+            first, *inner = name.split(".")
+            if first == "trainer" and inner and inner[-1] in BUDGET:
                 raise ValueError(f"{name}: the training budget is the same for all methods and is not tuned")
+            own = first == "model" and inner[:1] == ["init_args"] and inner[1:] and inner[1] != "protocol"
+            if not own and not (first == "trainer" and inner):
+                raise ValueError(
+                    f"{name}: belongs to what is measured or trained on, which is not tuned; name options below "
+                    "model.init_args (but protocol) or trainer"
+                )
+        for method in ["", *self.methods]:
+            for name, other in itertools.permutations(self.of(method), 2):
+                if other.startswith(f"{name}."):
+                    raise ValueError(f"{other}: lies within {name}, which is tuned too; leave out one of the two")
         return self
 
     def of(self, method: str) -> dict[str, Range]:

@@ -249,6 +249,8 @@ def _lines(error: ValidationError) -> Iterator[str]:
             yield f"{'.'.join(where)}: unknown key; the keys are {', '.join(model.model_fields)}"
         elif problem["type"] == "missing":
             yield f"{'.'.join(where)}: missing"
+        elif problem["type"] in ("dict_type", "model_type"):
+            yield f"{'.'.join(where)}: give a mapping, not {problem['input']!r}"
         elif not where:  # of the file as a whole
             yield message
         else:

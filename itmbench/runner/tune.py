@@ -8,8 +8,10 @@ the next follow from these and its number, so an interrupted trial is proposed a
 import json
 import logging
 import shutil
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ import pandas as pd
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from itmbench import logs, store
 from itmbench.data.batches import derived_seed
 from itmbench.errors import InputError, InputErrors
-from itmbench.files import write_atomically
+from itmbench.files import file_digest, write_atomically
 from itmbench.runner import cost, lease, processes, run, running
 from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.cell import train
@@ -32,7 +35,7 @@ from itmbench.runner.lightning import CellCLI
 from itmbench.runner.plan import Planned, Planner, Request
 from itmbench.runner.space import Range, nested
 from itmbench.runner.spec import Cell, merge
-from itmbench.runner.tuned import Tuned, cells_to_tune, place, study_key
+from itmbench.runner.tuned import Tuned, cells_to_tune, is_finished, place, study_key
 from itmbench.units import duration
 
 RANDOM_TRIALS = 5
@@ -72,8 +75,7 @@ class Study:
     @property
     def is_done(self) -> bool:
         """Whether it had all its trials, and its choice is written."""
-        tuned = Tuned.load(self.cell, self.results)
-        return tuned is not None and tuned.key == self.key and tuned.trials >= self.trials
+        return is_finished(self.cell, self.results, self.key, self.trials)
 
     def __str__(self) -> str:
         return f"{self.cell.method} on {self.cell.dataset}"
@@ -100,6 +102,8 @@ def tune(spec: str | Path, results: str | Path, trials: int, only: str = "", dev
     studies = plan(spec, Path(results), trials, only, planner)
     planner.save([study.cell for study in studies], [study.planned for study in studies], Path(results))
     left = [study for study in studies if not study.is_done]
+    for study in left:
+        _require_place(study)
     with run.sigterm_interrupts():
         if devices > 1 and len(left) > 1:
             options = {"spec": str(spec), "results": str(results), "trials": trials, "only": only}
@@ -139,6 +143,40 @@ def require_options(cell: Cell, knobs: dict[str, Range]) -> None:
         CellCLI(merge(cell.config, nested({name: knob.example(number) for name, knob in knobs.items()})))
 
 
+TABLES = {"studies", "trials", "trial_params", "trial_user_attributes", "trial_values"}
+"""Of Optuna's storage; it would silently create those that are missing."""
+
+
+def _require_place(study: Study) -> None:
+    """Create the folder of the outcome; raise an InputError if another file lies there."""
+    folder, table = (place(study.cell, study.results, suffix) for suffix in ("", ".csv"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder.parent}: cannot be a folder ({error.strerror}); remove the file in its way"
+        ) from None
+    if table.is_dir():
+        raise InputError(f"{table}: is a folder; remove it")
+
+
+@contextmanager
+def _undamaged(database: Path) -> Iterator[None]:
+    """Check a storage of trials, and turn what fails when it is used into an InputError."""
+    try:
+        if database.exists():
+            with closing(sqlite3.connect(database)) as connection:
+                tables = {name for (name,) in connection.execute("select name from sqlite_master")}
+            if tables and not tables >= TABLES:
+                raise sqlite3.DatabaseError(f"no table {min(TABLES - tables)}")
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise InputError(
+            f"{database}: cannot be used as storage of trials ({reason}); remove it, and all trials run again"
+        ) from None
+
+
 def search_all(studies: Sequence[Study], planner: Planner, wait: bool = True) -> None:
     """Finish all studies; ``wait`` for those that other processes run."""
     waiting = list(studies)
@@ -168,19 +206,19 @@ def _search(study: Study, planner: Planner, held: Lease) -> None:
     """Run the trials that a study lacks, and write its table and its choice."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = place(study.cell, study.results, ".db").resolve()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
-    saved = optuna.create_study(storage=storage, study_name=study.key, direction="maximize", load_if_exists=True)
-    while len(saved.trials) < study.trials:
-        number = len(saved.trials)
-        trial = _run_trial(study, saved.trials, planner, held)
-        saved.add_trial(trial)
-        outcome = trial.user_attrs.get("error") or f"{trial.value:.4f}"
-        shown = ", ".join(f"{name.rpartition('.')[2]} {_shown(value)}" for name, value in trial.params.items())
-        took = duration(trial.user_attrs["seconds"])
-        logger.info("[%d/%d] %s, %s: %s, %s", number + 1, study.trials, study, shown or "its own config", outcome, took)
-    _write(study, saved.trials)
-    storage.remove_session()
+    with _undamaged(database):
+        storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+        saved = optuna.create_study(storage=storage, study_name=study.key, direction="maximize", load_if_exists=True)
+        while len(saved.trials) < study.trials:
+            number = len(saved.trials)
+            trial = _run_trial(study, saved.trials, planner, held)
+            saved.add_trial(trial)
+            outcome = trial.user_attrs.get("error") or f"{trial.value:.4f}"
+            shown = ", ".join(f"{name.rpartition('.')[2]} {_shown(value)}" for name, value in trial.params.items())
+            took = f"{shown or 'its own config'}: {outcome}, {duration(trial.user_attrs['seconds'])}"
+            logger.info("[%d/%d] %s, %s", number + 1, study.trials, study, took)
+        _write(study, saved.trials)
+        storage.remove_session()
     shutil.rmtree(study.folder, ignore_errors=True)
 
 
@@ -260,11 +298,13 @@ def _write(study: Study, trials: Sequence[FrozenTrial]) -> None:
         }
         for number, trial in enumerate(trials)
     ]
-    write_atomically(place(study.cell, study.results, ".csv"), pd.DataFrame(rows).to_csv(index=False))
+    table = place(study.cell, study.results, ".csv")
+    write_atomically(table, pd.DataFrame(rows).to_csv(index=False))
     complete = [(trial.value, -number) for number, trial in enumerate(trials) if trial.value is not None]
     if not complete:
         logger.error("FAILED %s: every trial failed, the first with %s", study, trials[0].user_attrs["error"])
         return
     objective, negative = max(complete)  # the first of equals, so that the method's own config wins
     config = trials[-negative].user_attrs["config"]
-    Tuned(study.key, len(trials), -negative, objective, study.cell.benchmark, config).save(study.cell, study.results)
+    chosen = Tuned(study.key, len(trials), -negative, objective, study.cell.benchmark, config, table=file_digest(table))
+    chosen.save(study.cell, study.results)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from itmbench.errors import InputError
-from itmbench.files import digest, write_atomically
+from itmbench.files import digest, file_digest, write_atomically
 from itmbench.runner.done import known_keys
 from itmbench.runner.space import Range
 from itmbench.runner.spec import Cell, load_benchmark, load_cells, load_yaml, merge
@@ -31,6 +31,7 @@ class Tuned:
         objective: of that trial, on validation.
         benchmark: that was tuned.
         config: the chosen options, over those of the benchmark.
+        table: digest of the table of all trials; empty in older files.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Tuned:
     objective: float
     benchmark: str
     config: dict[str, Any]
+    table: str = ""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -56,19 +58,33 @@ class Tuned:
         path = place(cell, results, ".yaml")
         if not path.exists():
             return None
+        content = load_yaml(path)
         try:
-            return TypeAdapter(Tuned).validate_python(load_yaml(path))
+            if isinstance(content, dict):
+                return TypeAdapter(Tuned).validate_python(content)
+            wrong = f"needs a mapping, but holds {content!r}"
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise InputError(
-                f"{path}: {where}: {problem['msg']}; remove the file and run `itmbench tune` again"
-            ) from None
+            wrong = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        raise InputError(f"{path}: {wrong}; remove the file and run `itmbench tune` again")
 
 
 def place(cell: Cell, results: Path, suffix: str) -> Path:
     """A file of the study of a cell's dataset and method."""
     return results / FOLDER / cell.dataset / f"{cell.method}{suffix}"
+
+
+def is_finished(cell: Cell, results: Path, key: str, trials: int) -> bool:
+    """Whether a study had all its trials, and its choice and its table are as they were written."""
+    tuned = Tuned.load(cell, results)
+    table = place(cell, results, ".csv")
+    return (
+        tuned is not None
+        and tuned.key == key
+        and tuned.trials >= trials
+        and table.is_file()
+        and tuned.table == file_digest(table)
+    )
 
 
 def study_key(default: str, knobs: Mapping[str, Range]) -> str:
@@ -100,8 +116,10 @@ def is_tuned(spec: str | Path, only: str, results: Path, trials: int) -> bool:
     keys = known_keys([cell for cell, _ in cells], results)
     if keys is None:
         return False
-    found = [(Tuned.load(cell, results), study_key(key, knobs)) for (cell, knobs), key in zip(cells, keys, strict=True)]
-    return all(tuned is not None and tuned.key == key and tuned.trials >= trials for tuned, key in found)
+    return all(
+        is_finished(cell, results, study_key(key, knobs), trials)
+        for (cell, knobs), key in zip(cells, keys, strict=True)
+    )
 
 
 def cells_to_run(spec: str | Path, only: str, results: Path) -> list[Cell]:
@@ -111,14 +129,18 @@ def cells_to_run(spec: str | Path, only: str, results: Path) -> list[Cell]:
         InputErrors: as ``load_cells``, or the chosen options are missing.
     """
     cells = load_cells(spec, only)
-    if not load_benchmark(spec).tuned:
+    benchmark = load_benchmark(spec)
+    if not benchmark.tuned:
         return cells
     chosen = {(cell.dataset, cell.method): Tuned.load(cell, results) for cell in cells}
     tuned = {pair: choice for pair, choice in chosen.items() if choice is not None}
     if len(tuned) < len(chosen):
         missing = ", ".join(f"{method} on {dataset}" for dataset, method in chosen if (dataset, method) not in tuned)
+        what = spec if benchmark.tune else "FILE"
+        which = "" if benchmark.tune else " on a file that names these and has a tune block"
         raise InputError(
-            f"{results / FOLDER}: no chosen options of {missing}; run `itmbench tune {spec} --results {results}` first"
+            f"{results / FOLDER}: no chosen options of {missing}; "
+            f"run `itmbench tune {what} --results {results}`{which} first"
         )
     return [
         replace(cell, config=merge(cell.config, choice.config), trials=choice.trials)

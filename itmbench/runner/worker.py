@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from itmbench import logs
+from itmbench.errors import InputError
 from itmbench.runner import lease, plan, run, running, tracker, tune
 from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.cell import train_and_test
@@ -47,7 +48,7 @@ def tuner(options: dict[str, Any], child: bool) -> int:
         with run.sigterm_interrupts():
             studies = tune.plan(**{**options, "results": Path(options["results"])}, planner=planner)
             tune.search_all(studies, planner, wait=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, InputError):  # the process that started it finds the same error, and tells it once
         return 1
     return 0
 

@@ -5,6 +5,7 @@ A cell folder holds ``config.yaml`` (rerun it with ``itmbench fit --config``), `
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from itmbench.errors import InputError
-from itmbench.store.result import PER_QUERY, RESULT, RUNNING, Result
+from itmbench.store.result import CHECKPOINT, PER_QUERY, RESULT, RUNNING, Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,32 +84,44 @@ class Merged(NamedTuple):
     equal: list[Path]  # here with the same key, metrics and results of every query
     reruns: dict[Path, str]  # here with the same key and other numbers, of another environment; what differs in it
     conflicts: dict[Path, str]  # here with another result that no environment explains; and the difference
+    refused: dict[Path, str]  # missing here, and not copied as there is something wrong with them; and what
 
 
 def merge(root: str | Path, other: str | Path) -> Merged:
-    """Copy the complete cells of another results folder; nothing that is here changes.
+    """Copy the sound cells (``_wrong``) of another results folder; nothing that is here changes.
 
     Every cell is copied beside the results and then moved to its place, so an interrupted merge leaves only complete
     cells and can be repeated.
 
     Raises:
-        InputError: one folder contains the other, the other is no results folder, or a result in it cannot be read.
+        InputError: one folder contains the other, one is no folder, the other holds no cells of its own, or a result in
+            it cannot be read.
     """
     top, source = Path(root).resolve(), Path(other).resolve()
     if source.is_relative_to(top) or top.is_relative_to(source):
         raise InputError(f"{other}: is, or lies within, {root}, or the other way round; merge two separate folders")
-    merged = Merged([], [], {}, {})
+    merged = Merged([], [], {}, {}, {})
     cells = list(results(source))
     if any(folder == source for folder, _ in cells):
         raise InputError(f"{other}: is a cell; name the results folder that it belongs to")
-    top.mkdir(parents=True, exist_ok=True)
+    try:
+        (top / RUNNING).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be a results folder ({error.strerror}); name another") from None
     with _scratch(top) as scratch:
         for number, (folder, result) in enumerate(cells):
             place = folder.relative_to(source)
-            if not (top / place).exists():
+            if not os.path.lexists(top / place):
+                if wrong := _wrong(folder, result, source):
+                    merged.refused[place] = wrong
+                    continue
+                try:
+                    (top / place).parent.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    merged.conflicts[place] = "a file lies where its folder would"
+                    continue
                 new = scratch / str(number)
                 shutil.copytree(folder, new)
-                (top / place).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(new, top / place)
                 merged.copied.append(place)
             elif not (difference := _difference(top / place, folder, result)):
@@ -120,10 +133,33 @@ def merge(root: str | Path, other: str | Path) -> Merged:
     return merged
 
 
-def _difference(folder: Path, other_folder: Path, other: Result) -> str:
-    """How two results at the same place differ; empty if only their cost differs."""
+def _wrong(folder: Path, result: Result, source: Path) -> str:
+    """Why a cell of another results folder is not to be added; empty if it is complete, its own and in its place."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(source)):
+            return f"{path.name} is a link to nothing, or to a file outside {source}"
+    if missing := [name for name in (PER_QUERY, CHECKPOINT) if not (folder / name).is_file()]:
+        return f"no {' and no '.join(missing)}"
+    if _queries(folder) is None:
+        return f"{PER_QUERY} cannot be read"
+    if nan := [name for name, value in result.metrics.items() if math.isnan(value)]:
+        return f"{nan[0]} is not a number"
+    recorded = Path(result.dataset, result.method, f"seed{result.seed}")
+    return "" if folder.parts[-3:] == recorded.parts else f"it is the result of {recorded}"
+
+
+def _queries(folder: Path) -> "pd.DataFrame | None":
+    """Results of single queries; None if they cannot be read."""
     import pandas as pd
 
+    try:
+        return pd.read_parquet(folder / PER_QUERY)
+    except (OSError, ValueError):  # ArrowInvalid is a ValueError
+        return None
+
+
+def _difference(folder: Path, other_folder: Path, other: Result) -> str:
+    """How two results at the same place differ; empty if only their cost differs."""
     if not (folder / RESULT).is_file():
         return "something else lies there"
     here = Result.load(folder)
@@ -133,7 +169,10 @@ def _difference(folder: Path, other_folder: Path, other: Result) -> str:
         return f"key {here.key} in both, other metrics"
     queries = [cell / PER_QUERY for cell in (folder, other_folder)]
     if [path.exists() for path in queries] == [True, True]:
-        same = pd.read_parquet(queries[0]).equals(pd.read_parquet(queries[1]))
+        ours, theirs = _queries(folder), _queries(other_folder)
+        if ours is None or theirs is None:
+            return f"{PER_QUERY} {'here' if ours is None else 'there'} cannot be read"
+        same = ours.equals(theirs)
     else:
         same = not any(path.exists() for path in queries)
     return "" if same else f"key {here.key} and metrics in both, other results of single queries"
@@ -168,11 +207,16 @@ def load_results(root: str | Path = "results") -> "pd.DataFrame":
     Protocol, budget and choices are JSON text.
 
     Raises:
-        InputError: the folder is missing, or a result in it cannot be read.
+        InputError: the folder is missing, a result in it cannot be read, or the same result lies in two folders.
     """
     import pandas as pd
 
-    return pd.DataFrame([_row(folder, result) for folder, result in results(root)])
+    cells, seen = list(results(root)), dict[tuple[str, ...], Path]()
+    for folder, result in cells:
+        first = seen.setdefault((result.key, result.benchmark, result.dataset, result.method), folder)
+        if first != folder:
+            raise InputError(f"{first} and {folder}: the same result, which would count twice; remove one of the two")
+    return pd.DataFrame([_row(folder, result) for folder, result in cells])
 
 
 def _row(folder: Path, result: Result) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_merge_says_what_it_did_and_fails_on_a_conflict(own: Path, capsys: pytes
     assert main(["results", "merge", str(other), "--results", str(own)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"added {CELL}",
-        "1 added, 7 here already, 0 rerun elsewhere, 0 in conflict",
+        "1 added, 7 here already, 0 rerun elsewhere, 0 in conflict, 0 not added",
     ]
     path = other / CELL / store.RESULT
     there = store.Result.load(path.parent)
@@ -83,10 +83,20 @@ def test_merge_says_what_it_did_and_fails_on_a_conflict(own: Path, capsys: pytes
     replace(there, metrics=there.metrics | {"rSum": 1.0}, hardware=elsewhere).save(path.parent)
     assert main(["results", "merge", str(other), "--results", str(own)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("0 added, 7 here already, 1 rerun elsewhere, 0 in conflict\nRERUN ")
+    assert out.startswith("0 added, 7 here already, 1 rerun elsewhere, 0 in conflict, 0 not added\nRERUN ")
     assert "cpu A processor here, Another there" in out
     path.write_text(path.read_text().replace('"key": "', '"key": "x'))
     assert main(["results", "merge", str(other), "--results", str(own)]) == 1
     out, err = capsys.readouterr()
-    assert out == "0 added, 7 here already, 0 rerun elsewhere, 1 in conflict\n"
+    assert out == "0 added, 7 here already, 0 rerun elsewhere, 1 in conflict, 0 not added\n"
     assert err.startswith(f"CONFLICT {CELL}: key flickr30k-mini-dual_infonce-0 here, xflickr30k-mini")
+
+
+def test_merge_tells_what_it_did_not_add(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = own.with_name("other")
+    own.rename(other)
+    (other / CELL / store.PER_QUERY).unlink()
+    assert main(["results", "merge", str(other), "--results", str(own)]) == 1
+    out, err = capsys.readouterr()
+    assert out.endswith("7 added, 0 here already, 0 rerun elsewhere, 0 in conflict, 1 not added\n")
+    assert err == f"NOT ADDED {CELL}: no per_query.parquet; run the cell again\n" and not (own / CELL).exists()

@@ -83,7 +83,7 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
         ({"methods": {"m": METHOD}}, "", "methods.m: Input should be a valid list, not {'model'"),
         ({"methods": {"m": []}}, "", r"methods.m: .* should have at least 1 item .*, not \[\]"),
         ({"methods": {"m": "."}}, "", r"cannot be read \(Is a directory\)"),
-        ({"config": [1]}, "", r"config: Input should be a valid dictionary, not \[1\]"),
+        ({"config": [1]}, "", r"config: give a mapping, not \[1\]"),
         ({"config": {"seed_everything": 7}}, "", "config: has seed_everything; give seeds instead"),
         ({"seeds": [0, 0]}, "", r"seeds: give each seed once, not \[0, 0\]"),
         ({"seeds": [2**32]}, "", "seeds.0: Input should be less than 4294967296"),

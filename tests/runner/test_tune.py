@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,7 @@ def content(results: Path) -> dict[str, Any]:
     files = {path.name: path for path in (results / "tuned" / "toy").iterdir() if path.suffix in (".yaml", ".csv")}
     tables = {name: pd.read_csv(path).drop(columns="minutes") for name, path in files.items() if path.suffix == ".csv"}
     choices = {name: path.read_text() for name, path in files.items() if path.suffix == ".yaml"}
+    choices = {name: re.sub("table: .*", "", text) for name, text in choices.items()}  # of a table with times
     return choices | {name: each.to_csv() for name, each in tables.items()}
 
 
@@ -167,7 +171,10 @@ def test_a_tuned_benchmark_uses_the_choice_and_says_how_many_trials_it_had(
     tuned = spec_of(tmp_path, "a", "b", tuned=True)
     assert main(bench(tuned, tmp_path / "none")) == 2
     line = capsys.readouterr().err
-    assert "no chosen options of a on toy, b on toy; run `itmbench tune" in line and line.count("\n") == 1
+    assert f"no chosen options of a on toy, b on toy; run `itmbench tune {tuned} " in line and line.count("\n") == 1
+    other = spec_of(tmp_path / "without", "a", tuned=True, tune=None)
+    assert main(bench(other, tmp_path / "none")) == 2  # and `itmbench tune` refuses this file
+    assert "run `itmbench tune FILE --results" in (line := capsys.readouterr().err) and line.count("\n") == 1
     (results / "tuned" / "toy" / "a.yaml").rename(tmp_path / "kept.yaml")
     assert main(bench(tuned, results, "--only", "method=b")) == 0
     (tmp_path / "kept.yaml").rename(results / "tuned" / "toy" / "a.yaml")
@@ -279,6 +286,24 @@ def test_a_finished_search_is_answered_without_planning(
         ({"shared": {LR: {"low": 0, "high": 1, "log": True}}}, "more than 0 with log: true"),
         ({"shared": {LR: {"lowest": 0, "high": 1}}}, "lr.lowest: unknown key; the keys are choices, low, high, log"),
         ({"shared": {"trainer.max_epochs": [1, 9]}}, "trainer.max_epochs: the training budget is the same for all"),
+        ({"shared": {"model.init_args.protocol.init_args.ks": [[1]]}}, "protocol.init_args.ks: belongs to what is mea"),
+        ({"shared": {"data.init_args.size": [8, 9]}}, "data.init_args.size: belongs to what is measured or trained on"),
+        ({"shared": {"seed_everything": [1, 2]}}, "seed_everything: belongs to what is measured"),
+        ({"shared": {"threads": [1, 2]}}, "threads: belongs to what is measured"),
+        ({"shared": {"model.class_path": ["DualEncoder"]}}, "model.class_path: belongs to what is measured"),
+        ({"shared": {"model.init_args": [{"lr": 0.1}]}}, "model.init_args: belongs to what is measured"),
+        ({"shared": {"trainer": [{"max_epochs": 9}]}}, "trainer: belongs to what is measured"),
+        (
+            {"shared": {LOSS: ["InfoNCE"]}, "methods": {"a": {f"{LOSS}.init_args.temperature": [0.1, 0.2]}}},
+            "loss.init_args.temperature: lies within model.init_args.loss, which is tuned too",
+        ),
+        ({"shared": {LR: {"low": 0.1, "high": float("inf")}}}, "lr.high: give a finite number, not inf"),
+        ({"shared": {LR: {"low": float("nan"), "high": 1}}}, "lr.low: give a finite number, not nan"),
+        ({"shared": {LR: {"low": False, "high": 1}}}, "lr.low: give a finite number, not False"),
+        ({"shared": {LR: {"low": "1e-4", "high": "much"}}}, "lr.high: give a finite number, not 'much'"),
+        ({"shared": {LR: 0.1}}, "lr: give a list of choices, or low and high, not 0.1"),
+        ({"shared": None}, "tune.shared: give a mapping, not None"),
+        ([LR], "tune: give a mapping, not "),
         ({"shard": {}}, "tune.shard: unknown key; the keys are seed, shared, methods"),
         ({"methods": {"c": {}}}, "tune.methods.c: no method c in this benchmark; choose one of a"),
         ({"seed": 0}, "tune.seed: a seed of the benchmark"),
@@ -302,6 +327,9 @@ def test_a_choice_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_text("key: k\ntrials: 0\nchosen: 0\nobjective: 1.0\nbenchmark: b\nconfig: {}\n")
     with pytest.raises(InputError, match=r"a.yaml: trials: .*greater than or equal to 1; remove the file and run"):
         Tuned.load(cell, tmp_path)
+    path.write_text("")
+    with pytest.raises(InputError, match=r"a.yaml: needs a mapping, but holds None; remove the file and run"):
+        Tuned.load(cell, tmp_path)
 
 
 def test_the_sampler_follows_the_better_trials() -> None:
@@ -323,3 +351,67 @@ def test_whole_limits_give_whole_numbers(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "a", tune={"shared": {"model.init_args.dim": {"low": 8, "high": 9}}})
     assert tune(spec, tmp_path / "results", 3) == []
     assert set(table(tmp_path / "results", "a")["model.init_args.dim"][1:]) <= {"8", "9"}
+
+
+def test_a_table_that_is_damaged_is_written_again(
+    whole: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = shutil.copytree(whole[1], tmp_path / "results")
+    path = results / "tuned" / "toy" / "a.csv"
+    true = path.read_bytes()
+    damages: list[Any] = [
+        lambda: path.unlink(),
+        lambda: path.write_bytes(b""),
+        lambda: path.write_bytes(b"\xff\x00\n,,"),
+        lambda: path.write_text("trial,objective\n0,99\n"),
+    ]
+    for damage in damages:
+        damage()
+        assert main([*command(whole[0], results), "--only", "method=a"]) == 0
+        assert path.read_bytes() == true and "99" not in capsys.readouterr().out.split()
+
+
+def _drop(table: str) -> Any:
+    def drop(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"drop table {table}")
+
+    return drop
+
+
+def _file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.touch()
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("toy/a.db", lambda path: path.write_bytes(b"garbage" * 99), "cannot be used .* not a database.; remove it"),
+        (
+            "toy/a.db",
+            lambda path: path.write_bytes(path.read_bytes()[:9000]),
+            "cannot be used .* malformed.; remove",
+        ),
+        ("toy/a.db", _folder, "cannot be used as storage of trials .unable to open database file.; remove it"),
+        ("toy/a.db", _drop("trials"), "cannot be used as storage of trials .no table trials.; remove it"),
+        ("toy/a.db", _drop("trial_values"), "cannot be used as storage of trials .no table trial_values.; remove it"),
+        ("toy/a.csv", _folder, "a.csv: is a folder; remove it"),
+        ("", _file, "tuned/toy: cannot be a folder .*; remove the file in"),
+        ("toy", _file, "tuned/toy: cannot be a folder .*; remove the file in"),
+    ],
+)
+def test_damage_that_cannot_be_repaired_is_told_in_one_line(
+    whole: tuple[Path, Path], tmp_path: Path, name: str, damage: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = shutil.copytree(whole[1], tmp_path / "results")
+    damage(results / "tuned" / name)
+    capsys.readouterr()
+    assert main([*command(whole[0], results), "--only", "method=a", "--trials", "4"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1, error

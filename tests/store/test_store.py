@@ -229,7 +229,7 @@ def test_a_merge_that_is_interrupted_leaves_whole_cells_only(
 
     def fails_in_the_third_cell(source: str, target: str) -> None:
         copied.append(source)
-        if len(copied) == 3 * 3 - 1:  # a cell has three files
+        if len(copied) == 3 * 4 - 1:  # a cell has four files
             raise KeyboardInterrupt
         shutil.copy2(source, target)
 
@@ -237,7 +237,7 @@ def test_a_merge_that_is_interrupted_leaves_whole_cells_only(
     with pytest.raises(KeyboardInterrupt):
         store.merge(here, there)
     monkeypatch.undo()
-    assert len(files(here)) == 2 * 3
+    assert len(files(here)) == 2 * 4
     assert len(list(store.results(here))) == 2
     assert len(store.merge(here, there).copied) == 6 and files(here) == files(there)
 
@@ -256,3 +256,73 @@ def test_what_cannot_be_merged_is_told(two: tuple[Path, Path], tmp_path: Path) -
     with pytest.raises(InputError, match="seed: Input"):
         store.merge(here, there)
     assert files(here) == before
+    (there / "file").touch()
+    (there / "nothing").symlink_to(there / "gone")
+    for name in ("file", "nothing"):
+        with pytest.raises(InputError, match="no such results folder"):
+            store.merge(here, there / name)
+    with pytest.raises(InputError, match="cannot be a results folder"):
+        store.merge(here / CELL / store.CONFIG, write_store(tmp_path / "sound", seeds=(0,)))
+
+
+def _empty(cell: Path) -> None:
+    (cell / store.PER_QUERY).write_bytes(b"PAR1")
+
+
+def _link(cell: Path) -> None:
+    (cell / store.CHECKPOINT).unlink()
+    (cell / store.CHECKPOINT).symlink_to(SCHEMA_1)
+
+
+def _copy_of_seed_1(cell: Path) -> None:
+    shutil.rmtree(cell)
+    shutil.copytree(cell.with_name("seed1"), cell)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda cell: (cell / store.PER_QUERY).unlink(), "no per_query.parquet"),
+        (lambda cell: (cell / store.CHECKPOINT).unlink(), "no best.ckpt"),
+        (_empty, "per_query.parquet cannot be read"),
+        (lambda cell: change(cell, metrics={"rSum": 1.0, "t2i/R@1": float("nan")}), "t2i/R@1 is not a number"),
+        (_link, "best.ckpt is a link to nothing, or to a file outside"),
+        (lambda cell: (cell / "more").symlink_to("gone"), "more is a link to nothing"),
+        (_copy_of_seed_1, "it is the result of flickr30k-mini/dual_infonce/seed1"),
+    ],
+)
+def test_unsound_cells_are_not_added(two: tuple[Path, Path], damage: Any, words: str) -> None:
+    here, there = two
+    shutil.rmtree(here / CELL)
+    damage(there / CELL)
+    before, merged = files(here), store.merge(here, there)
+    assert list(merged.refused) == [CELL] and merged.refused[CELL].startswith(words)
+    assert files(here) == before and not merged.copied and len(merged.equal) == 7
+
+
+def test_what_lies_in_the_way_is_a_conflict(two: tuple[Path, Path]) -> None:
+    here, there = two
+    shutil.rmtree(here / CELL)
+    (here / CELL).symlink_to("gone")
+    (here / CELL.with_name("seed1") / store.PER_QUERY).write_bytes(b"PAR1")
+    shutil.rmtree(here / "mini" / "mirflickr-mini")
+    (here / "mini" / "mirflickr-mini").touch()
+    merged = store.merge(here, there)
+    assert len(merged.equal) == 2 and not merged.copied and (here / CELL).is_symlink()
+    assert {str(place): words for place, words in merged.conflicts.items()} == {
+        str(CELL): "something else lies there",
+        str(CELL.with_name("seed1")): "per_query.parquet here cannot be read",
+        **{
+            f"mini/mirflickr-mini/{method}/seed{seed}": "a file lies where its folder would"
+            for method in ("dual_infonce", "dual_triplet")
+            for seed in (0, 1)
+        },
+    }
+
+
+def test_a_copy_of_a_cell_does_not_count_as_another_seed(two: tuple[Path, Path]) -> None:
+    here, _ = two
+    copy = here / CELL.with_name("seed7")
+    shutil.copytree(here / CELL, copy)
+    with pytest.raises(InputError, match=f"{here / CELL} and {copy}: the same result"):
+        store.load_results(here)
