@@ -302,12 +302,11 @@ def test_tells_what_an_item_cost(tmp_path: Path, images: ImageFiles) -> None:
 def test_nothing_is_forked_beside_gloo(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
-    class Watched(DataLoader[Any]):
-        def __init__(self, *arguments: Any, num_workers: int, **options: Any) -> None:
-            started.append(num_workers)
-            super().__init__(*arguments, num_workers=0, **options)
+    def watched(*arguments: Any, **options: Any) -> DataLoader[Any]:
+        started.append(options["num_workers"])
+        return DataLoader(*arguments, **options | {"num_workers": 0})
 
-    monkeypatch.setattr(frozen, "DataLoader", Watched)
+    monkeypatch.setattr(frozen, "DataLoader", watched)
     monkeypatch.setattr(frozen, "loaders", lambda: 3)
     frozen.encode_once(vision(tmp_path), images, ALL[:2])
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
