@@ -47,7 +47,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     results, failed = Path(options.results), False
     try:
         cells = cells_to_tune(options.spec, options.only)
-        if not is_tuned(options.spec, options.only, results, options.trials):
+        if not is_tuned(cells, results, options.trials):
             from itmbench.runner.tune import tune  # imports torch
 
             failed = bool(tune(**vars(options)))  # its arguments have the names of the options

@@ -19,7 +19,7 @@ from itmbench.encoders.base import tensor_digest
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.evaluation.canaries import Limit
 from itmbench.evaluation.evaluation import Evaluation
-from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol
+from itmbench.evaluation.protocol import Protocol
 from itmbench.evaluation.scoring import Scorer
 from itmbench.files import digest
 
@@ -200,29 +200,21 @@ def digests(module: nn.Module) -> dict[str, str]:
     return {name: _digest(value) for name, value in {**module.state_dict(), **dict(module.named_buffers())}.items()}
 
 
-class _WithoutRounding:
-    """A protocol that treats embeddings as equal to the first item's if they agree with it to 1e-5.
+def without_rounding(protocol: Protocol) -> Protocol:
+    """The same protocol, but embeddings are made equal to the first item's if they agree with it to 1e-5.
 
     Identical contents may round differently in the last, smaller batch, which would break their ties.
     """
 
-    def evaluate(
-        self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
-    ) -> Evaluation:
-        evaluation: Evaluation = super().evaluate(corpus, stage, _snapped(images), _snapped(texts), scorer)  # type: ignore[misc]
-        return evaluation
+    class WithoutRounding(type(protocol)):  # type: ignore[misc]
+        def evaluate(
+            self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
+        ) -> Evaluation:
+            evaluation: Evaluation = super().evaluate(corpus, stage, _snapped(images), _snapped(texts), scorer)
+            return evaluation
 
-
-class _Captions(_WithoutRounding, CaptionProtocol): ...
-
-
-class _Labels(_WithoutRounding, LabelProtocol): ...
-
-
-def without_rounding(protocol: Protocol) -> Protocol:
-    """The same protocol, but with embeddings that differ only by rounding made equal."""
-    kind = _Captions if isinstance(protocol, CaptionProtocol) else _Labels
-    return kind(**asdict(protocol))
+    made: Protocol = WithoutRounding(**asdict(protocol))
+    return made
 
 
 def _snapped(items: Embeddings) -> Embeddings:

@@ -66,6 +66,12 @@ def bounded_exp(log: nn.Parameter, limit: float) -> Tensor:
     return log.exp()
 
 
+def inverse_temperature(loss: nn.Module) -> Tensor:
+    """The factor of a loss on its scores, a scalar without gradient; 1 for losses without a temperature."""
+    scale = getattr(loss, "log_scale", None)
+    return torch.ones(()) if scale is None else scale.detach().exp()
+
+
 def _one_way(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of the rows that have a target."""
     total = targets.sum(1)

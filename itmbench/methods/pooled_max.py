@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from itmbench.encoders import Embeddings, masked_max
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher, Modality
-from itmbench.methods.losses import InfoNCE, TripletLoss
+from itmbench.methods.losses import InfoNCE, TripletLoss, inverse_temperature
 
 
 class PooledMax(Matcher):
@@ -44,7 +44,8 @@ class PooledMax(Matcher):
         """The unit vectors of all heads side by side, pooled `[B, H D]`, scaled so that products add the logits."""
         heads = cast(nn.ModuleList, self.heads[modality])
         vectors = [normalize(head(items), dim=-1) for head in heads]
-        return Embeddings(torch.cat([scale * vector for scale, vector in zip(self._scales(), vectors, strict=True)], 1))
+        scales = [inverse_temperature(loss).sqrt() for loss in [self.loss, *self.losses]]
+        return Embeddings(torch.cat([scale * vector for scale, vector in zip(scales, vectors, strict=True)], 1))
 
     def training_loss(self, batch: Batch) -> Tensor:
         """The sum of the heads' losses, each on its own cosines."""
@@ -52,11 +53,6 @@ class PooledMax(Matcher):
         parts = zip(*(items.pooled.chunk(1 + len(self.losses), dim=1) for items in (image, text)), strict=True)
         losses = zip([self.loss, *self.losses], parts, strict=True)
         return torch.stack([loss(self.score(*map(Embeddings, pair)), positives) for loss, pair in losses]).sum()
-
-    def _scales(self) -> Tensor:
-        """The root of every head's inverse temperature `[H]`, without gradient; 1 for losses without one."""
-        scales = [getattr(loss, "log_scale", torch.zeros((), device=self.device)) for loss in [self.loss, *self.losses]]
-        return (torch.stack(scales) / 2).exp().detach()
 
 
 class MaxPooling(nn.Module):

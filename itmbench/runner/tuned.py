@@ -1,7 +1,7 @@
 """The options that `itmbench tune` chose: one file for each dataset and method, below the results folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,9 +110,8 @@ def cells_to_tune(spec: str | Path, only: str) -> list[tuple[Cell, dict[str, Ran
     ]
 
 
-def is_tuned(spec: str | Path, only: str, results: Path, trials: int) -> bool:
-    """Whether every study is known to have its trials; False if only planning can tell."""
-    cells = cells_to_tune(spec, only)
+def is_tuned(cells: Sequence[tuple[Cell, dict[str, Range]]], results: Path, trials: int) -> bool:
+    """Whether every study of ``cells_to_tune`` is known to have its trials; False if only planning can tell."""
     keys = known_keys([cell for cell, _ in cells], results)
     if keys is None:
         return False

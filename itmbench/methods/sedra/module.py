@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from itmbench.encoders import Embeddings, masked_max
 from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.cross_attention import gram, regions_for_words, relations, words_for_regions
-from itmbench.methods.losses import InfoNCE, TripletLoss
+from itmbench.methods.losses import InfoNCE, TripletLoss, inverse_temperature
 from itmbench.methods.sedra.fusion import Fusion, RelationFusion
 from itmbench.methods.sedra.guided import GuidedTokens, guided_cosines
 from itmbench.methods.sedra.inter import Inter, InterModalRelations
@@ -99,7 +99,7 @@ class SEDRA(TokenMatcher):
             return global_score
         if self.alignment == "guided":
             guided_score = self._guided(image, text, within_image, within_text)
-            shares = torch.stack([_scale(loss, global_score) for loss in (self.loss, self.guided_loss)])
+            shares = torch.stack([inverse_temperature(loss) for loss in (self.loss, self.guided_loss)]).to(global_score)
             shares = shares / shares.sum()
             return shares[0] * global_score + shares[1] * guided_score
         local_score = self._local(image, text, within_image, within_text)
@@ -141,12 +141,6 @@ class SEDRA(TokenMatcher):
             )
             mean_evidence = evidence.sum(2) / text.mask.sum(1).clamp(min=1)
             return (words + regions) / 2 + self.evidence.exp() * mean_evidence
-
-
-def _scale(loss: nn.Module, like: Tensor) -> Tensor:
-    """The inverse temperature of a loss, without gradient; 1 for losses without one."""
-    log_scale = getattr(loss, "log_scale", None)
-    return like.new_ones(()) if log_scale is None else log_scale.detach().exp().to(like.dtype)
 
 
 class Tokens(nn.Module):
