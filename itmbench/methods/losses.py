@@ -66,10 +66,10 @@ def bounded_exp(log: nn.Parameter, limit: float) -> Tensor:
     return log.exp()
 
 
-def inverse_temperature(loss: nn.Module) -> Tensor:
-    """The factor of a loss on its scores, a scalar without gradient; 1 for losses without a temperature."""
+def log_inverse_temperature(loss: nn.Module) -> Tensor:
+    """Logarithm of the factor of a loss on its scores, without gradient; 0 for losses without a temperature."""
     scale = getattr(loss, "log_scale", None)
-    return torch.ones(()) if scale is None else scale.detach().exp()
+    return torch.zeros(()) if scale is None else scale.detach()
 
 
 def _one_way(logits: Tensor, targets: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from itmbench.encoders import Embeddings, masked_max
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher, Modality
-from itmbench.methods.losses import InfoNCE, TripletLoss, inverse_temperature
+from itmbench.methods.losses import InfoNCE, TripletLoss, log_inverse_temperature
 
 
 class PooledMax(Matcher):
@@ -44,7 +44,7 @@ class PooledMax(Matcher):
         """The unit vectors of all heads side by side, pooled `[B, H D]`, scaled so that products add the logits."""
         heads = cast(nn.ModuleList, self.heads[modality])
         vectors = [normalize(head(items), dim=-1) for head in heads]
-        scales = [inverse_temperature(loss).sqrt() for loss in [self.loss, *self.losses]]
+        scales = [(log_inverse_temperature(loss) / 2).exp() for loss in [self.loss, *self.losses]]
         return Embeddings(torch.cat([scale * vector for scale, vector in zip(scales, vectors, strict=True)], 1))
 
     def training_loss(self, batch: Batch) -> Tensor:

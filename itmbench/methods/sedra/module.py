@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from itmbench.encoders import Embeddings, masked_max
 from itmbench.methods.base import Batch, Matcher, Modality
 from itmbench.methods.cross_attention import gram, regions_for_words, relations, words_for_regions
-from itmbench.methods.losses import InfoNCE, TripletLoss, inverse_temperature
+from itmbench.methods.losses import InfoNCE, TripletLoss, log_inverse_temperature
 from itmbench.methods.sedra.fusion import Fusion, RelationFusion
 from itmbench.methods.sedra.guided import GuidedTokens, guided_cosines
 from itmbench.methods.sedra.inter import Inter, InterModalRelations
@@ -99,8 +99,8 @@ class SEDRA(TokenMatcher):
             return global_score
         if self.alignment == "guided":
             guided_score = self._guided(image, text, within_image, within_text)
-            shares = torch.stack([inverse_temperature(loss) for loss in (self.loss, self.guided_loss)]).to(global_score)
-            shares = shares / shares.sum()
+            shares = torch.stack([log_inverse_temperature(loss).exp() for loss in (self.loss, self.guided_loss)])
+            shares = (shares / shares.sum()).to(global_score)
             return shares[0] * global_score + shares[1] * guided_score
         local_score = self._local(image, text, within_image, within_text)
         if self.alignment == "local":
