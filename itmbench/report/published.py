@@ -9,6 +9,7 @@ import pandas as pd
 
 # Name of a result's data -> dataset of the figures. Variants with another test set are left out.
 DATASETS = {
+    "flickr8k": "flickr8k",
     "flickr30k": "flickr30k",
     "flickr30k-regions": "flickr30k",
     "mirflickr25k": "mirflickr25k",
@@ -60,5 +61,5 @@ def _cells(rows: pd.DataFrame) -> pd.DataFrame:
     cells = table[["pretraining", "ensemble"]].rename(columns={"pretraining": "pre-training"})
     for heading, keys in METRICS.items():
         if (table[keys[0]] != "").any():
-            cells[heading] = table[list(keys)].agg("/".join, axis=1)
+            cells[heading] = table[list(keys)].replace("", "–").agg("/".join, axis=1)
     return cells.assign(source=table["source"])
