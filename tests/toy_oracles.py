@@ -88,7 +88,8 @@ class LoaderOrder(DualEncoder):
 
     def on_test_start(self) -> None:
         corpus = self.data.corpus
-        images, texts = (loader.dataset.rows for loader in self.data.eval_dataloaders("test"))  # type: ignore[attr-defined]
+        loaders: Any = self.data.eval_dataloaders("test")
+        images, texts = (loader.dataset for loader in loaders)
         self.coming = {"image": iter(images.tolist()), "text": iter(corpus.text_to_image[texts].tolist())}
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -7,7 +7,7 @@ processes, and the same after an interruption: no generator carries state from o
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
-from itmbench.data.corpus import Corpus, Rows
+from itmbench.data.corpus import Rows
 from itmbench.data.perturb import Probes
 
 Processor = Callable[[Sequence[Any], bool], dict[str, Tensor]]
@@ -73,89 +73,101 @@ class Seeded(list[Any]):
             yield item
 
 
+def read(source: Any, rows: Rows, seeds: Iterable[int] | None = None) -> list[Any]:
+    """The items of some rows: ``Seeded`` with a seed for each, if there are seeds.
+
+    A source with ``select`` reads them at once. Its items are encoded already, so no processor draws for them.
+    """
+    if hasattr(source, "select"):
+        return list(source.select(rows))
+    items = [source[row] for row in rows.tolist()]
+    return items if seeds is None else Seeded(items, list(seeds))
+
+
 class Pairs(Dataset[Any]):
-    """(image row, text row, image, text, seed) of every training pair, by epoch and index."""
+    """(epoch, text row) of every training pair, by epoch and index."""
 
-    def __init__(self, corpus: Corpus, images: Any, texts: Any, rows: Rows) -> None:
-        self.images, self.texts, self.rows = images, texts, rows
-        self.image_of = corpus.image_trained_with
-        self.seed = global_seed()
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[int, int, Any, Any, int]:
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[int, int]:
         epoch, at = key if isinstance(key, tuple) else (0, key)  # samplers other than ours give no epoch
-        text = int(self.rows[at])
-        image = int(self.image_of[text])
-        drawn = derived_seed(self.seed, epoch, text)
-        return image, text, self.images[image], self.texts[text], drawn
-
-
-class Items(Dataset[Any]):
-    """(row, item) of the given rows of one modality."""
-
-    def __init__(self, source: Any, rows: Rows) -> None:
-        self.source, self.rows = source, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: int) -> tuple[int, Any]:
-        row = int(self.rows[at])
-        return row, self.source[row]
+        return epoch, int(self.rows[at])
 
 
 @dataclass(frozen=True)
 class PairCollate:
-    """Training pairs -> a batch."""
+    """(epoch, text row) of training pairs -> a batch.
 
+    Args:
+        images: by row.
+        texts: by row.
+        image: makes batches of images.
+        text: makes batches of texts.
+        image_of: row of the image that each text is trained with `[Nt]`.
+        labels: labels that each image is trained with `[Ni, C]`, or None.
+        seed: the seed of the run.
+    """
+
+    images: Any
+    texts: Any
     image: Processor
     text: Processor
+    image_of: Rows
     labels: Any
+    seed: int
 
-    def __call__(self, pairs: Sequence[tuple[int, int, Any, Any, int]]) -> dict[str, Any]:
-        image_rows, text_rows, images, texts, seeds = zip(*pairs, strict=True)
+    def __call__(self, pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        def seeds() -> Iterator[int]:
+            return (derived_seed(self.seed, epoch, text) for epoch, text in pairs)
+
+        texts = np.array([text for _, text in pairs])
+        images = self.image_of[texts]
         with torch.random.fork_rng(devices=[]):  # without loader processes dropout uses the same generator
-            torch.default_generator.manual_seed(seeds[0])  # for processors that draw once per batch
-            image = self.image(Seeded(images, seeds), True)
-            text = self.text(Seeded(texts, [derived_seed(seed, 1) for seed in seeds]), True)
+            torch.default_generator.manual_seed(next(seeds()))  # for processors that draw once per batch
+            image = self.image(read(self.images, images, seeds()), True)
+            text = self.text(read(self.texts, texts, (derived_seed(seed, 1) for seed in seeds())), True)
         batch = {
             "image": image,
             "text": text,
-            "image_index": torch.tensor(image_rows),
-            "text_index": torch.tensor(text_rows),
+            "image_index": torch.from_numpy(images),
+            "text_index": torch.from_numpy(texts),
         }
         if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[list(image_rows)])
+            batch["labels"] = torch.from_numpy(self.labels[images])
         return batch
 
 
 @dataclass(frozen=True)
 class ItemCollate:
-    """Items of one modality -> a batch."""
+    """Rows of one modality -> a batch."""
 
     modality: str
+    source: Any
     processor: Processor
 
-    def __call__(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-        rows, values = zip(*items, strict=True)
-        return {self.modality: self.processor(values, False), "index": torch.tensor(rows)}
+    def __call__(self, rows: Sequence[int]) -> dict[str, Any]:
+        index = np.array(rows)
+        return {self.modality: self.processor(read(self.source, index), False), "index": torch.from_numpy(index)}
 
 
 @dataclass(frozen=True)
 class ProbeCollate:
-    """Perturbed captions -> a batch of texts, with the row of each true caption and the rule's number."""
+    """Rows of perturbed captions -> a batch of texts, with the row of each true caption and the rule's number."""
 
+    source: Any
     processor: Processor
     probes: Probes
 
-    def __call__(self, items: Sequence[tuple[int, str]]) -> dict[str, Any]:
-        rows, strings = zip(*items, strict=True)
+    def __call__(self, rows: Sequence[int]) -> dict[str, Any]:
+        index = np.array(rows)
         return {
-            "text": self.processor(strings, False),
-            "index": torch.from_numpy(self.probes.texts[list(rows)]),
-            "probe": torch.from_numpy(self.probes.rules[list(rows)]),
+            "text": self.processor(read(self.source, index), False),
+            "index": torch.from_numpy(self.probes.texts[index]),
+            "probe": torch.from_numpy(self.probes.rules[index]),
         }
 
 

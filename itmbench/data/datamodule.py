@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 from itmbench.data.batches import (
     EpochOrder,
     ItemCollate,
-    Items,
     PairCollate,
     Pairs,
     ProbeCollate,
     Processor,
+    global_seed,
     loader_workers,
     short_first,
 )
@@ -200,9 +200,16 @@ class CorpusDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Training images paired with each of their texts, in random order; the last partial batch is dropped."""
         pairs = self.training_texts(1 if self.trainer is None else self.trainer.world_size)
-        sources = self.sources
-        collate = PairCollate(sources.image, sources.text, self.corpus.labels_trained_with)
-        dataset = Pairs(self.corpus, sources.corpus.images, sources.corpus.texts, pairs)
+        corpus, sources, dataset = self.corpus, self.sources, Pairs(pairs)
+        collate = PairCollate(
+            sources.corpus.images,
+            sources.corpus.texts,
+            sources.image,
+            sources.text,
+            corpus.image_trained_with,
+            corpus.labels_trained_with,
+            global_seed(),
+        )
         return self._loader(dataset, collate, self.batch_size, sampler=self._order(dataset), drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -231,21 +238,17 @@ class CorpusDataModule(L.LightningDataModule):
 
     def items_dataloader(self, modality: str, rows: Rows) -> DataLoader[Any]:
         """The images or texts of some corpus rows, as evaluation reads them."""
-        items, collate = self._modalities()[modality == "text"]
-        return self._loader(Items(items, rows), collate, self.eval_batch_size)
+        return self._loader(rows, self._collate(modality), self.eval_batch_size)
 
     def batch(self, modality: str, rows: Rows) -> dict[str, Tensor]:
         """One batch of the images or texts of some corpus rows, made in this process as evaluation makes it."""
-        items, collate = self._modalities()[modality == "text"]
-        return collate([(row, items[row]) for row in rows.tolist()])[modality]
+        return self._collate(modality)(rows.tolist())[modality]
 
-    def _modalities(self) -> tuple[tuple[Any, ItemCollate], tuple[Any, ItemCollate]]:
-        """Images and texts, each with its collation for evaluation."""
+    def _collate(self, modality: str) -> ItemCollate:
         sources = self.sources
-        return (
-            (sources.corpus.images, ItemCollate("image", sources.image)),
-            (sources.corpus.texts, ItemCollate("text", sources.text)),
-        )
+        if modality == "image":
+            return ItemCollate(modality, sources.corpus.images, sources.image)
+        return ItemCollate(modality, sources.corpus.texts, sources.text)
 
     def _options(self) -> dict[str, Any]:
         """Constructor arguments of the subclasses, without those of this class."""
@@ -266,7 +269,7 @@ class CorpusDataModule(L.LightningDataModule):
         sources, probes = self.sources, self.probes
         order = short_first(probes.strings.strings)
         items = probes.strings if sources.probes is None else sources.probes
-        return self._loader(Items(items, order), ProbeCollate(sources.text, probes), self.eval_batch_size)
+        return self._loader(order, ProbeCollate(items, sources.text, probes), self.eval_batch_size)
 
     def _with_noise(self, corpus: Corpus) -> Corpus:
         """The corpus with the requested wrong pairs and wrong labels."""
@@ -293,7 +296,7 @@ class CorpusDataModule(L.LightningDataModule):
             return self.num_workers
         return loaders(self.runners * (self.trainer.num_devices if self.trainer else 1))
 
-    def _loader(self, dataset: Dataset[Any], collate: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Any, collate: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
         workers = loader_workers(self.loaders())
         return DataLoader(
             dataset,

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from itmbench.data.batches import ItemCollate, Items, loader_workers
+from itmbench.data.batches import ItemCollate, loader_workers
 from itmbench.data.cache import cache_folder
 from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs, Processor
@@ -56,7 +56,7 @@ class Stored(NamedTuple):
     tokens: NDArray[np.float16]
 
 
-class StoredItems(Sequence[Stored]):
+class StoredItems:
     """Encoded items of one modality by corpus row, memory-mapped; rows that were not requested are absent.
 
     Args:
@@ -71,26 +71,34 @@ class StoredItems(Sequence[Stored]):
     def __len__(self) -> int:
         return len(self.shard)
 
-    def __getitem__(self, row: Any) -> Any:
-        if self.shard[row] < 0:
-            raise IndexError(f"row {row} was not encoded")
-        pooled, tokens, ends = self._maps[self.shard[row]]
-        at = int(self.place[row])
-        return Stored(pooled[at], tokens[int(ends[at - 1]) if at else 0 : int(ends[at])])
+    def select(self, rows: Rows) -> list[Stored]:
+        """The items of some rows.
+
+        Raises:
+            IndexError: one of them was not encoded.
+        """
+        if (missing := rows[self.shard[rows] < 0]).size:
+            raise IndexError(f"row {missing[0]} was not encoded")
+        places = zip(self.shard[rows].tolist(), self.place[rows].tolist(), strict=True)
+        return [
+            Stored(pooled[at], tokens[starts[at] : starts[at + 1]])
+            for (pooled, tokens, starts), at in ((self._maps[shard], at) for shard, at in places)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the memory maps, which another process opens itself."""
         return {key: value for key, value in self.__dict__.items() if key != "_maps"}
 
     @cached_property
-    def _maps(self) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    def _maps(self) -> list[tuple[NDArray[Any], NDArray[Any], list[int]]]:
+        """Pooled vectors, tokens, and where the tokens of each item start, of every shard."""
+
+        def mapped(path: Path) -> NDArray[Any]:
+            return np.asarray(np.load(path, mmap_mode="r"))  # slicing a plain array is several times faster
+
         return [
-            (
-                np.load(shard / "pooled.npy", mmap_mode="r"),
-                np.load(shard / "tokens.npy", mmap_mode="r"),
-                np.load(shard / "ends.npy"),
-            )
-            for shard in self.shards
+            (mapped(each / "pooled.npy"), mapped(each / "tokens.npy"), [0, *np.load(each / "ends.npy").tolist()])
+            for each in self.shards
         ]
 
     @cached_property
@@ -118,12 +126,11 @@ class StoredProcessor:
         pooled = torch.from_numpy(np.stack([item.pooled for item in items]))
         if not self.tokens:
             return {"pooled": pooled}
-        longest = max(len(item.tokens) for item in items)
-        tokens = np.zeros((len(items), longest, items[0].pooled.shape[0]), np.float16)
-        mask = np.zeros((len(items), longest), bool)
+        lengths = np.array([len(item.tokens) for item in items])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        tokens = np.zeros((*mask.shape, pooled.shape[1]), np.float16)
         for row, item in enumerate(items):
             tokens[row, : len(item.tokens)] = item.tokens
-            mask[row, : len(item.tokens)] = True
         return {"pooled": pooled, "tokens": torch.from_numpy(tokens), "mask": torch.from_numpy(mask)}
 
 
@@ -240,10 +247,10 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
         missing = dict(sorted(missing.items(), key=lambda item: (len(source[item[1]]), item[1])))
     names, rows = list(missing), np.fromiter(missing.values(), np.int64)
     device = next(encoder.parameters()).device
-    loader = DataLoader(
-        Items(source, rows),
+    loader: DataLoader[Any] = DataLoader(
+        rows,  # type: ignore[arg-type]
         batch_size=BATCH,
-        collate_fn=ItemCollate(what, encoder.processor()),
+        collate_fn=ItemCollate(what, source, encoder.processor()),
         num_workers=loader_workers(loaders()),
     )
     message = "    encoding %d %s once with the frozen %s, into %s"

@@ -129,7 +129,7 @@ def _wait() -> None:
 
 def _stored(trainer: L.Trainer, loader: int, what: str) -> float:
     """Mean cost of encoding an item of a test loader if it is read from disk (`itmbench.encoders.stored`), else 0."""
-    items = trainer.test_dataloaders[loader].dataset.source  # type: ignore[index]
+    items = trainer.test_dataloaders[loader].collate_fn.source  # type: ignore[index]
     return items.cost[what] if isinstance(items, StoredItems) else 0.0
 
 

@@ -74,13 +74,13 @@ class Counted:
 
 def encode(encoder: Encoder, source: Any, rows: Any) -> Any:
     items = frozen.encode_once(encoder, source, np.asarray(rows))
-    return encoder(StoredProcessor()([items[row] for row in rows], True))
+    return encoder(StoredProcessor()(items.select(np.asarray(rows)), True))
 
 
 def test_pooled_vectors_come_without_tokens(tmp_path: Path, images: ImageFiles) -> None:
     encoder = vision(tmp_path)
     items = frozen.encode_once(encoder, images, ALL)
-    some = [items[row] for row in (3, 1)]
+    some = items.select(np.array([3, 1]))
     batch = frozen.processor_of(encoder, items, tokens=False)(some, True)
     assert list(batch) == ["pooled"]
     assert encoder(batch).tokens is None
@@ -92,7 +92,7 @@ def test_feature_dropout_acts_in_training_only_frozen_or_not(tmp_path: Path, ima
     assert "feature_dropout" in IRRELEVANT
     items = frozen.encode_once(dropping, images, ALL)
     inputs = {
-        "stored": StoredProcessor()([items[row] for row in ALL], True),
+        "stored": StoredProcessor()(items.select(ALL), True),
         "encoded": dropping.processor()([images[int(row)] for row in ALL], False),
     }
     for batch in inputs.values():
@@ -154,6 +154,22 @@ def test_equal_texts_are_stored_once() -> None:
     counted = Counted(encoder)
     found = encode(encoder, Strings(TEXTS), range(6))
     assert counted.items == 5 + 1 and torch.equal(found.pooled[1], found.pooled[5])
+
+
+def test_a_batch_is_its_items_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "BATCH", 2)
+    monkeypatch.setattr(frozen, "SHARD", 1)
+    items = frozen.encode_once(PretrainedTextEncoder(minilm(), freeze=True), Strings(TEXTS), np.arange(6))
+    assert len(items.shards) == 3
+    rows = np.array([3, 1, 1, 4, 0])
+    batch = StoredProcessor()(items.select(rows), True)
+    assert batch["tokens"].dtype == batch["pooled"].dtype == torch.float16
+    for at, row in enumerate(rows):
+        alone = StoredProcessor()(items.select(np.array([row])), True)
+        length = alone["tokens"].shape[1]
+        assert torch.equal(batch["tokens"][at, :length], alone["tokens"][0]) and not batch["tokens"][at, length:].any()
+        assert batch["mask"][at].tolist() == [place < length for place in range(batch["mask"].shape[1])]
+        assert torch.equal(batch["pooled"][at], alone["pooled"][0])
 
 
 @pytest.mark.parametrize("options", [{"seed": 1}, {"image_size": 32}])
@@ -265,11 +281,13 @@ def test_what_is_not_frozen_or_not_pretrained_or_ready_made_is_not_stored(tmp_pa
 
 def test_travels_to_other_processes(tmp_path: Path, images: ImageFiles) -> None:
     items = frozen.encode_once(vision(tmp_path), images, ALL)
-    np.testing.assert_array_equal(items[3].tokens, pickle.loads(pickle.dumps(items))[3].tokens)
+    copies = pickle.loads(pickle.dumps(items)).select(ALL[3:])
+    for item, copy in zip(items.select(ALL[3:]), copies, strict=True):
+        np.testing.assert_array_equal(item.tokens, copy.tokens)
     assert len(pickle.dumps(items)) < 5000
     part = frozen.encode_once(vision(tmp_path), images, np.array([3]))
     with pytest.raises(IndexError, match="row 2"):
-        part[2]
+        part.select(np.array([3, 2]))
 
 
 def _prepare(tmp_path: Path, images: ImageFiles) -> None:
