@@ -96,8 +96,8 @@ class Encoder(Recorded, nn.Module):
         items = self._embed_or_read(inputs)
         if not (self._in_training and self.feature_dropout):
             return items
-        tokens = None if items.tokens is None else dropout(items.tokens, self.feature_dropout)
-        return Embeddings(dropout(items.pooled, self.feature_dropout), tokens, items.mask)
+        tokens = None if items.tokens is None else drop(items.tokens, self.feature_dropout)
+        return Embeddings(drop(items.pooled, self.feature_dropout), tokens, items.mask)
 
     def _embed_or_read(self, inputs: Inputs) -> Embeddings:
         if "pooled" in inputs:
@@ -119,6 +119,20 @@ class Encoder(Recorded, nn.Module):
         if self.freeze:
             self.requires_grad_(False)
             super().train(False)
+
+
+def drop(values: Tensor, share: float) -> Tensor:
+    """Set a random share of the values to 0 and scale up the rest, as ``torch.nn.functional.dropout`` does.
+
+    On a CPU its draws take longer than most layers. These are the same ones, in half the time; on Intel's processors,
+    where it draws others, they are those of all other processors.
+    """
+    if values.device.type != "cpu":
+        return dropout(values, share)
+    factors = torch.empty(values.shape, dtype=values.dtype)
+    for part in factors.view(-1).split(1 << 14):  # what is drawn fits the cache
+        torch.lt(torch.rand(part.shape, dtype=torch.float64), 1 - share, out=part)
+    return values * factors.div_(1 - share)
 
 
 def tensor_digest(value: Tensor) -> str:

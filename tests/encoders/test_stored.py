@@ -109,6 +109,19 @@ def test_feature_dropout_acts_in_training_only_frozen_or_not(tmp_path: Path, ima
         vision(tmp_path, feature_dropout=1.0)
 
 
+@pytest.mark.parametrize("shape", [(3, 7), (5, 37, 211)])
+def test_dropout_draws_one_double_for_each_number(shape: tuple[int, ...]) -> None:
+    values = torch.randn(shape, requires_grad=True)
+    torch.manual_seed(0)
+    kept = torch.rand(shape, dtype=torch.float64) < 0.7
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    dropped = base.drop(values, 0.3)
+    assert torch.equal(dropped, values * (kept.float() / 0.7)) and torch.equal(torch.get_rng_state(), after)
+    dropped.sum().backward()
+    assert values.grad is not None and torch.equal(values.grad, kept.float() / 0.7)
+
+
 def shards(tmp_path: Path) -> list[Path]:
     return sorted(path.parent for path in (tmp_path / "cache" / "frozen").rglob("names.npy"))
 
