@@ -1,6 +1,9 @@
 """How many processors count: those of the scheduler's mask, within a container's limit."""
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,19 @@ def test_programs_share_the_loader_processes(monkeypatch: pytest.MonkeyPatch) ->
     for available, shares in ((1, {1: 0, 4: 0}), (16, {1: 8, 2: 7, 4: 3, 8: 1, 16: 0, 32: 0})):
         monkeypatch.setattr(module, "processors", lambda available=available: available)
         assert {processes: loaders(processes) for processes in shares} == shares
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept() -> None:
+    """Of blocks that are taken and freed again and again the system clears the pages once."""
+    script = (
+        "import resource, sys; from itmbench.processors import keep_memory\n"
+        "if sys.argv[1] == 'keep': keep_memory()\n"
+        "for _ in range(10): blocks = [bytearray(20 << 20) for _ in range(4)]; del blocks\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+    )
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", script, how], capture_output=True, check=True).stdout)
+        for how in ("keep", "return")
+    )
+    assert kept * 3 < returned

@@ -13,6 +13,7 @@ from importlib import import_module
 
 from itmbench import __version__, logs
 from itmbench.errors import InputError, InputErrors
+from itmbench.processors import keep_memory
 
 COMMANDS = {
     "bench": ("bench", "run methods × datasets × seeds and print the tables"),
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # By default torch's idle threads spin on cores that the loader processes need, which made training on two cores
     # three times slower. OpenMP reads this when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_memory()
     logs.configure(arguments.count("-v") - arguments.count("-q"))
     try:
         return _run([argument for argument in arguments if argument not in ("-v", "-q")])

@@ -149,5 +149,15 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 
 def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
     """Maximum by dimension of the real tokens: `[B, N, D]`, bool `[B, N]` -> `[B, D]`; zeros where no token is real."""
-    largest = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(1)
+    largest = (tokens + hiding(mask).to(tokens.dtype).unsqueeze(2)).amax(1)
     return largest.masked_fill(~mask.any(1, keepdim=True), 0.0)
+
+
+def hiding(mask: Tensor) -> Tensor:
+    """What hides padding when added, float32: 0 for real tokens, -1e30 for padding. ``masked_fill`` is far slower."""
+    return ~mask * -1e30
+
+
+def padded(mask: Tensor) -> bool:
+    """Whether some token is padding; on a GPU always true, because to look would make every step wait."""
+    return mask.device.type != "cpu" or not bool(mask.all())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, normalize
 
 from itmbench.encoders import Embeddings, masked_mean
+from itmbench.encoders.base import padded
 
 EPSILON = 1e-12
 
@@ -112,4 +113,4 @@ def zero_padded_tokens(items: Embeddings) -> Tensor:
     assert items.tokens is not None and items.mask is not None
     tokens = items.tokens.float()
     # Evaluation has no padding, and copying the tokens would cost a tenth of its time.
-    return tokens if bool(items.mask.all()) else tokens * items.mask.unsqueeze(2)
+    return tokens * items.mask.unsqueeze(2) if padded(items.mask) else tokens

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from itmbench.encoders import Embeddings
+from itmbench.encoders.base import hiding
 from itmbench.methods.cross_attention import safe_sqrt
 from itmbench.methods.sedra.intra import Intra, IntraModalRelations
 
@@ -26,20 +27,19 @@ class GuidedTokens(nn.Module):
         self.weight = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 1))
 
     def forward(self, items: Embeddings) -> tuple[Tensor, Tensor]:
-        """Turn tokens `[B, N, W]` and pooled `[B, W]` into one row for the query and one for every token.
+        """Turn pooled `[B, W]` and tokens `[B, N, W]` into a unit query `[B, D]` and, with their logits, values.
 
-        Returns:
-            `[B, 1 + N, D + 1]`: the unit query and 0, then each value and its logit; and its mask, bool `[B, 1 + N]`.
+        The values, 0 for padding, and behind each of them its logit, how much it counts for any query, are
+        `[B, N, D + 1]`.
         """
         assert items.tokens is not None and items.mask is not None
-        values = self.intra(self.value(items.tokens), items.mask) * items.mask.unsqueeze(2)
+        values = self.intra(self.value(items.tokens), items.mask)
+        values = values * items.mask.unsqueeze(2).to(values.dtype)
         query = normalize(self.query(items.pooled), dim=-1)
-        first = torch.cat([query, query.new_zeros(len(query), 1)], dim=1).unsqueeze(1)
-        rows = torch.cat([first, torch.cat([values, self.weight(items.tokens)], dim=2)], dim=1)
-        return rows, torch.cat([items.mask.new_ones(len(query), 1), items.mask], dim=1)
+        return query, torch.cat([values, self.weight(items.tokens)], dim=2)
 
 
-def guided_cosines(guided: Tensor, mask: Tensor, gram: Tensor, guides: Tensor, sharpness: Tensor) -> Tensor:
+def guided_cosines(guided: Tensor, mask: Tensor, gram: Tensor, queries: Tensor, sharpness: Tensor) -> Tensor:
     """Cosine of every query with the tokens that it selects in every item, float32 `[A, B]`.
 
     Query q gives token i of an item the weight w_i = softmax_i(s cos(q, v_i) + b_i) and is compared with the weighted
@@ -47,17 +47,16 @@ def guided_cosines(guided: Tensor, mask: Tensor, gram: Tensor, guides: Tensor, s
     of frames is X-Pool's (Gorti et al., CVPR 2022); here each modality guides the other.
 
     Args:
-        guided: rows of A items as ``GuidedTokens`` makes them `[A, 1 + N, D + 1]`.
-        mask: true for real rows, bool `[A, 1 + N]`.
-        gram: Gram matrices of their values, float32 `[A, N, N]`.
-        guides: rows of B items of the other modality `[B, 1 + M, D + 1]`.
+        guided: values and logits of A items `[A, N, D + 1]`.
+        mask: true for real tokens, bool `[A, N]`.
+        gram: Gram matrices of the values, float32 `[A, N, N]`.
+        queries: unit queries of B items of the other modality `[B, D]`.
         sharpness: s, a scalar.
     """
-    values, logits, real = guided[:, 1:, :-1], guided[:, 1:, -1:].float(), mask[:, 1:].unsqueeze(2)
-    products = (values @ guides[:, 0, :-1].T).float()  # [A, N, B]
+    values, logits = guided[:, :, :-1], guided[:, :, -1].float() + hiding(mask)
+    products = (values @ queries.T).float()  # [A, N, B]
     sizes = safe_sqrt(gram.diagonal(dim1=1, dim2=2)).unsqueeze(2)
-    strength = (sharpness * products / sizes + logits).masked_fill(~real, -torch.inf)
-    empty = ~real.any(1, keepdim=True)
-    weights = strength.masked_fill(empty, 0.0).softmax(1) * real
+    strength = sharpness * products / sizes + logits.unsqueeze(2)
+    weights = strength.softmax(1) * mask.unsqueeze(2).float()
     length = safe_sqrt(((gram @ weights) * weights).sum(1).clamp(min=0))
     return (weights * products).sum(1) / length

@@ -3,11 +3,12 @@
 import math
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from itmbench.encoders.base import padded
 from itmbench.methods.losses import bounded_exp
+from itmbench.methods.sedra.intra import kth_largest
 
 Inter = Literal["off", "full", "topk", "topk+neg"]
 
@@ -56,7 +57,7 @@ class InterModalRelations(nn.Module):
         weights = (sharpness * self._strongest(kept)).exp() - 1
         if self.mode == "topk":
             return weights, no_evidence
-        if not bool(image_mask.all()):
+        if padded(image_mask):
             above = above - 4.0 * (~image_mask)[:, :, None, None]  # below every cosine
         evidence = above.amax(1).clamp(max=0) * text_mask
         return weights, evidence * image_mask.any(1)[:, None, None]
@@ -67,21 +68,13 @@ class InterModalRelations(nn.Module):
             return kept
         values = kept.detach()
         # A float mask is several times faster than a bool mask.
-        return kept * torch.ge(values, _mth_largest(values, self.m), out=torch.empty_like(values))
+        return kept * torch.ge(values, kth_largest(values, self.m, dim=1), out=torch.empty_like(values))
 
 
 def _mask_padding(weights: Tensor, image_mask: Tensor, text_mask: Tensor) -> Tensor:
     """Set the weights `[I, R, T, L]` of padding to 0."""
-    if not bool(image_mask.all()):
+    if padded(image_mask):
         weights = weights * image_mask[:, :, None, None]
-    if not bool(text_mask.all()):
+    if padded(text_mask):
         weights = weights * text_mask
     return weights
-
-
-def _mth_largest(values: Tensor, m: int) -> Tensor:
-    """The m-th largest value along dimension 1, kept at size 1. On a CPU, NumPy's partition is four times faster."""
-    if values.device.type != "cpu":
-        return values.topk(m, dim=1).values[:, -1:]
-    position = values.shape[1] - m
-    return torch.from_numpy(np.partition(values.numpy(), position, axis=1)[:, position : position + 1])

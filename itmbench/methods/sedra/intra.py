@@ -2,9 +2,12 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+from itmbench.encoders.base import hiding
 
 Intra = Literal["off", "full", "topk", "static"]
 
@@ -46,15 +49,13 @@ class IntraModalRelations(nn.Module):
         """Update tokens `[B, N, D]` under a mask, bool `[B, N]`; padding is ignored."""
         if self.mode == "off":
             return tokens
-        parts = tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, H, N, D / H]
-        others = mask[:, None, None, :] & ~torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
-        strength = self._strength(parts).masked_fill(~others, -torch.inf)
+        parts = tokens.unflatten(2, (self.heads, -1)).transpose(1, 2).contiguous()  # [B, H, N, D / H]
+        strength = self._strength(parts) + hiding(mask)[:, None, None, :]
         if self.mode == "topk" and self.k < strength.shape[-1]:
-            weakest = strength.detach().topk(self.k, dim=-1).values[..., -1:]
-            strength = strength.masked_fill(strength < weakest, -torch.inf)
-        # A single token has no relations: weights 0, where softmax would give NaN.
-        alone = ~others.any(-1, keepdim=True)
-        weights = strength.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
+            values = strength.detach()
+            strength = strength + hiding(values >= kth_largest(values, self.k, dim=3))
+        related = mask.sum(1, keepdim=True) > mask  # all but a single token
+        weights = strength.softmax(-1) * related[:, None, :, None].float()
         messages = (weights.to(parts.dtype) @ parts).transpose(1, 2).flatten(2)
         return tokens + self.step * self.mix(messages)
 
@@ -62,8 +63,16 @@ class IntraModalRelations(nn.Module):
         """Strength of every relation, float32 `[B, H, N, N]`."""
         position = torch.arange(parts.shape[2], device=parts.device)
         distance = (position - position.unsqueeze(1)).clamp(-MAX_DISTANCE, MAX_DISTANCE) + MAX_DISTANCE
-        bias = self.place[:, distance].float()
+        bias = self.place[:, distance].float() + hiding(distance != MAX_DISTANCE)  # a token has no relation to itself
         if self.mode == "static":
             return bias.expand(len(parts), -1, -1, -1)
         unit = normalize(parts.float(), dim=3)
         return self.log_sharpness.exp() * (unit @ unit.transpose(2, 3)) + bias
+
+
+def kth_largest(values: Tensor, k: int, dim: int) -> Tensor:
+    """The k-th largest value along a dimension, kept at size 1. On a CPU, NumPy's partition is several times faster."""
+    if values.device.type != "cpu":
+        return values.topk(k, dim=dim).values.narrow(dim, k - 1, 1)
+    at = values.shape[dim] - k
+    return torch.from_numpy(np.partition(values.numpy(), at, axis=dim)).narrow(dim, at, 1)

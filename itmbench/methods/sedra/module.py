@@ -82,19 +82,21 @@ class SEDRA(TokenMatcher):
         return unused
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
-        embedded: Embeddings = self.tokens[modality](items)
-        if self.alignment == "guided":
-            return Embeddings(embedded.pooled, *self.guides[modality](items))
-        return embedded
+        assert items.mask is not None
+        pooled, tokens = self.tokens[modality](items)
+        if self.alignment == "guided":  # the query of an item travels behind its pooled vector
+            query, tokens = self.guides[modality](items)
+            return Embeddings(torch.cat([pooled, query], dim=1), tokens, items.mask)
+        return Embeddings(pooled, normalize(tokens, dim=-1) * items.mask.unsqueeze(2), items.mask)
 
     def within(self, items: Embeddings) -> Tensor:
         if self.alignment != "guided":
             return super().within(items)
         assert items.tokens is not None
-        return gram(items.tokens[:, 1:, :-1])
+        return gram(items.tokens[:, :, :-1])
 
     def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
-        global_score = Matcher.score(self, image, text)
+        global_score = self._global(image, text)
         if self.alignment == "global":
             return global_score
         if self.alignment == "guided":
@@ -112,19 +114,26 @@ class SEDRA(TokenMatcher):
         image, text, positives = self.encode_pairs(batch)
         if self.alignment == "guided":
             guided_score = self._guided(image, text, self.within(image), self.within(text))
-            return self.loss(Matcher.score(self, image, text), positives) + self.guided_loss(guided_score, positives)
+            return self.loss(self._global(image, text), positives) + self.guided_loss(guided_score, positives)
         loss = self.loss(self.score(image, text), positives)
         if self.global_loss:
-            loss = loss + self.global_loss * self.contrast(Matcher.score(self, image, text), positives)
+            loss = loss + self.global_loss * self.contrast(self._global(image, text), positives)
         return loss
+
+    def _global(self, image: Embeddings, text: Embeddings) -> Tensor:
+        """Global scores `[Ni, Nt]`."""
+        if self.alignment == "guided":
+            image, text = (Embeddings(items.pooled.chunk(2, dim=1)[0]) for items in (image, text))
+        return Matcher.score(self, image, text)
 
     def _guided(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
         """Guided scores, float32 `[Ni, Nt]`: the mean of texts that guide images and images that guide texts."""
         assert image.tokens is not None and text.tokens is not None
         assert image.mask is not None and text.mask is not None
         sharpness = self.log_sharpness.exp()
-        images = guided_cosines(image.tokens, image.mask, within_image, text.tokens, sharpness)
-        texts = guided_cosines(text.tokens, text.mask, within_text, image.tokens, sharpness)
+        image_queries, text_queries = (items.pooled.chunk(2, dim=1)[1] for items in (image, text))
+        images = guided_cosines(image.tokens, image.mask, within_image, text_queries, sharpness)
+        texts = guided_cosines(text.tokens, text.mask, within_text, image_queries, sharpness)
         return (images + texts.T) / 2
 
     def _local(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
@@ -144,7 +153,7 @@ class SEDRA(TokenMatcher):
 
 
 class Tokens(nn.Module):
-    """Turn an encoder's tokens into related unit tokens and one pooled unit vector.
+    """Turn an encoder's tokens into related tokens and one pooled unit vector.
 
     The pooled vector is the sum of g, the encoder's pooled output (its CLS token, or the mean), of the maximum over
     the tokens, and of a guided attention pooling with weights softmax_i(w (tanh(A v_i) * tanh(B g))) (SGRAF; Diao et
@@ -166,8 +175,8 @@ class Tokens(nn.Module):
         """The layers that only the pooled vector uses."""
         return [self.project_guide, self.token_branch, self.guide_branch, self.attention]
 
-    def forward(self, items: Embeddings) -> Embeddings:
-        """Embed tokens `[B, N, W]` as tokens `[B, N, D]` and pooled `[B, D]` of unit length; padded tokens are 0."""
+    def forward(self, items: Embeddings) -> tuple[Tensor, Tensor]:
+        """Turn tokens `[B, N, W]` and pooled `[B, W]` into a pooled unit vector `[B, D]` and tokens `[B, N, D]`."""
         assert items.tokens is not None and items.mask is not None
         mask, guide = items.mask, self.project_guide(items.pooled)
         tokens = self.intra(self.project(items.tokens), mask)
@@ -178,4 +187,4 @@ class Tokens(nn.Module):
         weights = logits.squeeze(2).float().masked_fill(~mask, -torch.inf).masked_fill(empty, 0.0).softmax(1) * mask
         attended = (weights.to(tokens.dtype).unsqueeze(2) * tokens).sum(1)
         pooled = guide + attended + masked_max(tokens, mask)
-        return Embeddings(normalize(pooled, dim=-1), normalize(tokens, dim=-1) * mask.unsqueeze(2), mask)
+        return normalize(pooled, dim=-1), tokens
