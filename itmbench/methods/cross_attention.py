@@ -113,4 +113,4 @@ def zero_padded_tokens(items: Embeddings) -> Tensor:
     assert items.tokens is not None and items.mask is not None
     tokens = items.tokens.float()
     # Evaluation has no padding, and copying the tokens would cost a tenth of its time.
-    return tokens * items.mask.unsqueeze(2) if padded(items.mask) else tokens
+    return tokens * items.mask.unsqueeze(2).float() if padded(items.mask) else tokens

@@ -46,7 +46,7 @@ class RelationFusion(nn.Module):
             dim: the dimension of the tokens, which the result lacks.
         """
         vector = self.similarity(context)
-        weights = torch.sigmoid(_linear(self.filter, vector)) * mask
+        weights = torch.sigmoid(_linear(self.filter, vector)) * mask.float()
         scores = _linear(self.read, vector)
         return (scores * weights).sum(dim) / weights.sum(dim).clamp(min=1e-6)
 

@@ -87,7 +87,7 @@ class SEDRA(TokenMatcher):
         if self.alignment == "guided":  # the query of an item travels behind its pooled vector
             query, tokens = self.guides[modality](items)
             return Embeddings(torch.cat([pooled, query], dim=1), tokens, items.mask)
-        return Embeddings(pooled, normalize(tokens, dim=-1) * items.mask.unsqueeze(2), items.mask)
+        return Embeddings(pooled, normalize(tokens, dim=-1) * items.mask.unsqueeze(2).to(tokens.dtype), items.mask)
 
     def within(self, items: Embeddings) -> Tensor:
         if self.alignment != "guided":
