@@ -101,7 +101,7 @@ _restoring: ContextVar[bool] = ContextVar("restoring", default=False)
 
 
 def differences(trained: Mapping[str, Any], given: Mapping[str, Any], ignored: Set[str] = IRRELEVANT) -> list[str]:
-    """Options that set two objects apart, as ``"inter_m 8, not 1"``: the first value is that of ``trained``."""
+    """Options that set two objects apart, as ``"intra_k 8, not 1"``: the first value is that of ``trained``."""
     ours, theirs = (dict(_leaves(options, ignored)) for options in (trained, given))
     keys = [*ours, *(key for key in theirs if key not in ours)]
     return [

@@ -39,7 +39,7 @@ def test_options_are_plain_and_hold_defaults_of_all_constructors() -> None:
 
 
 def test_an_object_is_built_again_from_its_options() -> None:
-    model = SEDRA(16, inter_m=3, loss=InfoNCE(0.2), protocol=CaptionProtocol(ks=(1, 5)))
+    model = SEDRA(16, intra_k=3, loss=InfoNCE(0.2), protocol=CaptionProtocol(ks=(1, 5)))
     again = build(json.loads(json.dumps(model.options)))
     assert type(again) is SEDRA and again.options == model.options and again.protocol == model.protocol
     assert {k: v.shape for k, v in again.state_dict().items() if hasattr(v, "shape")} == {
@@ -50,8 +50,8 @@ def test_an_object_is_built_again_from_its_options() -> None:
 
 
 def test_differences_name_what_matters_and_nothing_else() -> None:
-    one, other = SEDRA(16, lr=1.0), SEDRA(16, inter_m=2, lr=2.0, weight_decay=0, text=ScratchTextEncoder(depth=1))
-    assert differences(one.options, other.options) == ["inter_m 8, not 2", "text.depth 2, not 1"]
+    one, other = SEDRA(16, lr=1.0), SEDRA(16, intra_k=2, lr=2.0, weight_decay=0, text=ScratchTextEncoder(depth=1))
+    assert differences(one.options, other.options) == ["intra_k 8, not 2", "text.depth 2, not 1"]
     assert differences(VSE().options, SEDRA().options)[0].startswith("class itmbench.methods.vse.VSE, not ")
     assert differences(VSE(loss=InfoNCE(0.1)).options, VSE(loss=TripletLoss()).options)[0].startswith("loss itmbench")
 

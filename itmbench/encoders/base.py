@@ -1,6 +1,7 @@
 """The base of all encoders: raw items -> tensors in the loader's workers, tensors -> embeddings on the device."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -36,25 +37,42 @@ class Encoder(Recorded, nn.Module):
         lr_multiplier: factor on the learning rate of this encoder's weights.
         feature_dropout: probability, in training, of dropping a number of the vectors it returns, frozen or not. It is
             what keeps layers on frozen features from learning a small dataset by heart.
+        centre: subtract from pooled vectors and tokens their means over the training items; for frozen encoders. The
+            outputs of a network after ReLU or swish share a large mean, on which a maximum over tokens overfits.
 
     Raises:
-        InputError: ``feature_dropout`` is not a probability below 1.
+        InputError: ``feature_dropout`` is not a probability below 1, or an encoder that is trained is to be centred.
     """
 
     pretraining = "scratch"
     reads: type = object
     """The kind of item that it encodes."""
+    word_embedding: nn.Embedding | None = None
+    """The vector of every word that a token may be (`Embeddings.words`); None where tokens are no words."""
+    pooled_mean: Tensor
+    token_mean: Tensor
 
     def __init__(
-        self, width: int, freeze: bool = False, lr_multiplier: float = 1.0, feature_dropout: float = 0.0
+        self,
+        width: int,
+        freeze: bool = False,
+        lr_multiplier: float = 1.0,
+        feature_dropout: float = 0.0,
+        centre: bool = False,
     ) -> None:
         super().__init__()
+        if centre and not freeze:
+            raise InputError(f"{type(self).__name__}: centre is for frozen encoders; add freeze: true or remove it")
         if not 0 <= feature_dropout < 1:
             raise InputError(f"feature_dropout is {feature_dropout}; give a probability from 0 to below 1")
         self.width = width
         self.freeze = freeze
         self.lr_multiplier = lr_multiplier
         self.feature_dropout = feature_dropout
+        self.centre = centre
+        if centre:
+            self.register_buffer("pooled_mean", torch.zeros(width))
+            self.register_buffer("token_mean", torch.zeros(width))
         self._in_training = True
         self._digested: tuple[list[tuple[int, int]], str] = [], ""
 
@@ -79,8 +97,9 @@ class Encoder(Recorded, nn.Module):
         return f"{type(self).__module__}.{type(self).__qualname__} {self.processor()!r}"
 
     def weights_digest(self) -> str:
-        """A hash of all weights and buffers, computed again only once one of them has been written to or replaced."""
+        """A hash of all that ``embed`` computes with, computed again only once a part was written to or replaced."""
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        tensors = {name: value for name, value in tensors.items() if name not in ("pooled_mean", "token_mean")}
         state = [(value.data_ptr(), value._version) for value in tensors.values()]
         if state != self._digested[0]:
             parts = (part for name, value in tensors.items() for part in (name, tensor_digest(value)))
@@ -94,16 +113,19 @@ class Encoder(Recorded, nn.Module):
     def forward(self, inputs: Inputs) -> Embeddings:
         """Embeddings of a batch: without gradients if the encoder is frozen, unchanged if they were stored."""
         items = self._embed_or_read(inputs)
+        if self.centre:
+            tokens = None if items.tokens is None else items.tokens - self.token_mean
+            items = replace(items, pooled=items.pooled - self.pooled_mean, tokens=tokens)
         if not (self._in_training and self.feature_dropout):
             return items
         tokens = None if items.tokens is None else drop(items.tokens, self.feature_dropout)
-        return Embeddings(drop(items.pooled, self.feature_dropout), tokens, items.mask)
+        return replace(items, pooled=drop(items.pooled, self.feature_dropout), tokens=tokens)
 
     def _embed_or_read(self, inputs: Inputs) -> Embeddings:
         if "pooled" in inputs:
             if "tokens" not in inputs:
                 return Embeddings(inputs["pooled"].float())
-            return Embeddings(inputs["pooled"].float(), inputs["tokens"].float(), inputs["mask"])
+            return Embeddings(inputs["pooled"].float(), inputs["tokens"].float(), inputs["mask"], inputs.get("words"))
         if not self.freeze:
             return self.embed(inputs)
         with torch.no_grad():

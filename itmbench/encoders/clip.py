@@ -137,7 +137,8 @@ class CLIPTextEncoder(TextEncoder):
         """Embeddings of ``input_ids`` and ``attention_mask``, int64 `[B, L]`: pooled the token that ends the text."""
         states = self.model(**inputs)
         tokens = self.projection(states.last_hidden_state)
-        return Embeddings(self.projection(states.pooler_output), tokens, inputs["attention_mask"].bool())
+        pooled, mask = self.projection(states.pooler_output), inputs["attention_mask"].bool()
+        return Embeddings(pooled, tokens, mask, self.words(inputs))
 
 
 class PretrainedCLIPTextEncoder(CLIPTextEncoder):

@@ -16,11 +16,14 @@ class Embeddings:
         pooled: one vector an item `[B, D]`.
         tokens: its parts (patches, regions, words) `[B, N, D]`; None where the scorer needs only ``pooled``.
         mask: true where a token is real `[B, N]`, bool; None together with ``tokens``.
+        words: the word of each token, as a row of the encoder's vocabulary, int64 `[B, N]`; -1 for padding and for
+            marks such as [CLS]; None where tokens are no words.
     """
 
     pooled: Tensor
     tokens: Tensor | None = None
     mask: Tensor | None = None
+    words: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -32,14 +35,15 @@ class Embeddings:
         return self._map(lambda part: part.to(device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        tokens, mask = (None if part is None else change(part) for part in (self.tokens, self.mask))
-        return replace(self, pooled=change(self.pooled), tokens=tokens, mask=mask)
+        parts = (self.tokens, self.mask, self.words)
+        tokens, mask, words = (None if part is None else change(part) for part in parts)
+        return replace(self, pooled=change(self.pooled), tokens=tokens, mask=mask, words=words)
 
     def compact(self) -> "Embeddings":
         """The same with tokens in half precision where they are on a GPU, to wait there for being scored."""
         if self.tokens is None or self.tokens.device.type == "cpu":
             return self
-        return Embeddings(self.pooled, self.tokens.half(), self.mask)
+        return replace(self, tokens=self.tokens.half())
 
     def pad(self, length: int) -> "Embeddings":
         """The same with token lists of the given length, filled up with masked zeros."""
@@ -50,6 +54,7 @@ class Embeddings:
             self.pooled,
             torch.cat([self.tokens, self.tokens.new_zeros(len(self), missing, self.tokens.shape[2])], dim=1),
             torch.cat([self.mask, self.mask.new_zeros(len(self), missing)], dim=1),
+            None if self.words is None else torch.nn.functional.pad(self.words, (0, missing), value=-1),
         )
 
     @staticmethod
@@ -59,10 +64,12 @@ class Embeddings:
         padded = [part.pad(longest) for part in parts]
         tokens = [part.tokens for part in padded if part.tokens is not None]
         masks = [part.mask for part in padded if part.mask is not None]
+        words = [part.words for part in padded if part.words is not None]
         return Embeddings(
             torch.cat([part.pooled for part in parts]),
             torch.cat(tokens) if tokens else None,
             torch.cat(masks) if masks else None,
+            torch.cat(words) if words else None,
         )
 
 

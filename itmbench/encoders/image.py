@@ -43,6 +43,7 @@ class TimmImageEncoder(Encoder):
         freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
         feature_dropout: probability, in training, of dropping a number of the vectors it returns.
+        centre: subtract the means of the training items; needs ``freeze``.
 
     Raises:
         InputError: timm has no such model, or its weights cannot be loaded or do not fit.
@@ -65,11 +66,12 @@ class TimmImageEncoder(Encoder):
         freeze: bool = False,
         lr_multiplier: float = 1.0,
         feature_dropout: float = 0.0,
+        centre: bool = False,
     ) -> None:
         model_args = {**(TINY if name == "tiny" else {}), **(model_args or {})}
         weights = (False, None) if is_restoring() else (pretrained, checkpoint)
         model = _create(name, *weights, image_size, **model_args)
-        super().__init__(model.num_features, freeze, lr_multiplier, feature_dropout)
+        super().__init__(model.num_features, freeze, lr_multiplier, feature_dropout, centre)
         self.model = model
         if pretrained or checkpoint:
             self.pretraining = "image-text" if any(word in name for word in ("clip", "siglip")) else "unimodal"

@@ -39,7 +39,7 @@ from itmbench.units import duration
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Part of every entry's name; raise it when the format on disk changes."""
 BATCH = 64
 """Items encoded at once."""
@@ -50,10 +50,11 @@ REPORT_EVERY = 30.0
 
 
 class Stored(NamedTuple):
-    """An item on disk: its pooled vector `[D]` and its real tokens `[N, D]`, half precision."""
+    """An item on disk: its pooled vector `[D]` and its real tokens `[N, D]`, half precision, and their words `[N]`."""
 
     pooled: NDArray[np.float16]
     tokens: NDArray[np.float16]
+    words: NDArray[np.int32] | None
 
 
 class StoredItems:
@@ -80,24 +81,39 @@ class StoredItems:
         if (missing := rows[self.shard[rows] < 0]).size:
             raise IndexError(f"row {missing[0]} was not encoded")
         places = zip(self.shard[rows].tolist(), self.place[rows].tolist(), strict=True)
-        return [
-            Stored(pooled[at], tokens[starts[at] : starts[at + 1]])
-            for (pooled, tokens, starts), at in ((self._maps[shard], at) for shard, at in places)
-        ]
+        found = []
+        for shard, at in places:
+            pooled, tokens, words, starts = self._maps[shard]
+            span = slice(starts[at], starts[at + 1])
+            found.append(Stored(pooled[at], tokens[span], None if words is None else words[span]))
+        return found
+
+    def means(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Mean pooled vector `[D]` and mean token `[D]`, float32, of some rows."""
+        items = self.select(rows)
+        pooled = np.mean([item.pooled for item in items], axis=0, dtype=np.float64)
+        tokens = sum(item.tokens.sum(0, dtype=np.float64) for item in items)
+        count = sum(len(item.tokens) for item in items)
+        return torch.from_numpy(pooled).float(), torch.from_numpy(np.asarray(tokens) / max(1, count)).float()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the memory maps, which another process opens itself."""
         return {key: value for key, value in self.__dict__.items() if key != "_maps"}
 
     @cached_property
-    def _maps(self) -> list[tuple[NDArray[Any], NDArray[Any], list[int]]]:
-        """Pooled vectors, tokens, and where the tokens of each item start, of every shard."""
+    def _maps(self) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[int]]]:
+        """Pooled vectors, tokens, their words, and where the tokens of each item start, of every shard."""
 
         def mapped(path: Path) -> NDArray[Any]:
             return np.asarray(np.load(path, mmap_mode="r"))  # slicing a plain array is several times faster
 
         return [
-            (mapped(each / "pooled.npy"), mapped(each / "tokens.npy"), [0, *np.load(each / "ends.npy").tolist()])
+            (
+                mapped(each / "pooled.npy"),
+                mapped(each / "tokens.npy"),
+                np.load(each / "words.npy") if (each / "words.npy").exists() else None,
+                [0, *np.load(each / "ends.npy").tolist()],
+            )
             for each in self.shards
         ]
 
@@ -114,7 +130,7 @@ class StoredItems:
 
 @dataclass(frozen=True)
 class StoredProcessor:
-    """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision.
+    """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision, and ``words``.
 
     Args:
         tokens: read the tokens, which are most of the data; without them a batch holds ``pooled`` alone.
@@ -131,7 +147,12 @@ class StoredProcessor:
         tokens = np.zeros((*mask.shape, pooled.shape[1]), np.float16)
         for row, item in enumerate(items):
             tokens[row, : len(item.tokens)] = item.tokens
-        return {"pooled": pooled, "tokens": torch.from_numpy(tokens), "mask": torch.from_numpy(mask)}
+        batch = {"pooled": pooled, "tokens": torch.from_numpy(tokens), "mask": torch.from_numpy(mask)}
+        if items[0].words is not None:
+            words = np.full(mask.shape, -1)
+            words[mask] = np.concatenate([item.words for item in items if item.words is not None])
+            batch["words"] = torch.from_numpy(words)
+        return batch
 
 
 def encode_corpus(
@@ -156,6 +177,13 @@ def encode_corpus(
         if is_encoded_once(encoder, sources[modality]):
             sources[modality] = encode_once(encoder, sources[modality], some, device)
     return replace(corpus, images=sources[0], texts=sources[1])
+
+
+def centre(encoder: Encoder, items: Any, rows: Rows) -> None:
+    """Give an encoder that is to be centred the means of its stored training items, which the rows name."""
+    if encoder.centre and isinstance(items, StoredItems):
+        for mean, value in zip((encoder.pooled_mean, encoder.token_mean), items.means(rows), strict=True):
+            mean.copy_(value)
 
 
 def is_encoded_once(encoder: Encoder, items: Any) -> bool:
@@ -257,7 +285,7 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
     logger.info(message, len(rows), what, type(encoder).__name__, folder)
     began = shard_began = said = time.perf_counter()
     done = written = flops = 0
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[dict[str, Tensor]] = []
     for batch in loader:
         inputs = {key: value.to(device) for key, value in batch[what].items()}
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -265,8 +293,8 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
                 with FlopCounterMode(display=False) as counter:
                     encoder.embed({key: value[:1] for key, value in inputs.items()})
                 flops = counter.get_total_flops()
-            parts.append(_halved(encoder.embed(inputs)))
-        size = sum(tokens.nbytes for _, tokens, _ in parts)
+            parts.append(_arrays(encoder.embed(inputs)))
+        size = sum(part["tokens"].nbytes for part in parts)
         if not done:
             _check_room(folder, size * len(rows) // len(batch["index"]), what)
         done += len(batch["index"])
@@ -289,8 +317,8 @@ def _check_room(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def _halved(items: Embeddings) -> tuple[Tensor, Tensor, Tensor]:
-    """Pooled vectors `[B, D]` and all real tokens `[n, D]` in half precision, and how many tokens each item has `[B]`.
+def _arrays(items: Embeddings) -> dict[str, Tensor]:
+    """By name: pooled vectors `[B, D]`, all real tokens `[n, D]`, their words `[n]`, how many an item has `[B]`.
 
     Raises:
         InputError: a value does not fit half precision or is not finite.
@@ -299,20 +327,21 @@ def _halved(items: Embeddings) -> tuple[Tensor, Tensor, Tensor]:
     pooled, tokens = items.pooled.half().cpu(), items.tokens[items.mask].half().cpu()
     if not bool(pooled.isfinite().all() and tokens.isfinite().all()):
         raise InputError("a frozen encoder outputs values that are infinite or above 65,504; do not freeze it")
-    return pooled, tokens, items.mask.sum(1).cpu()
+    words = {} if items.words is None else {"words": items.words[items.mask].int().cpu()}
+    return {"pooled": pooled, "tokens": tokens, "lengths": items.mask.sum(1).cpu()} | words
 
 
 def _write_shard(
-    folder: Path, names: Sequence[bytes], parts: Sequence[tuple[Tensor, Tensor, Tensor]], cost: dict[str, float]
+    folder: Path, names: Sequence[bytes], parts: Sequence[dict[str, Tensor]], cost: dict[str, float]
 ) -> None:
     """Write a shard atomically."""
-    pooled, tokens, lengths = (torch.cat(some) for some in zip(*parts, strict=True))
+    arrays = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    arrays["ends"] = arrays.pop("lengths").cumsum(0)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         whole = Path(temporary, "shard")
         whole.mkdir()
         np.save(whole / "names.npy", np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16))
-        np.save(whole / "pooled.npy", pooled.numpy())
-        np.save(whole / "tokens.npy", tokens.numpy())
-        np.save(whole / "ends.npy", lengths.cumsum(0).numpy())
+        for name, array in arrays.items():
+            np.save(whole / f"{name}.npy", array.numpy())
         (whole / "cost.json").write_text(json.dumps(cost))
         os.rename(whole, folder / uuid.uuid4().hex)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs, masked_mean
@@ -43,11 +43,23 @@ class TextEncoder(Encoder):
     def processor(self) -> "TokenProcessor":
         return TokenProcessor(self.tokenizer, self.max_length)
 
+    @property
+    def word_embedding(self) -> nn.Embedding:  # type: ignore[override]
+        embedding: nn.Embedding = self.model.get_input_embeddings()
+        return embedding
+
+    def words(self, inputs: Inputs) -> Tensor:
+        """The rows of the vocabulary that tokens are, int64 `[B, L]`; -1 for padding and for marks such as [CLS]."""
+        names = ("pad", "cls", "sep", "bos", "eos", "mask")
+        marks = {getattr(self.tokenizer, f"{name}_token_id", None) for name in names} - {None}
+        ids = inputs["input_ids"]
+        return ids.masked_fill(torch.isin(ids, torch.tensor(sorted(marks), device=ids.device)), -1)
+
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of ``input_ids`` and ``attention_mask``, int64 `[B, L]`."""
         tokens = self.model(**inputs).last_hidden_state
         mask = inputs["attention_mask"].bool()
-        return Embeddings(masked_mean(tokens, mask), tokens, mask)
+        return Embeddings(masked_mean(tokens, mask), tokens, mask, self.words(inputs))
 
 
 class PretrainedTextEncoder(TextEncoder):
@@ -59,6 +71,7 @@ class PretrainedTextEncoder(TextEncoder):
         freeze: keep the weights fixed during training.
         lr_multiplier: factor on the learning rate of these weights.
         feature_dropout: probability, in training, of dropping a number of the vectors it returns.
+        centre: subtract the means of the training items; needs ``freeze``.
 
     Raises:
         InputError: there is no such model, it cannot be downloaded, weights or tokenizer files are missing, or it is no
@@ -72,6 +85,7 @@ class PretrainedTextEncoder(TextEncoder):
         freeze: bool = False,
         lr_multiplier: float = 0.1,
         feature_dropout: float = 0.0,
+        centre: bool = False,
     ) -> None:
         from transformers import AutoModel, AutoTokenizer
 
@@ -84,7 +98,7 @@ class PretrainedTextEncoder(TextEncoder):
                 "be reached, or a local folder with config.json, the weights and the tokenizer"
             ) from error
         _check_complete(name, model, tokenizer, loading["missing_keys"], max_length)
-        super().__init__(model.config.hidden_size, freeze, lr_multiplier, feature_dropout)
+        super().__init__(model.config.hidden_size, freeze, lr_multiplier, feature_dropout, centre)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
         if getattr(model, "pooler", None) is not None:

@@ -17,7 +17,7 @@ from itmbench.data.datamodule import CorpusDataModule, Sources
 from itmbench.data.perturb import RULES
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
-from itmbench.encoders.stored import encode_corpus, encode_once, is_encoded_once, processor_of
+from itmbench.encoders.stored import centre, encode_corpus, encode_once, is_encoded_once, processor_of
 from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.probe import probe_shares
@@ -197,6 +197,9 @@ class Matcher(Chosen):
             images = data.stage("val" if stage == "validate" else "test").images
         device = self.trainer.strategy.root_device
         loaded = encode_corpus(corpus, (self.image, self.text), (images, corpus.texts_of(images)), device)
+        if stage == "fit":
+            centre(self.image, loaded.images, corpus.train)
+            centre(self.text, loaded.texts, corpus.texts_of(corpus.train))
         probes = None
         if stage == "test" and is_encoded_once(self.text, corpus.texts) and len(data.probes):
             probes = encode_once(self.text, data.probes.strings, np.arange(len(data.probes)), device)

@@ -67,14 +67,6 @@ def regions_for_words(weights: Tensor, weighted: Tensor, gram: Tensor) -> Contex
     return Context(weights.sum(1), weighted.sum(1), (weights * mixed).sum(1).clamp(min=0))
 
 
-def words_for_regions(weights: Tensor, weighted: Tensor, gram: Tensor) -> Context:
-    """Measure the context of every region in every text, with Gram matrices `[T, L, L]`; fields `[I, R, T]`."""
-    # Over a short last dimension, a product with ones is faster than a sum.
-    ones = weights.new_ones(weights.shape[3])
-    mixed = (weights.flatten(0, 1).transpose(0, 1) @ gram).transpose(0, 1).view(weights.shape)
-    return Context(weights @ ones, weighted @ ones, ((weights * mixed) @ ones).clamp(min=0))
-
-
 def scan_attention(relations: Tensor, sharpness: float) -> Tensor:
     """Attention weights of SCAN, not yet divided by their sum over the attended tokens.
 

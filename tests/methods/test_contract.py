@@ -58,7 +58,7 @@ CAPTIONS = TOKENS | {
     "pooled_max-two": (PooledMax, common, {"heads": 2}),
     "hrem": (HREM, common, {"heads": 2}),
     "clip": (CLIP, clip_towers, {}),
-    "sedra": (SEDRA, common, {"intra_k": 4, "inter_m": 2}),
+    "sedra": (SEDRA, common, {"intra_k": 4}),
     "mcr_dgn": (MCRDGN, common, {"k": 4}),
 }
 LABELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -119,8 +119,8 @@ LEARNERS: list[tuple[str, bool, int, dict[str, Any], float]] = [
     ("clip", False, 8, {}, 0.6),
     ("clip", True, 5, {}, 0.65),
     *((name, False, 5, {}, 0.6) for name in ("pooled_max", "pooled_max-two")),
-    ("sedra", False, 8, {"loss": InfoNCE()}, 0.4),
-    ("sedra", True, 5, {"loss": InfoNCE()}, 0.6),
+    ("sedra", False, 8, {}, 0.4),
+    ("sedra", True, 5, {}, 0.6),
     ("mcr_dgn", False, 5, {"step": 0.1, "dropout": 0.0}, 0.5),
     ("mcr_dgn", True, 5, {"step": 0.1}, 0.6),
     *((name, True, 8, {"lr": 5e-3}, 0.7) for name in LABELS),
@@ -145,8 +145,10 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("dual_encoder", {"loss": TripletLoss()}),
     ("pooled_max", {"heads": 2}),
     ("pooled_max", {"dim": 12}),
-    ("sedra", {"loss": InfoNCE()}),
-    ("sedra", {"global_loss": 0.0}),
+    ("sedra", {"loss": TripletLoss()}),
+    ("sedra", {"inter": "mean"}),
+    ("sedra", {"words": False}),
+    ("sedra", {"paths": ["global", "fused"]}),
     ("hrem", {"relation_weight": 0.0}),
     ("hrem", {"relation_weight": 0.5}),
     ("hrem", {"agreement_weight": 0.0}),
@@ -248,7 +250,7 @@ def test_blocks_of_any_size_give_the_same_scores_and_gradients(name: str, monkey
             evaluated = model.score(image, text)
         trained = model.score(image, text)
         trained.square().sum().backward()
-        weight = model.word_fusion.read.weight if name == "sedra" else model.project["image"].weight
+        weight = model.regions.project.weight if name == "sedra" else model.project["image"].weight
         results.append((evaluated, trained.detach(), weight.grad))
     for whole, blocks in zip(*results, strict=True):
         torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-6)

@@ -71,11 +71,11 @@ def test_files_pictures_and_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_load_from_checkpoint_takes_its_own_options_only(tmp_path: Path) -> None:
     data = FeatureFolder(str(write_features(tmp_path / "features")))
     encoders = {"image": FeatureEncoder(width=16), "text": FeatureEncoder(width=16)}
-    checkpoint = trained(tmp_path, SEDRA(8, inter_m=1, alignment="local", **encoders), data)  # type: ignore[arg-type]
+    checkpoint = trained(tmp_path, SEDRA(8, intra_k=1, paths=["local"], **encoders), data)  # type: ignore[arg-type]
     loaded = SEDRA.load_from_checkpoint(checkpoint, weights_only=True)
-    assert (loaded.inter.m, loaded.alignment) == (1, "local")
-    with pytest.raises(TypeError, match="inter_m"):
-        SEDRA.load_from_checkpoint(checkpoint, inter_m=8)  # type: ignore[call-arg]
+    assert (loaded.regions.intra.k, loaded.paths) == (1, ["local"])
+    with pytest.raises(TypeError, match="intra_k"):
+        SEDRA.load_from_checkpoint(checkpoint, intra_k=8)  # type: ignore[call-arg]
     with pytest.raises(InputError, match="holds a SEDRA, not a DualEncoder"):
         DualEncoder.load_from_checkpoint(checkpoint)
 
@@ -86,10 +86,10 @@ def test_a_checkpoint_used_with_other_options_is_refused(tmp_path: Path) -> None
     def model(**options: Any) -> SEDRA:
         return SEDRA(8, image=FeatureEncoder(width=16), text=FeatureEncoder(width=16), **options)
 
-    checkpoint = trained(tmp_path, model(inter_m=1), data)
+    checkpoint = trained(tmp_path, model(intra_k=1), data)
     test = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **OFF)  # type: ignore[arg-type]
-    test.test(model(inter_m=1, lr=0.5), data, ckpt_path=checkpoint, verbose=False)
-    with pytest.raises(InputError, match=r"SEDRA: the checkpoint was trained with inter_m 1, not 8; use it with"):
+    test.test(model(intra_k=1, lr=0.5), data, ckpt_path=checkpoint, verbose=False)
+    with pytest.raises(InputError, match=r"SEDRA: the checkpoint was trained with intra_k 1, not 8; use it with"):
         test.test(model(), data, ckpt_path=checkpoint, verbose=False)
 
 

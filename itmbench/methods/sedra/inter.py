@@ -1,79 +1,107 @@
-"""Inter-modal dynamic relation awareness (Fig. 3): which words and regions of a pair are related, and how strongly."""
+"""Inter-modal dynamic relation awareness (Fig. 3): each word finds its regions in every image anew."""
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from itmbench.encoders.base import padded
-from itmbench.methods.losses import bounded_exp
-from itmbench.methods.sedra.intra import kth_largest
+from itmbench.encoders import Embeddings
+from itmbench.encoders.base import hiding, padded
 
-Inter = Literal["off", "full", "topk", "topk+neg"]
+Inter = Literal["dynamic", "mean"]
+
+DROPOUT = 0.2
+"""Probability, in training, of dropping a number of a word's vector."""
+SHARPNESS = 20.0
+"""Sharpness of the smooth maximum over the regions; 10 and 40 gave the same on validation."""
+
+
+class Words(nn.Module):
+    """Semantic enhancement of words: a unit vector and a share of the text for each, whatever its context.
+
+    The vector of a word is that with which the text encoder reads it (its input embedding), projected, plus a learned
+    one. Contextual tokens would repeat what the other paths compare: with them the sum of the paths gained less. The
+    share of a word is the softmax, over the words of the text, of a learned importance of the token and of the word.
+    Marks such as [CLS] are no words.
+
+    Args:
+        width: W, size of the tokens.
+        dim: D, size of the vectors.
+        embedding: the encoder's input embeddings; None where its tokens are no words, and are projected themselves.
+    """
+
+    def __init__(self, width: int, dim: int, embedding: nn.Embedding | None) -> None:
+        super().__init__()
+        self.importance, self.dropout = nn.Linear(width, 1), nn.Dropout(DROPOUT)
+        self.project = nn.Linear(width if embedding is None else embedding.embedding_dim, dim)
+        self.vectors = self.importances = None
+        if embedding is not None:
+            self.vectors = nn.Embedding(embedding.num_embeddings, dim)
+            self.importances = nn.Embedding(embedding.num_embeddings, 1)
+            for table in (self.vectors, self.importances):
+                nn.init.zeros_(table.weight)
+
+    def forward(self, items: Embeddings, embedding: nn.Embedding | None) -> tuple[Tensor, Tensor]:
+        """Turn tokens `[B, L, W]` into vectors with shares `[B, L, D + 1]`, 0 for what is no word, and a mask.
+
+        Args:
+            items: texts, with their words where there is a vocabulary.
+            embedding: the encoder's input embeddings.
+        """
+        assert items.tokens is not None and items.mask is not None
+        mask, importance = items.mask, self.importance(items.tokens)
+        if self.vectors is None or self.importances is None or embedding is None:
+            vectors = self.project(items.tokens)
+        else:
+            assert items.words is not None
+            mask, words = mask & (items.words >= 0), items.words.clamp(min=0)
+            vectors = self.project(normalize(embedding(words), dim=-1)) + self.vectors(words)
+            importance = importance + self.importances(words)
+        hidden = ~mask.unsqueeze(2)
+        empty = ~mask.any(1)[:, None, None]
+        shares = importance.float().masked_fill(hidden, -torch.inf).masked_fill(empty, 0.0).softmax(1)
+        unit = normalize(self.dropout(vectors), dim=-1)
+        return torch.cat([unit, shares.to(unit.dtype)], dim=2).masked_fill(hidden, 0.0), mask
 
 
 class InterModalRelations(nn.Module):
-    """Turn cosines of words and regions into relation weights and evidence against a match.
+    """Score pairs by how well each word finds a region: sum_w a_w (1 / s) log sum_r exp(s cos(e_w, v_r)).
 
-    With c the cosine of a word and a region, tau a learned threshold and s a learned sharpness, ``full`` weighs the
-    relation by exp(s c). The ``topk`` modes weigh it by exp(s max(0, c - tau)) - 1 and keep only the m strongest
-    regions of each word. Noise at or below the threshold is pruned. The weight fades to 0 at the threshold, so the
-    threshold receives a gradient. ``topk+neg`` also measures how far the strongest relation of a word falls below the
-    threshold (negative evidence, after NAAF; Zhang et al., CVPR 2022).
+    Vectors e_w and shares a_w of the words are those of ``Words``. The log-sum-exp is a smooth maximum over the
+    regions v_r; that every word takes its best region is SCAN's and FILIP's late interaction (Yao et al., ICLR 2022).
 
     Args:
-        mode: see above; ``off`` relates every word to every region with equal weight.
-        m: regions kept per word.
-        sharpness: initial s; it stays at or below 15, so that every weight fits float32.
-        threshold: initial tau.
+        mode: ``mean`` relates every word to all regions alike, whatever the image: the control.
     """
 
-    def __init__(self, mode: Inter = "topk+neg", m: int = 8, sharpness: float = 9.0, threshold: float = 0.0) -> None:
+    def __init__(self, mode: Inter = "dynamic") -> None:
         super().__init__()
-        self.mode, self.m = mode, m
-        self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)), requires_grad=mode != "off")
-        self.threshold = nn.Parameter(torch.tensor(threshold), requires_grad=mode.startswith("topk"))
+        self.mode = mode
 
-    def forward(self, cosines: Tensor, image_mask: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute weights and evidence.
+    def forward(self, image: Embeddings, text: Embeddings) -> Tensor:
+        """Scores, float32 `[I, T]`.
 
         Args:
-            cosines: `[I, R, T, L]`.
-            image_mask: true for real regions, bool `[I, R]`.
-            text_mask: true for real words, bool `[T, L]`.
-
-        Returns:
-            Nonnegative weights `[I, R, T, L]` and evidence, at most 0, `[I, T, L]`; both are 0 for padding.
+            image: unit vectors of regions and a last column of zeros, tokens `[I, R, D + 1]`.
+            text: unit vectors of words and their shares, 0 for padding, tokens `[T, L, D + 1]`.
         """
-        no_evidence = cosines.new_zeros(len(cosines), *cosines.shape[2:])
-        if self.mode == "off":
-            return _mask_padding(torch.ones_like(cosines), image_mask, text_mask), no_evidence
-        sharpness = bounded_exp(self.log_sharpness, 15.0)
-        if self.mode == "full":
-            return _mask_padding((sharpness * (cosines - 1)).exp(), image_mask, text_mask), no_evidence
-        above = cosines - self.threshold
-        kept = _mask_padding(above.clamp(min=0), image_mask, text_mask)
-        weights = (sharpness * self._strongest(kept)).exp() - 1
-        if self.mode == "topk":
-            return weights, no_evidence
-        if padded(image_mask):
-            above = above - 4.0 * (~image_mask)[:, :, None, None]  # below every cosine
-        evidence = above.amax(1).clamp(max=0) * text_mask.float()
-        return weights, evidence * image_mask.any(1)[:, None, None].float()
+        assert image.tokens is not None and text.tokens is not None and text.mask is not None
+        if not (padded(text.mask) and text.pooled.device.type == "cpu"):
+            found = self._find(image, text.tokens.flatten(0, 1)).unflatten(1, text.tokens.shape[:2])
+            return (found * text.tokens[..., -1].float()).sum(2)
+        words = text.tokens[text.mask]  # half of a training batch is padding
+        texts = torch.arange(len(text)).repeat_interleave(text.mask.sum(1))
+        owns = texts.unsqueeze(1) == torch.arange(len(text))
+        return self._find(image, words) @ (owns * words[:, -1:].float())
 
-    def _strongest(self, kept: Tensor) -> Tensor:
-        """Keep the m largest relations of each word and set the rest to 0, `[I, R, T, L]`."""
-        if self.m >= kept.shape[1]:
-            return kept
-        values = kept.detach()
-        return kept * torch.ge(values, kth_largest(values, self.m, dim=1), out=torch.empty_like(values))
-
-
-def _mask_padding(weights: Tensor, image_mask: Tensor, text_mask: Tensor) -> Tensor:
-    """Set the weights `[I, R, T, L]` of padding to 0; float masks are five times as fast as bool ones."""
-    if padded(image_mask):
-        weights = weights * image_mask[:, :, None, None].float()
-    if padded(text_mask):
-        weights = weights * text_mask.float()
-    return weights
+    def _find(self, image: Embeddings, words: Tensor) -> Tensor:
+        """How well each word `[M, D + 1]` finds a region of each image, float32 `[I, M]`."""
+        assert image.tokens is not None and image.mask is not None
+        regions, mask = SHARPNESS * image.tokens.float(), image.mask
+        strengths = (regions.flatten(0, 1) @ words.float().T).view(*regions.shape[:2], len(words))
+        if self.mode == "mean":  # the vectors of padded regions are 0
+            return strengths.sum(1) / mask.sum(1, keepdim=True) / SHARPNESS
+        if padded(mask):
+            strengths = strengths + hiding(mask).unsqueeze(2)
+        return strengths.exp().sum(1).log() / SHARPNESS

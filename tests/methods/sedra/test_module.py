@@ -7,150 +7,159 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from toy import toy_encoders
 from toy_tokens import real, toy_items
 
-from itmbench.encoders import Embeddings
-from itmbench.methods.sedra.fusion import RelationFusion
-from itmbench.methods.sedra.inter import InterModalRelations
-from itmbench.methods.sedra.module import SEDRA, Tokens
+from itmbench.encoders import Embeddings, FeatureEncoder
+from itmbench.errors import InputError
+from itmbench.methods.losses import TripletLoss
+from itmbench.methods.sedra.inter import Words
+from itmbench.methods.sedra.module import SEDRA, Regions
+
+VARIANTS: list[dict[str, Any]] = [
+    *({}, {"inter": "mean"}, {"words": False}, {"intra": "off"}, {"loss": TripletLoss()}),
+    *({"paths": [path]} for path in ("global", "fused", "local")),
+    {"paths": ["local", "global"]},
+]
 
 
 def method(**switches: Any) -> SEDRA:
     """A small SEDRA whose learned parts are not at their starting values."""
     L.seed_everything(3, verbose=False)
-    arguments: dict[str, Any] = {"dim": 16, "intra_k": 3, "inter_m": 2} | toy_encoders() | switches
+    arguments: dict[str, Any] = {"dim": 16, "intra_k": 3} | toy_encoders() | switches
     model = SEDRA(**arguments).eval()
     with torch.no_grad():
-        for fusion in (model.word_fusion, model.region_fusion):
-            for weight in fusion.parameters():
-                weight.add_(torch.randn_like(weight))
-        model.evidence.fill_(-0.4)
-        model.balance.fill_(0.3)
-        model.inter.threshold.fill_(0.1)
+        for name, weight in model.named_parameters():
+            if name.startswith(("words", "losses")):
+                weight.add_(0.5 * torch.randn_like(weight))
     return model
 
 
-IMAGES, TEXTS = toy_items([5, 5, 4], seed=1), toy_items([6, 1, 3, 6], seed=2)
-
-
-# --- the slow loop ------------------------------------------------------------------------------------------------
+def encoded(model: SEDRA) -> tuple[Embeddings, Embeddings]:
+    """Three images and four texts as the encoders would give them; one text has no word, others have marks."""
+    images, texts = toy_items([5, 5, 4], model.image.width, 1), toy_items([6, 1, 3, 6], model.text.width, 2)
+    texts.words = torch.randint(5, 40, (4, 6), generator=torch.Generator().manual_seed(0))
+    texts.words[:, 0] = -1
+    return images, texts
 
 
 def slow_score(model: SEDRA, images: Embeddings, texts: Embeddings) -> Tensor:
-    """Every pair alone, every context formed, from the equations."""
+    """Every pair and every word alone, from the equations."""
     scores = torch.zeros(len(images), len(texts))
+    temperatures = [math.exp(getattr(loss, "log_scale", torch.tensor(0.0))) for loss in model.losses]
     for i in range(len(images)):
         for j in range(len(texts)):
-            regions, words = real(images, i), real(texts, j)
-            overall = float(images.pooled[i] @ texts.pooled[j])
-            weights, evidence = slow_relations(model.inter, words, regions)
-            local = (
-                slow_direction(model.word_fusion, own=regions, foreign=words, weights=weights)
-                + slow_direction(model.region_fusion, own=words, foreign=regions, weights=weights.T)
-            ) / 2 + math.exp(float(model.evidence)) * evidence
-            beta = 1 / (1 + math.exp(-float(model.balance)))
-            scores[i, j] = {"global": overall, "local": local, "both": beta * overall + (1 - beta) * local}[
-                model.alignment
-            ]
+            for path, inverse in zip(model.paths, temperatures, strict=True):
+                if path == "local":
+                    own = slow_local(model, images, texts, i, j)
+                else:
+                    image, text = images[i : i + 1], texts[j : j + 1]
+                    layers: Any = model.vectors[path]
+                    own = float((layers["image"](image) * layers["text"](text)).sum())
+                scores[i, j] += inverse * own
     return scores
 
 
-def slow_relations(inter: InterModalRelations, words: Tensor, regions: Tensor) -> tuple[Tensor, float]:
-    """Weights `[words, regions]` and the mean evidence of the words."""
-    tau, sharpness = float(inter.threshold), float(inter.log_sharpness.exp())
-    weights, evidence = torch.ones(len(words), len(regions)), 0.0
-    for j, word in enumerate(words):
-        cosines = [float(word @ region) for region in regions]
-        kept = sorted(cosines, reverse=True)[: inter.m]
-        for i, c in enumerate(cosines):
-            if inter.mode == "full":
-                weights[j, i] = math.exp(sharpness * (c - 1))
-            elif inter.mode != "off":
-                weights[j, i] = math.exp(sharpness * (c - tau)) - 1 if c > tau and c in kept else 0.0
-        if inter.mode == "topk+neg":
-            evidence += min(0.0, max(cosines) - tau) / len(words)
-    return weights, evidence
+def slow_local(model: SEDRA, images: Embeddings, texts: Embeddings, i: int, j: int) -> float:
+    assert texts.words is not None and images.mask is not None
+    layer, words, tokens = model.words, texts.words[j], real(texts, j)
+    vectors, importances = [], []
+    for token, word in zip(tokens, words.tolist(), strict=False):
+        importance = float(layer.importance(token))
+        if layer.vectors is None:
+            vectors.append(layer.project(token))
+            importances.append(importance)
+        elif word >= 0:
+            assert layer.importances is not None
+            static = model.text.model.get_input_embeddings().weight[word]  # type: ignore[union-attr, operator]
+            vectors.append(layer.project(normalize(static, dim=0)) + layer.vectors.weight[word])
+            importances.append(importance + float(layer.importances.weight[word]))
+    related = model.regions.intra(model.regions.project(images.tokens[i : i + 1]), images.mask[i : i + 1])  # type: ignore[index]
+    regions = [model.regions.whole(images.pooled[i]), *related[0][images.mask[i]]]
+    score, total = 0.0, sum(math.exp(importance) for importance in importances)
+    for vector, importance in zip(vectors, importances, strict=True):
+        cosines = [float(normalize(vector, dim=0) @ normalize(region, dim=0)) for region in regions]
+        if model.inter.mode == "mean":
+            found = sum(cosines) / len(cosines)
+        else:
+            found = math.log(sum(math.exp(20 * cosine) for cosine in cosines)) / 20
+        score += math.exp(importance) / total * found
+    return score
 
 
-def slow_direction(fusion: RelationFusion, own: Tensor, foreign: Tensor, weights: Tensor) -> float:
-    vectors = []
-    for token, of_token in zip(foreign, weights, strict=True):
-        total = float(of_token.sum())
-        context = of_token @ own / total if total else torch.zeros_like(token)
-        vectors.append(slow_similarity(fusion, token, context))
-    gates = [1 / (1 + math.exp(-float(fusion.filter(vector)))) for vector in vectors]
-    return sum(g * float(fusion.read(v)) for g, v in zip(gates, vectors, strict=True)) / sum(gates)
-
-
-def slow_similarity(fusion: RelationFusion, token: Tensor, context: Tensor) -> Tensor:
-    size = float(context.norm())
-    cosine = float(token @ context) / size if size else 0.0
-    if fusion.mode == "concat":
-        return torch.tensor([cosine, size])
-    fused = token + context
-    if fusion.mode == "gate":
-        a, b, c = (float(value) for value in fusion.gate)
-        z = 1 / (1 + math.exp(-(a * cosine + b * size + c)))
-        fused = z * token + (1 - z) * context
-    return torch.tensor([float(fused @ context / (fused.norm() * size)) if size else 0.0, cosine, size])
-
-
-SWITCHES: list[dict[str, Any]] = [
-    *(
-        {"inter": inter, "fusion": fusion}
-        for inter in ("off", "full", "topk", "topk+neg")
-        for fusion in ("gate", "sum")
-    ),
-    *({"fusion": "concat"}, {"inter_m": 1}, {"alignment": "global"}, {"alignment": "local"}),
-]
-
-
-@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("switches", VARIANTS, ids=str)
 def test_score_is_that_of_the_slow_loop(switches: dict[str, Any]) -> None:
     model = method(**switches)
+    images, texts = encoded(model)
     with torch.no_grad():
-        torch.testing.assert_close(model.score(IMAGES, TEXTS), slow_score(model, IMAGES, TEXTS), rtol=0, atol=1e-5)
+        found = model.score(model.embed(images, "image"), model.embed(texts, "text"))
+        torch.testing.assert_close(found, slow_score(model, images, texts), rtol=1e-4, atol=1e-4)
 
 
-# --- numerical care -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("switches", [*VARIANTS[1:], {"intra": "full"}, {"intra": "static"}, {"intra_k": 1}], ids=str)
+def test_every_switch_changes_the_scores(switches: dict[str, Any]) -> None:
+    scores = []
+    for model in (method(), method(**switches)):
+        images, texts = encoded(model)
+        with torch.no_grad():
+            scores.append(model.score(model.embed(images, "image"), model.embed(texts, "text")))
+    assert not torch.allclose(scores[0], scores[1], atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "switches",
-    [
-        *({"inter": "off"}, {"inter": "full"}, {"inter": "topk"}, {"inter_m": 1}),
-        *({"fusion": "sum"}, {"fusion": "concat"}, {"alignment": "global"}, {"alignment": "local"}),
-    ],
-    ids=str,
-)
-def test_every_switch_of_a_pair_changes_its_score(switches: dict[str, Any]) -> None:
-    with torch.no_grad():
-        assert not torch.allclose(method(**switches).score(IMAGES, TEXTS), method().score(IMAGES, TEXTS), atol=1e-3)
+def test_paths_learn_as_if_alone() -> None:
+    """No weight of one path gets a gradient from the loss of another."""
+    model = method().train()
+    images, texts = (model.embed(*pair) for pair in zip(encoded(model), ("image", "text"), strict=True))  # type: ignore[arg-type]
+    parts: dict[str, Any] = {
+        "vectors.global": images.pooled[:, :16] @ texts.pooled[:, :16].T,
+        "vectors.fused": images.pooled[:, 16:] @ texts.pooled[:, 16:].T,
+        "regions": model.score_block(images, texts, images.pooled, texts.pooled),
+    }
+    names, weights = zip(*model.named_parameters(), strict=True)
+    for path, scores in parts.items():
+        gradients = torch.autograd.grad(scores.square().sum(), weights, retain_graph=True, allow_unused=True)
+        reached = {
+            name for name, gradient in zip(names, gradients, strict=True) if gradient is not None and gradient.any()
+        }
+        own = ("regions", "words", "text") if path == "regions" else (path,)
+        assert any(name.startswith(path) for name in reached) and all(name.startswith(own) for name in reached)
 
 
-@pytest.mark.parametrize(
-    "switches", [{"intra": "off"}, {"intra": "full"}, {"intra": "static"}, {"intra_k": 1}], ids=str
-)
-def test_every_switch_of_an_item_changes_its_tokens(switches: dict[str, Any]) -> None:
-    items = toy_items([5, 5, 4], dim=32)
-    with torch.no_grad():
-        one, other = (method(**options).embed(items, "image") for options in ({}, switches))
-    assert one.tokens is not None and other.tokens is not None
-    assert not torch.allclose(one.tokens, other.tokens, atol=1e-3)
+@pytest.mark.parametrize("paths", [[], ["global", "global"]])
+def test_paths_without_sense_are_refused(paths: Any) -> None:
+    with pytest.raises(InputError, match="name one or more of global, fused and local, each once"):
+        method(paths=paths)
 
 
-@pytest.mark.parametrize("inter", ["off", "full", "topk", "topk+neg"])
-@pytest.mark.parametrize("fusion", ["gate", "sum", "concat"])
-@pytest.mark.parametrize("threshold", [-1.0, 0.0, 1.5])
-def test_extreme_inputs_have_finite_scores_and_gradients(inter: Any, fusion: Any, threshold: float) -> None:
-    """A padded text, a single region, equal and opposite tokens, nothing above the threshold."""
-    model = method(inter=inter, fusion=fusion).train()
-    images, texts = toy_items([1, 5, 5], seed=4), toy_items([0, 1, 5, 5], seed=5)
+def test_features_are_related_by_their_tokens() -> None:
+    """Where tokens are no words, as with ready-made features, each has a vector of its own."""
+    model = SEDRA(16, image=FeatureEncoder(12, 12), text=FeatureEncoder(10, 10)).eval()
+    assert model.words.vectors is None
+    texts = model.embed(toy_items([0, 3, 1], 10), "text")
+    assert texts.tokens is not None and texts.mask is not None
+    torch.testing.assert_close(texts.tokens[..., -1].sum(1), torch.tensor([0.0, 1.0, 1.0]))
+
+
+def test_marks_and_padding_are_no_words() -> None:
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(50, 8)
+    layer = Words(12, 16, embedding).eval()
+    texts = toy_items([6, 1, 3], 12)
+    texts.words = torch.tensor([[-1, 7, 8, 7, 9, -1], [-1] * 6, [-1, 7, 8, -1, -1, -1]])
+    rows, mask = layer(texts, embedding)
+    assert mask.sum(1).tolist() == [4, 0, 2] and not rows[~mask].any()
+    torch.testing.assert_close(rows[0, 1, :-1], rows[0, 3, :-1])  # one word, one vector, in any place
+    torch.testing.assert_close(rows[..., -1].sum(1), torch.tensor([1.0, 0.0, 1.0]))
+
+
+def test_extreme_inputs_have_finite_scores_and_gradients() -> None:
+    """A text without words, a single region, equal and opposite vectors."""
+    model = method().train()
+    images, texts = toy_items([1, 5, 5], 17, seed=4), toy_items([0, 1, 5, 5], 17, seed=5)
     assert images.tokens is not None and texts.tokens is not None
     with torch.no_grad():
-        model.inter.threshold.fill_(threshold)
-        model.inter.log_sharpness.fill_(20.0)
+        images.tokens[..., -1], texts.tokens[..., -1] = 0.0, 0.2
         texts.tokens[1, 0] = images.tokens[0, 0]
         texts.tokens[2] = -images.tokens[1]
         images.tokens[2] = images.tokens[2, :1]
@@ -158,25 +167,25 @@ def test_extreme_inputs_have_finite_scores_and_gradients(inter: Any, fusion: Any
     scores = model.score(images, texts)
     scores.square().sum().backward()
     assert scores.isfinite().all()
-    for leaf in [*leaves, *(weight for weight in model.parameters() if weight.grad is not None)]:
-        assert leaf.grad is not None and leaf.grad.isfinite().all()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
 
 
 def test_tokens_in_half_precision_are_close() -> None:
     """As they wait on a GPU."""
     model = method()
-    halves = [
-        Embeddings(items.pooled, items.tokens.half(), items.mask)
-        for items in (IMAGES, TEXTS)
-        if items.tokens is not None
-    ]
     with torch.no_grad():
-        torch.testing.assert_close(model.score(*halves), model.score(IMAGES, TEXTS), rtol=0, atol=5e-3)
+        images, texts = (model.embed(*pair) for pair in zip(encoded(model), ("image", "text"), strict=True))  # type: ignore[arg-type]
+        halves = [
+            Embeddings(items.pooled, items.tokens.half(), items.mask)
+            for items in (images, texts)
+            if items.tokens is not None
+        ]
+        torch.testing.assert_close(model.score(*halves), model.score(images, texts), rtol=0, atol=5e-2)
 
 
 def test_blocks_bound_what_training_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many blocks keep their inputs only; one block keeps some 40 bytes a relation."""
-    images, texts = toy_items([24] * 16), toy_items([12] * 16)
+    """Many blocks keep their inputs only; one block keeps some 16 bytes a relation."""
+    images, texts = toy_items([24] * 16, 17), toy_items([12] * 16, 17)
     for items in (images, texts):
         assert items.tokens is not None
         items.tokens.requires_grad_()
@@ -192,26 +201,23 @@ def test_blocks_bound_what_training_keeps(monkeypatch: pytest.MonkeyPatch) -> No
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             method().train().score(images, texts)
         kept.append(sum(sizes.values()) / (16 * 24 * 16 * 12))
-    assert 20 < kept[0] < 60
+    assert 4 < kept[0] < 24
     assert kept[1] < 5
 
 
-# --- as a whole -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("intra", ["topk", "full", "static", "off"])
-def test_encodes_items_alone_empty_and_padded(intra: Any) -> None:
-    """The same embedding in any batch; an item without a real token has finite gradients."""
+def test_encodes_images_alone_empty_and_padded(intra: Any) -> None:
+    """The same regions in any batch; an image without a real token keeps the whole image, with finite gradients."""
     torch.manual_seed(0)
-    layer = Tokens(12, 16, intra, 3).eval()
+    layer = Regions(12, 16, intra, 3).eval()
     inputs = toy_items([5, 0, 1, 3], dim=12)
     assert inputs.tokens is not None and inputs.mask is not None
     inputs.tokens.requires_grad_()
-    pooled, tokens = layer(inputs)
-    alone, its_tokens = layer(Embeddings(inputs.pooled[3:], inputs.tokens[3:, :3], inputs.mask[3:, :3]))
-    torch.testing.assert_close(alone, pooled[3:])
-    torch.testing.assert_close(its_tokens, tokens[3:, :3])
-    torch.testing.assert_close(pooled.norm(dim=1), torch.ones(4))
-    (pooled.square() * 0.3 + pooled).sum().backward()
+    rows, mask = layer(inputs)
+    assert not rows[~mask].any() and mask.sum(1).tolist() == [6, 1, 2, 4]
+    alone, _ = layer(Embeddings(inputs.pooled[3:], inputs.tokens[3:, :3], inputs.mask[3:, :3]))
+    torch.testing.assert_close(alone, rows[3:, :4])
+    torch.testing.assert_close(rows.norm(dim=2), mask.float())
+    (rows.square() * 0.3 + rows).sum().backward()
     assert inputs.tokens.grad is not None and inputs.tokens.grad.isfinite().all()
     assert all(weight.grad.isfinite().all() for weight in layer.parameters() if weight.grad is not None)
