@@ -89,11 +89,13 @@ class Matcher(Chosen):
 
     def encode_image(self, images: Inputs) -> Embeddings:
         """Embeddings `[B, ...]` of a batch from the image encoder's processor."""
-        return self._with_votes(self.embed(self.image(images), "image"), "image")
+        items = self.embed(self.image(images), "image")
+        return items if self.training else self.at_test(items, "image")
 
     def encode_text(self, tokens: Inputs) -> Embeddings:
         """Embeddings `[B, ...]` of a batch from the text encoder's processor."""
-        return self._with_votes(self.embed(self.text(tokens), "text"), "text")
+        items = self.embed(self.text(tokens), "text")
+        return items if self.training else self.at_test(items, "text")
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Embeddings `[B, ...]` from what the encoder of a modality returns: its pooled vectors."""
@@ -280,9 +282,9 @@ class Matcher(Chosen):
         of_texts = torch.from_numpy(labels[corpus.image_trained_with[rows["text"]]])
         self.votes.fill(kept["image"].pooled, kept["text"].pooled, of_images, of_texts)
 
-    def _with_votes(self, items: Embeddings, modality: Modality) -> Embeddings:
-        """At test, the vector and its label votes; while choosing, both as they are."""
-        if self.votes is None or self.training:
+    def at_test(self, items: Embeddings, modality: Modality) -> Embeddings:
+        """Test embeddings of embedded items: the vector and its label votes; while choosing, both as they are."""
+        if self.votes is None:
             return items
         vectors, votes = normalize(items.pooled.float(), dim=1), self.votes(items.pooled, modality)
         if self.choosing:

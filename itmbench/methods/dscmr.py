@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
-from itmbench.methods.base import Batch, Matcher, Modality
+from itmbench.methods.base import Batch, Modality
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.losses import PairLikelihood, label_error
+from itmbench.methods.relevance import LabelMatcher
 
 
-class DSCMR(Matcher):
+class DSCMR(LabelMatcher):
     """Two networks that share their last layer and a label classifier. The data must have labels.
 
     Args:
         dim: D, size of the common space.
         alpha: weight of the likelihood that pairs share a label, within and across the modalities.
         beta: weight of the distance between an image and its text.
-        **kwargs: arguments of ``Matcher``.
+        **kwargs: arguments of ``LabelMatcher``.
     """
 
     reads_tokens = False
@@ -48,11 +49,14 @@ class DSCMR(Matcher):
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         return Embeddings(self.common(self.project[modality](items.pooled)))
 
+    def predict_labels(self, vectors: Tensor) -> Tensor:
+        assert self.classifier is not None
+        return self.classifier(vectors)
+
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
         labels = gather_rows(self, batch["labels"])
-        assert self.classifier is not None
-        label_loss = sum(label_error(self.classifier(items.pooled), labels) for items in (image, text))
+        label_loss = sum(label_error(self.predict_labels(items.pooled), labels) for items in (image, text))
         pairs = ((image, image), (text, text), (image, text))
         likelihood_loss = sum(self.likelihood(self.score(*pair), positives) for pair in pairs)
         distance = torch.linalg.vector_norm(image.pooled.float() - text.pooled.float(), dim=1).mean()

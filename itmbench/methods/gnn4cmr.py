@@ -6,17 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
-from torch_geometric.nn import GCNConv
+from torch_geometric.nn import DenseGCNConv
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch, Matcher, Modality
+from itmbench.methods.base import Batch, Modality
 from itmbench.methods.distributed import gather_rows
 from itmbench.methods.losses import InfoNCE, label_error
+from itmbench.methods.relevance import LabelMatcher
 
 
-class GNN4CMR(Matcher):
+class GNN4CMR(LabelMatcher):
     """Projections trained by shared labels and by classifiers from a label graph. The data must have labels.
 
     Args:
@@ -25,7 +26,7 @@ class GNN4CMR(Matcher):
         temperature: temperature of the contrast.
         intra_weight: weight of the contrast within each modality.
         label_weight: weight of the label prediction error; the authors use 0.5 on MirFlickr-25K and 0.8 on NUS-WIDE.
-        **kwargs: arguments of ``Matcher``.
+        **kwargs: arguments of ``LabelMatcher``.
 
     Raises:
         InputError: ``layers`` is below 1.
@@ -57,11 +58,15 @@ class GNN4CMR(Matcher):
             self.classifiers = LabelClassifiers(label_graph(labels), self.dim, self.layers)
 
     def adapt_to_state(self, state: Mapping[str, Tensor]) -> None:
-        if self.classifiers is None:  # without training labels there is no label graph, which only training needs
-            self.classifiers = LabelClassifiers(torch.eye(len(state["classifiers.vectors"])), self.dim, self.layers)
+        if self.classifiers is None:
+            self.classifiers = LabelClassifiers(state["classifiers.graph"].clone(), self.dim, self.layers)
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         return Embeddings(self.project[modality](items.pooled))
+
+    def predict_labels(self, vectors: Tensor) -> Tensor:
+        assert self.classifiers is not None
+        return self.score(Embeddings(vectors), Embeddings(self.classifiers()))
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
@@ -72,9 +77,7 @@ class GNN4CMR(Matcher):
         contrast = 2 * self.contrast(self.score(image, text), across) + self.intra_weight * (
             self.contrast(self.score(image, image), within) + self.contrast(self.score(text, text), within)
         )
-        assert self.classifiers is not None
-        classifiers = Embeddings(self.classifiers())
-        label_loss = sum(label_error(self.score(items, classifiers), labels) for items in (image, text))
+        label_loss = sum(label_error(self.predict_labels(items.pooled), labels) for items in (image, text))
         return contrast + self.label_weight * label_loss
 
 
@@ -85,18 +88,14 @@ class LabelClassifiers(nn.Module):
     ``label_graph``.
     """
 
-    edges: Tensor
-    weights: Tensor
+    graph: Tensor
 
     def __init__(self, graph: Tensor, dim: int, layers: int) -> None:
         super().__init__()
-        target, source = graph.nonzero().T
-        # Not in checkpoints: setup rebuilds the graph from the training labels.
-        self.register_buffer("edges", torch.stack([source, target]), persistent=False)
-        self.register_buffer("weights", graph[target, source], persistent=False)
+        self.register_buffer("graph", graph)
         self.vectors = nn.Parameter(torch.randn(len(graph), dim))
-        # The rows of the graph already sum to 1.
-        self.layers = nn.ModuleList([GCNConv(dim, dim, normalize=False) for _ in range(layers)])
+        # Rows of the graph sum to 1, so the layers' own normalisation by degree changes nothing.
+        self.layers = nn.ModuleList([DenseGCNConv(dim, dim) for _ in range(layers)])
         self.out = nn.Linear(layers * dim, dim)
 
     def forward(self) -> Tensor:
@@ -104,7 +103,7 @@ class LabelClassifiers(nn.Module):
         nodes: Tensor = self.vectors
         outputs: list[Tensor] = []
         for layer in self.layers:
-            nodes = leaky_relu(layer(nodes, self.edges, self.weights), 0.2)
+            nodes = leaky_relu(layer(nodes, self.graph, add_loop=False)[0], 0.2)
             outputs.append(nodes)
         return self.out(torch.cat(outputs, dim=1))
 

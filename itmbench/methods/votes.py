@@ -59,6 +59,15 @@ class LabelVotes(Recorded, nn.Module):
 
     def forward(self, vectors: Tensor, modality: str) -> Tensor:
         """Votes `[B, C]` for items with the vectors `[B, D]`; `[B, 0]` before the first ``fill``."""
+        return scaled(self._relative(vectors, modality))
+
+    def probabilities(self, vectors: Tensor, modality: str) -> Tensor:
+        """The same votes as label probabilities `[B, C]`: the mean label of the neighbours, or of all if faint."""
+        labels = getattr(self, f"{modality}_labels")
+        return self._relative(vectors, modality) + (labels.mean(0) if len(labels) else 0)
+
+    def _relative(self, vectors: Tensor, modality: str) -> Tensor:
+        """Mean label of the neighbours relative to the mean label of all, `[B, C]`; shorter where neighbours fade."""
         kept, labels = getattr(self, modality), getattr(self, f"{modality}_labels")
         if not len(kept):
             return vectors.new_zeros(len(vectors), 0)
@@ -69,7 +78,7 @@ class LabelVotes(Recorded, nn.Module):
         nearest = nearest + penalty[rows]
         others = 1 - identity(vectors.unsqueeze(1), kept[rows])
         shares = (nearest / TEMPERATURE).softmax(1) * member * others
-        return scaled((shares.unsqueeze(2) * (labels - labels.mean(0))[rows]).sum(1))
+        return (shares.unsqueeze(2) * (labels - labels.mean(0))[rows]).sum(1)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         for name in _KEPT:  # of the sizes of the checkpoint

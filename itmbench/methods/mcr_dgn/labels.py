@@ -1,17 +1,10 @@
-"""Label nodes, which regions and words connect to, and embeddings whose cosine is the expected relevance."""
-
-from typing import Literal
+"""Label nodes, which regions and words connect to."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from itmbench.encoders import Embeddings
-
-POWERS = 4
-"""Terms of the logarithm's series in a relevance vector."""
-LARGEST = 0.98
-"""Largest label probability that counts."""
 
 
 class LabelNodes(nn.Module):
@@ -41,22 +34,6 @@ class LabelNodes(nn.Module):
             self.attend(_standardised(items.tokens)).float().masked_fill(~real & real.any(1, keepdim=True), -torch.inf)
         )
         return logits.softmax(1) * real
-
-
-def relevance_vectors(probability: Tensor, modality: Literal["image", "text"]) -> Tensor:
-    """Unit vectors `[B, 4 C + 2]` that rank by the probability of a shared label, from label probabilities `[B, C]`.
-
-    With independent labels, items with the probabilities p and q share none with probability prod_l (1 - p_l q_l). The
-    cosine of their vectors is proportional to sum_l (pq + (pq)^2 / 2 + ... + (pq)^4 / 4), the beginning of the series
-    of minus its logarithm. A coordinate of each modality's own fills the vectors up to equal length, so that the cosine
-    ranks like the inner product (Neyshabur and Srebro, ICML 2015).
-    """
-    powers = torch.arange(1, POWERS + 1, device=probability.device)
-    terms = probability.float().clamp(0, LARGEST).unsqueeze(2) ** powers / powers.sqrt()
-    vectors = terms.flatten(1) / (probability.shape[1] * (1 / powers).sum()).sqrt()
-    missing = (1 - vectors.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
-    nothing = torch.zeros_like(missing)
-    return torch.cat([vectors, *((missing, nothing) if modality == "image" else (nothing, missing))], dim=1)
 
 
 def _standardised(tokens: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, bank_rows, pair_context
 from itmbench.methods.mcr_dgn.context import Blocks, Context, Nodes, Rule, own_images
 from itmbench.methods.mcr_dgn.graph import Attention, DynamicGraph, Keep, Propagation, Update, votes
-from itmbench.methods.mcr_dgn.labels import LabelNodes, relevance_vectors
+from itmbench.methods.mcr_dgn.labels import LabelNodes
+from itmbench.methods.relevance import mixed, relevance_vectors
 
 Inference = Literal["auto", "anchor", "votes", "encoder", "transductive"]
 
@@ -440,8 +441,3 @@ class ItemNodes(nn.Module):
 def read_out(nodes: Tensor) -> Tensor:
     """Mean direction of the nodes `[B, R, D]` of each item, `[B, D]`."""
     return normalize(nodes.sum(1), dim=1)
-
-
-def mixed(described: Tensor, votes: Tensor, weight: Tensor | float) -> Tensor:
-    """Label probabilities `[B, C]`, a share ``weight`` of which are votes; what there is if nobody votes."""
-    return described if not votes.shape[1] else described + weight * (votes - described)

@@ -1,4 +1,4 @@
-"""Label nodes against a loop, and relevance vectors against the probability of a shared label."""
+"""Label nodes against a loop."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import layer_norm
 
 from itmbench.encoders import Embeddings
-from itmbench.methods.mcr_dgn.labels import LabelNodes, relevance_vectors
+from itmbench.methods.mcr_dgn.labels import LabelNodes
 
 
 def test_labels_read_what_they_attend_to() -> None:
@@ -30,16 +30,3 @@ def test_labels_read_what_they_attend_to() -> None:
     assert not attention[1, 2:].any() and not attention[2].any()
     found.sum().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in nodes.parameters())
-
-
-def test_the_cosine_ranks_by_the_probability_of_a_shared_label() -> None:
-    torch.manual_seed(0)
-    image, text = 0.6 * torch.rand(30, 4), 0.6 * torch.rand(40, 4)
-    images, texts = relevance_vectors(image, "image"), relevance_vectors(text, "text")
-    torch.testing.assert_close(images.norm(dim=1), torch.ones(30))
-    torch.testing.assert_close(texts.norm(dim=1), torch.ones(40))
-    none = (1 - image.unsqueeze(1) * text.unsqueeze(0)).prod(2)
-    scale = 4 * sum(1 / n for n in range(1, 5))
-    torch.testing.assert_close(images @ texts.T * scale, -none.log(), atol=0.01, rtol=0)  # of at most 1.8
-    certain = relevance_vectors(torch.ones(1, 4), "image")
-    assert certain.isfinite().all() and (certain @ texts.T).isfinite().all()

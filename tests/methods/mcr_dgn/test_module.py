@@ -18,8 +18,8 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import bank_rows
-from itmbench.methods.mcr_dgn.labels import relevance_vectors
 from itmbench.methods.mcr_dgn.module import MCRDGN, ItemNodes, read_out
+from itmbench.methods.relevance import relevance_vectors
 from itmbench.methods.votes import LabelVotes
 from itmbench.runner.audit import audit
 
