@@ -28,9 +28,9 @@ class SCAN(TokenMatcher):
 
     Args:
         dim: D, size of the tokens and of the common space.
-        direction: ``t2i`` lets words attend to regions, ``i2t`` regions to words.
+        direction: ``t2i`` lets words attend to regions, ``i2t`` regions to words; ``both`` adds the two scores.
         aggregation: how to combine the relevances of the attending tokens: mean, or log-sum-exp.
-        sharpness: lambda_1, inverse temperature of the attention; by default 9 for ``t2i`` and 4 for ``i2t``.
+        sharpness: lambda_1, inverse temperature of the attention; by default 9 for words and 4 for regions.
         lse_sharpness: lambda_2, factor on the relevances in ``lse``.
         loss: loss on the in-batch scores; by default the hardest-negative triplet loss after a warm-up.
         **kwargs: arguments of ``Matcher``.
@@ -39,7 +39,7 @@ class SCAN(TokenMatcher):
     def __init__(
         self,
         dim: int = 256,
-        direction: Literal["t2i", "i2t"] = "t2i",
+        direction: Literal["t2i", "i2t", "both"] = "t2i",
         aggregation: Literal["mean", "lse"] = "mean",
         sharpness: float | None = None,
         lse_sharpness: float = 6.0,
@@ -48,7 +48,7 @@ class SCAN(TokenMatcher):
     ) -> None:
         super().__init__(**kwargs)
         self.direction, self.aggregation, self.lse_sharpness = direction, aggregation, lse_sharpness
-        self.sharpness = _SHARPNESS[direction] if sharpness is None else sharpness
+        self.sharpness = {each: default if sharpness is None else sharpness for each, default in _SHARPNESS.items()}
         self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
 
@@ -62,15 +62,18 @@ class SCAN(TokenMatcher):
 
     def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
         with torch.autocast(image.pooled.device.type, enabled=False):
-            if self.direction == "t2i":
-                return self._attend(image, within_image, text)
-            return self._attend(text, within_text, image).T
+            scores = []
+            if self.direction != "i2t":
+                scores.append(self._attend(image, within_image, text, self.sharpness["t2i"]))
+            if self.direction != "t2i":
+                scores.append(self._attend(text, within_text, image, self.sharpness["i2t"]).T)
+            return torch.stack(scores).sum(0)
 
-    def _attend(self, attended: Embeddings, attended_gram: Tensor, attending: Embeddings) -> Tensor:
+    def _attend(self, attended: Embeddings, attended_gram: Tensor, attending: Embeddings, sharpness: float) -> Tensor:
         """Scores `[A, F]` of A attended items, with their Gram matrices, and F attending items."""
         assert attending.mask is not None
         related = relations(zero_padded_tokens(attended), zero_padded_tokens(attending))  # [A, N, F, M]
-        weights = scan_attention(related, self.sharpness)
+        weights = scan_attention(related, sharpness)
         context = regions_for_words(weights, weights * related, attended_gram)
         return self._aggregate(context.mean_product() / context.norm().clamp(min=_MIN_NORM), attending.mask)
 

@@ -23,14 +23,15 @@ class SGRAF(TokenMatcher):
     """Similarity graph reasoning or similarity attention filtration (Diao et al., AAAI 2021).
 
     Words attend to regions as in SCAN. The similarity vector of a word t and its context c is W (t - c)^2 at unit
-    length; one more compares image and text as wholes. The score is the sigmoid of a linear readout.
+    length; one more compares image and text as wholes. The score is the sigmoid of a linear readout, as the authors' triplet loss
+    needs it, or under InfoNCE, which has a scale of its own, the readout itself; both rank alike.
 
     Args:
         dim: D, size of the tokens and of the common space.
         module: ``saf`` averages the similarity vectors by gates; ``sgr`` passes messages between them.
         similarity_dim: S, size of the similarity vectors; under ``sgr`` the cost of a pair grows with its square.
         steps: reasoning steps of ``sgr``, at least 1.
-        loss: loss on the in-batch scores, which lie between 0 and 1; by default the hardest-negative triplet loss
+        loss: loss on the in-batch scores; by default the hardest-negative triplet loss
             after a warm-up.
         **kwargs: arguments of ``Matcher``.
 
@@ -81,7 +82,8 @@ class SGRAF(TokenMatcher):
             wholes = _similarity(self.compare_wholes, image.pooled.float().unsqueeze(1), text.pooled.float())
             nodes = torch.cat([wholes.unsqueeze(2), words], 2)
             mask = torch.cat([text.mask.new_ones(len(text), 1), text.mask], 1)
-            return self.read(self.head(nodes, mask)).squeeze(2).sigmoid()
+            scores = self.read(self.head(nodes, mask)).squeeze(2)
+            return scores if isinstance(self.loss, InfoNCE) else scores.sigmoid()
 
 
 class GlobalAttention(nn.Module):

@@ -13,7 +13,7 @@ from itmbench.encoders import Embeddings
 from itmbench.methods.scan import SCAN
 
 IMAGES, TEXTS = toy_items([5, 1, 4, 5], seed=1), toy_items([6, 1, 3, 6, 2], seed=2)
-DIRECTIONS, AGGREGATIONS = ("t2i", "i2t"), ("mean", "lse")
+DIRECTIONS, AGGREGATIONS = ("t2i", "i2t", "both"), ("mean", "lse")
 
 
 def method(**options: Any) -> SCAN:
@@ -22,6 +22,9 @@ def method(**options: Any) -> SCAN:
 
 def slow_score(images: Embeddings, texts: Embeddings, direction: str, aggregation: str, lambda_2: float = 6) -> Tensor:
     """Every pair alone, every context formed, with the lambda_1 of the authors."""
+    if direction == "both":
+        one, other = (slow_score(images, texts, each, aggregation, lambda_2) for each in ("t2i", "i2t"))
+        return one + other
     rows = []
     for i in range(len(images)):
         for j in range(len(texts)):

@@ -12,6 +12,7 @@ from toy_tokens import real, toy_items
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods import token_matcher
+from itmbench.methods.losses import InfoNCE
 from itmbench.methods.sgraf import SGRAF, GlobalAttention
 
 IMAGES, TEXTS = toy_items([5, 1, 4], seed=1), toy_items([6, 1, 3, 6, 0], seed=2)
@@ -41,6 +42,12 @@ def slow_score(model: SGRAF, images: Embeddings, texts: Embeddings) -> Tensor:
             vector = slow_reasoning(head, nodes) if hasattr(head, "steps") else slow_filtration(head, nodes)
             scores[i, j] = model.read(vector).sigmoid()
     return scores
+
+
+def test_infonce_scores_by_the_logit_and_ranks_alike() -> None:
+    triplet, contrast = method(), method(loss=InfoNCE())
+    with torch.no_grad():
+        torch.testing.assert_close(contrast.score(IMAGES, TEXTS).sigmoid(), triplet.score(IMAGES, TEXTS))
 
 
 def slow_context(words: Tensor, regions: Tensor, place: int) -> Tensor:
