@@ -23,8 +23,8 @@ class SGRAF(TokenMatcher):
     """Similarity graph reasoning or similarity attention filtration (Diao et al., AAAI 2021).
 
     Words attend to regions as in SCAN. The similarity vector of a word t and its context c is W (t - c)^2 at unit
-    length; one more compares image and text as wholes. The score is the sigmoid of a linear readout, as the authors' triplet loss
-    needs it, or under InfoNCE, which has a scale of its own, the readout itself; both rank alike.
+    length; one more compares image and text as wholes. The score is the sigmoid of a linear readout, as the triplet
+    loss of the authors needs it, or under InfoNCE, which has a scale of its own, the readout; both rank alike.
 
     Args:
         dim: D, size of the tokens and of the common space.
