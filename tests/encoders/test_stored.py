@@ -144,6 +144,36 @@ def test_texts_of_any_length_keep_their_mask() -> None:
     real = found.mask
     torch.testing.assert_close(found.tokens[real], expected.tokens[real], atol=4e-3, rtol=1e-3)
     assert not found.tokens[~real].any()
+    assert torch.equal(found.words, expected.words)
+
+
+def test_words_are_rows_of_the_vocabulary_and_marks_are_none() -> None:
+    encoder = PretrainedTextEncoder(minilm(), freeze=True)
+    found = encode(encoder, Strings(TEXTS), [2, 3])
+    for row, text in enumerate((TEXTS[2], TEXTS[3])):
+        words = found.words[row][found.words[row] >= 0].tolist()
+        assert encoder.tokenizer.convert_ids_to_tokens(words) == text.split()
+        assert found.words[row, 0] == -1 and found.mask[row, 0]  # [CLS]
+    assert encoder.word_embedding.num_embeddings > int(found.words.max())
+    masked = encoder.words(encoder.processor()(["[MASK] dog"], False))
+    assert masked[0].tolist().count(-1) == 3
+
+
+def test_centred_items_have_the_mean_of_the_training_items_taken_away(tmp_path: Path, images: ImageFiles) -> None:
+    plain, centred = vision(tmp_path), vision(tmp_path, centre=True)
+    train = np.array([0, 2, 5])
+    frozen.centre(centred, frozen.encode_once(centred, images, ALL), train)
+    assert centred.weights_digest() == plain.weights_digest()  # what is stored does not depend on it
+    before, after = (encode(encoder, images, ALL) for encoder in (plain, centred))
+    torch.testing.assert_close(after.pooled, before.pooled - before.pooled[train].mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.tokens, before.tokens - before.tokens[train].mean((0, 1)), atol=1e-4, rtol=0)
+    alone = centred(centred.processor()([images[int(row)] for row in ALL], False))
+    torch.testing.assert_close(alone.pooled, after.pooled, atol=4e-3, rtol=1e-3)
+    restored = vision(tmp_path, centre=True)
+    restored.load_state_dict(centred.state_dict())
+    assert torch.equal(encode(restored, images, [1]).pooled, encode(centred, images, [1]).pooled)
+    with pytest.raises(InputError, match="centre is for frozen encoders"):
+        TimmImageEncoder(centre=True)
 
 
 def test_every_item_is_encoded_once(tmp_path: Path, images: ImageFiles) -> None:

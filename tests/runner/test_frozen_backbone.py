@@ -24,9 +24,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, **args["model_args"]).state_dict(),
         weights,
     )
-    encoders = {
-        "image": {"class_path": "TimmImageEncoder", "init_args": args | {"checkpoint": str(weights), "freeze": True}},
-        "text": {"class_path": "PretrainedTextEncoder", "init_args": {"name": minilm(), "freeze": True}},
+    frozen = {"freeze": True, "centre": True, "feature_dropout": 0.1}
+    encoders: dict[str, Any] = {
+        "image": {"class_path": "TimmImageEncoder", "init_args": args | {"checkpoint": str(weights)} | frozen},
+        "text": {"class_path": "PretrainedTextEncoder", "init_args": {"name": minilm()} | frozen},
     }
     return {
         "data": {"class_path": "toy.ToyData", "init_args": {"root": str(tmp_path / "toy"), "copies": 2}},
