@@ -5,9 +5,11 @@ or 1 (something failed).
 """
 
 import atexit
+import errno
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -30,7 +32,7 @@ COMMANDS = {
     "data": ("data", "prepare or verify a dataset"),
     "list": ("list", "list methods, datasets and benchmarks"),
 }
-HELP = """usage: itmbench COMMAND [ARGUMENTS] [-v | -q]
+HELP = """usage: itmbench COMMAND [ARGUMENTS] [-v | -q] [--debug]
        itmbench COMMAND --help
 
 Benchmark suite for image-text matching and cross-modal retrieval.
@@ -40,17 +42,24 @@ commands:
 
 options:
   -v, -q     print more, or only warnings and errors
+  --debug    show the traceback of an error
   --version  print the version
 
 example:
   itmbench bench mini"""
+FLAGS = ("-v", "-q", "--debug")
+LONGEST = 600
+"""Most characters of an error on the screen."""
+IN_LOADER = "itmbench.errors.InputError: "
+"""What stands before an input error in the traceback that a loader process sends."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0 all done, 1 something failed, 2 bad usage or bad input (one line on stderr).
+        The exit code: 0 all done, 1 something failed, 2 bad usage or bad input. An error is one line on stderr; its
+        traceback comes before it with ``--debug`` only.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are forked after tokenizers were used
@@ -60,12 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_memory()
     logs.configure(arguments.count("-v") - arguments.count("-q"))
     try:
-        return _run([argument for argument in arguments if argument not in ("-v", "-q")])
-    except InputError as error:
-        _print_error(error)
-        return 2
+        return _run([argument for argument in arguments if argument not in FLAGS])
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         return 0
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _print_error(error.lines if isinstance(error, InputErrors) else [_line(error)])
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        return 2 if isinstance(error, InputError | OSError) and not full else 1
     except KeyboardInterrupt as error:
         print("\nitmbench: " + "; ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
         return 1
@@ -108,11 +120,22 @@ def _run(arguments: list[str]) -> int:
     return int(import_module(f"itmbench.cli.{module}").run(command, rest))
 
 
-def _print_error(error: InputError) -> None:
-    """Print an input error as one line, or one line for each of several.
+def _line(error: Exception) -> str:
+    """What an error says in one line; of an unexpected one also where in the code it was raised."""
+    if isinstance(error, InputError):
+        return str(error).rpartition(IN_LOADER)[2]
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}; check the path, its permissions and the space on its disk"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(last.filename)}, line {last.lineno}"
+    return f"{type(error).__name__}: {error} ({place}); --debug shows the whole traceback"
 
-    An error from a loader process arrives as a traceback that ends with it. If several devices train, rank 0 prints
-    the error; the others print theirs only if rank 0 does not end with it.
+
+def _print_error(lines: Sequence[str]) -> None:
+    """Print each line of an error, without letters that a terminal would obey.
+
+    If several devices train, rank 0 prints the error; the others print theirs only if rank 0 does not end with it.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         first, until = os.getppid(), time.monotonic() + 20
@@ -120,9 +143,10 @@ def _print_error(error: InputError) -> None:
             if os.getppid() != first:
                 return
             time.sleep(0.1)
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    for line in error.lines if isinstance(error, InputErrors) else lines[-1:]:
-        print(f"itmbench: {line.removeprefix('itmbench.errors.InputError: ')}", file=sys.stderr)
+    for line in lines:
+        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line.strip())
+        shown = plain if len(plain) <= LONGEST else f"{plain[: LONGEST // 2]} … {plain[-LONGEST // 2 :]}"
+        print(f"itmbench: {shown}", file=sys.stderr)
 
 
 if __name__ == "__main__":

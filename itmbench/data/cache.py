@@ -17,7 +17,7 @@ from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, S
 from itmbench.data.reading import listing
 from itmbench.files import digest, file_digest, write_atomically
 
-VERSION = 5
+VERSION = 6
 """Part of every entry's name. Raise it when a dataset's ``read`` or the stored form changes."""
 SETTLED_NS = 2_000_000_000
 """A file modified this recently may change again without a new modification time, so its hash is not reused."""

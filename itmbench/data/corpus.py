@@ -100,6 +100,10 @@ class NpyRows:
         return NpyRows, (self.paths,)
 
 
+ABSURD = (OverflowError, TypeError, MemoryError)
+"""What numpy raises where the header of a ``.npy`` file claims an impossible shape."""
+
+
 def map_npy(path: Path) -> NDArray[Any]:
     """Map the array of a ``.npy`` file into memory.
 
@@ -108,11 +112,21 @@ def map_npy(path: Path) -> NDArray[Any]:
     """
     try:
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError, SyntaxError, BadZipFile, TokenError) as error:  # headers are Python literals
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        BadZipFile,
+        TokenError,
+        *ABSURD,
+    ) as error:  # headers are Python literals
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable .npy array of numbers ({reason}); save it with numpy.save") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: holds an archive of arrays; save one array with numpy.save")
+    if array.ndim == 0:
+        raise InputError(f"{path}: holds a single number; save an array with one row an item")
     return array
 
 

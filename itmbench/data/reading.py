@@ -4,15 +4,18 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from itmbench.data.corpus import ImageFiles
+from itmbench.data.corpus import ImageFiles, Stage
 from itmbench.errors import InputError
+
+CHUNK = 1 << 22
+"""Numbers of a file that are checked at once."""
 
 
 def require(paths: Iterable[Path], layout: str) -> None:
@@ -25,7 +28,10 @@ def require(paths: Iterable[Path], layout: str) -> None:
     Raises:
         InputError: names all that are missing.
     """
-    missing = [str(path) for path in paths if not path.exists()]
+    try:
+        missing = [str(path) for path in paths if not path.exists()]
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        raise InputError(f"{layout}: cannot be looked for ({error!s:.80}); correct the path") from None
     if missing:
         raise InputError(f"missing: {', '.join(missing)}; expected {layout}")
 
@@ -112,8 +118,8 @@ def read_integers(path: Path, lowest: int, highest: int, what: str) -> list[int]
         word = line.strip()
         if not word:
             continue
-        if not word.isdecimal():
-            raise InputError(f"{path}, line {number}: {word!r} is not {what}; restore the original file")
+        if not (word.isascii() and word.isdecimal() and len(word) < 20):
+            raise InputError(f"{path}, line {number}: {word[:30]!r} is not {what}; restore the original file")
         if not lowest <= int(word) <= highest:
             raise InputError(f"{path}, line {number}: {word} is not {what} from {lowest} to {highest}; correct it")
         values.append(int(word))
@@ -131,6 +137,61 @@ def require_unique(ids: Sequence[str], where: str) -> None:
         if item_id in seen:
             raise InputError(f"{where}: {item_id!r} occurs twice; every id must be unique")
         seen.add(item_id)
+
+
+def require_finite(where: str, array: NDArray[Any]) -> None:
+    """Check that an array `[N, ...]` holds numbers that are finite in float32, in which features are read.
+
+    Raises:
+        InputError: it holds something else; names the first such row.
+    """
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{where}: holds {array.dtype}; expected one row of numbers an item")
+    if array.dtype.kind != "f" or not array.size:
+        return
+    step = max(1, CHUNK // array[0].size)
+    for start in range(0, len(array), step):
+        with np.errstate(over="ignore"):
+            block = array[start : start + step].astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))
+        if len(bad):
+            raise InputError(
+                f"{where}: row {start + bad[0]} holds NaN, infinity or a number too large for float32; "
+                "repair or remove the row"
+            )
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; JSON may hold halves of surrogate pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def unmatched_queries(labels: NDArray[np.uint8], stage: Stage) -> int:
+    """Number of queries of a stage that share no label `[N, C]` with another item of its gallery."""
+    query, gallery = stage.queries, stage.gallery
+    others = labels[gallery].sum(0, dtype=np.int64) - labels[query] * np.isin(query, gallery)[:, None].astype(np.int64)
+    return int((~((labels[query] > 0) & (others > 0)).any(axis=1)).sum())
+
+
+def require_shared_labels(labels: NDArray[np.uint8], stages: Mapping[str, Stage], source: Path) -> None:
+    """Check that labels can tell relevant items from others.
+
+    Args:
+        labels: multi-hot `[N, C]`.
+        stages: queries and galleries.
+        source: where the labels come from.
+
+    Raises:
+        InputError: there is only one label, or no query of a stage shares one with another item.
+    """
+    if labels.shape[1] == 1:
+        raise InputError(f"{source}: there is only one label, so everything is relevant; give two or more, or none")
+    for name, stage in stages.items():
+        if unmatched_queries(labels, stage) == len(stage.queries):
+            raise InputError(
+                f"{source}: no {name} query shares a label with another image of the gallery; check the labels, or "
+                "remove them to retrieve pairs"
+            )
 
 
 def listing(folder: Path) -> dict[str, int]:

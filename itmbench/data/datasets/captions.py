@@ -5,7 +5,8 @@ hold Flickr8k, Flickr30K and COCO in one schema, with the splits that image-text
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, ImageFiles, Rows, Stage, Strings
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.data.reading import first_folder, image_files, read_json, read_lines, require, require_unique
+from itmbench.data.reading import (
+    first_folder,
+    image_files,
+    is_unicode,
+    read_json,
+    read_lines,
+    require,
+    require_shared_labels,
+    require_unique,
+)
 from itmbench.errors import InputError
 
 IMAGE_FOLDERS = (
@@ -88,32 +98,40 @@ class KarpathyCaptions(CorpusDataModule):
         filenames, paths, splits, row_of_id, text_ids, captions, owners = [], [], [], {}, [], [], []
         for row, entry in enumerate(entries):
             try:
-                filename, split, sentences = entry["filename"], entry["split"], entry["sentences"]
-                row_of_id[entry["imgid"]] = row
-                text_ids += [str(sentence["sentid"]) for sentence in sentences]
-                captions += [_caption(sentence, source) for sentence in sentences]
+                filename, split = _field(entry, "filename", str), _field(entry, "split", str)
+                folder = _field(entry, "filepath", str, NoneType) if "filepath" in entry else None
+                sentences = _field(entry, "sentences", list)
+                row_of_id[_field(entry, "imgid", int, str)] = row
+                text_ids += [str(_field(sentence, "sentid", int, str)) for sentence in sentences]
+                captions += [_caption(sentence) for sentence in sentences]
             except (KeyError, TypeError) as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else error
                 raise InputError(
-                    f"{source}: images[{row}] does not follow Karpathy's schema ({error!r}); correct it"
+                    f"{source}: images[{row}] does not follow Karpathy's schema ({reason}); correct it"
                 ) from None
             if split not in SPLITS:
                 raise InputError(f"{source}: {filename} has the unknown split {split!r}; use {', '.join(SPLITS)}")
+            if not sentences and SPLITS[split] != "train":
+                raise InputError(f"{source}: {filename} of the split {split} has no caption; add one or remove it")
             filenames.append(filename)
-            paths.append(f"{entry['filepath']}/{filename}" if "filepath" in entry else filename)
+            paths.append(PurePosixPath(folder or "", filename).as_posix())
             splits.append(SPLITS[split])
             owners += [row] * len(sentences)
         if len(row_of_id) != len(entries):
             raise InputError(f"{source}: an imgid occurs twice; every id must be unique")
-        require_unique(filenames, f"{source}: filename")
+        image_ids = filenames if len(set(filenames)) == len(filenames) else paths  # two folders may share a name
+        require_unique(image_ids, f"{source}: filename")
         require_unique(text_ids, f"{source}: sentid")
 
         text_to_image = np.array(owners, dtype=np.int64)
         labels, label_names = _labels(entries, source)
         name = self.name or str(content.get("dataset") or source.name.split(".")[0].removeprefix("dataset_"))
         train, stages = _stages(np.array(splits), source)
+        if labels is not None:
+            require_shared_labels(labels, stages, source)
         return Corpus(
             name=name,
-            image_ids=filenames,
+            image_ids=image_ids,
             images=_images(self.images, paths),
             text_ids=text_ids,
             texts=Strings(captions),
@@ -215,12 +233,31 @@ class Flickr30KTokens(CorpusDataModule):
         return split_of
 
 
-def _caption(sentence: dict[str, Any], source: Path) -> str:
-    """The annotator's text, or the joined tokens if the file has only these."""
-    caption = str(sentence["raw"] if "raw" in sentence else " ".join(sentence["tokens"])).strip()
-    if not caption:
-        raise InputError(f"{source}: the caption with sentid {sentence['sentid']} is empty; remove it or complete it")
-    return caption
+def _field(entry: dict[str, Any], key: str, *types: type) -> Any:
+    """A value of an entry that has one of these types.
+
+    Raises:
+        KeyError: there is none.
+        TypeError: it has another type, or is a text that cannot be written as UTF-8.
+    """
+    value = entry[key]
+    if type(value) not in types:
+        raise TypeError(f"{key} is {value!r:.60}")
+    if isinstance(value, str) and (not value.strip() or not is_unicode(value)):
+        raise TypeError(f"{key} is {value!r:.60}")
+    return value
+
+
+def _caption(sentence: dict[str, Any]) -> str:
+    """The annotator's text, or the joined tokens if the file has only these; errors as `_field`."""
+    if "raw" not in sentence:
+        tokens = _field(sentence, "tokens", list)
+        if not all(isinstance(token, str) for token in tokens):
+            raise TypeError(f"sentid {sentence['sentid']} has tokens that are no texts")
+    caption = sentence["raw"] if "raw" in sentence else " ".join(tokens)
+    if not isinstance(caption, str) or not caption.strip() or not is_unicode(caption):
+        raise TypeError(f"sentid {sentence['sentid']} has the caption {caption!r:.60}")
+    return caption.strip()
 
 
 def _labels(entries: list[dict[str, Any]], source: Path) -> tuple[NDArray[np.uint8] | None, list[str]]:
@@ -229,7 +266,9 @@ def _labels(entries: list[dict[str, Any]], source: Path) -> tuple[NDArray[np.uin
     if all(labels is None for labels in lists):
         return None, []
     for row, labels in enumerate(lists):
-        if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
+        if not isinstance(labels, list) or not all(
+            isinstance(label, str) and label.strip() and is_unicode(label) for label in labels
+        ):
             raise InputError(
                 f"{source}: images[{row}] has no list of names as labels, and other images have labels; "
                 "correct it, with an empty list if none applies"
@@ -279,7 +318,9 @@ def _counts(name: str, images: int, captions: int, train: Rows, stages: dict[str
 def _truth(path: Path, row_of_id: dict[Any, int], text_ids: list[str], text_to_image: Rows) -> list[Rows] | None:
     if not path.exists():
         return None
-    listed: dict[str, list[int]] = read_json(path)
+    listed = read_json(path)
+    if not isinstance(listed, dict):
+        raise InputError(f"{path}: not an object; expected {{sentid: [imgid, ...]}}")
     unknown = listed.keys() - set(text_ids)
     if unknown:
         raise InputError(f"{path}: no caption has the sentid {min(unknown)}; recreate the file for this dataset")
@@ -293,10 +334,18 @@ def _truth(path: Path, row_of_id: dict[Any, int], text_ids: list[str], text_to_i
 def _hard_negatives(path: Path, row_of_id: dict[Any, int]) -> Rows | None:
     if not path.exists():
         return None
-    return np.array([_rows(pair, row_of_id, path) for pair in read_json(path)], dtype=np.int64).reshape(-1, 2)
+    pairs = read_json(path)
+    odd = (
+        [pair for pair in pairs if not isinstance(pair, list) or len(pair) != 2] if isinstance(pairs, list) else [pairs]
+    )
+    if odd:
+        raise InputError(f"{path}: {odd[0]!r:.60} is not a pair; expected [[imgid, imgid], ...]")
+    return np.array([_rows(pair, row_of_id, path) for pair in pairs], dtype=np.int64).reshape(-1, 2)
 
 
-def _rows(image_ids: list[int], row_of_id: dict[Any, int], path: Path) -> Rows:
+def _rows(image_ids: Any, row_of_id: dict[Any, int], path: Path) -> Rows:
+    if not isinstance(image_ids, list) or not all(isinstance(image, int | str) for image in image_ids):
+        raise InputError(f"{path}: {image_ids!r:.60} is not a list of imgids; recreate the file for this dataset")
     unknown = next((image for image in image_ids if image not in row_of_id), None)
     if unknown is not None:
         raise InputError(f"{path}: no image has the imgid {unknown}; recreate the file for this dataset")

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, whosmat
+from scipy.sparse import issparse
 
 from itmbench.data.corpus import Corpus, Count, Features
+from itmbench.data.reading import require_finite
 from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError
 
@@ -91,11 +93,11 @@ def _matrices(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
         for name in names:
             if name in matrices:
                 raise InputError(f"{path}: {name} is also in another .mat file of the folder; keep one of them")
-            if content[name].ndim != 2:
-                raise InputError(
-                    f"{path}: {name} has shape {content[name].shape}; expected one row of features per item"
-                )
-            matrices[name] = content[name]
+            matrix = content[name].toarray() if issparse(content[name]) else content[name]
+            if matrix.ndim != 2 or not matrix.size:
+                raise InputError(f"{path}: {name} has shape {matrix.shape}; expected one row of features per item")
+            require_finite(f"{path}: {name}", matrix)
+            matrices[name] = matrix
     return matrices
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, NpyRows, Rows, Stage, map_npy
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.data.reading import read_json, require
+from itmbench.data.reading import read_json, require, require_finite, require_shared_labels, unmatched_queries
 from itmbench.errors import InputError
 
 REQUIRED = ("images.npy", "texts.npy", "text_to_image.npy", "splits.json")
@@ -26,8 +26,6 @@ OPTIONAL = ("image_mask.npy", "text_mask.npy", "labels.npy")
 LAYOUT = "images.npy, texts.npy, text_to_image.npy and splits.json"
 DISJOINT = (("train", "val"), ("train", "query"), ("val", "query"))
 """Splits that must not share an image. The gallery may hold training and validation items, as published ones do."""
-CHUNK = 1 << 22
-"""Numbers of a file that are checked at once."""
 
 
 class FeatureFolder(CorpusDataModule):
@@ -85,12 +83,13 @@ class FeatureFolder(CorpusDataModule):
                 f"{root / 'splits.json'}: without labels.npy only a query's own pair is relevant, so query and gallery "
                 "must hold the same images; make them equal or add labels.npy"
             )
-        if labels is not None and _unmatched(labels, splits) == len(splits["query"]):
-            raise InputError(
-                f"{root / 'labels.npy'}: no query shares a label with another image of the gallery; check its rows, or "
-                "remove the file to retrieve pairs"
-            )
         train, val = (splits["train"], splits["val"]) if "val" in splits else _hold_out(splits["train"])
+        stages = {
+            "val": Stage(val, val if labels is None else train),
+            "test": Stage(splits["query"], splits["gallery"]),
+        }
+        if labels is not None:
+            require_shared_labels(labels, {"test": stages["test"]}, root / "labels.npy")
         return Corpus(
             name=self.name,
             image_ids=[str(row) for row in range(len(images))],
@@ -99,10 +98,7 @@ class FeatureFolder(CorpusDataModule):
             texts=texts,
             text_to_image=owner,
             train=train,
-            stages={
-                "val": Stage(val, val if labels is None else train),
-                "test": Stage(splits["query"], splits["gallery"]),
-            },
+            stages=stages,
             labels=labels,
             label_names=label_names,
             counts=_counts(images, texts, labels, splits, train, val),
@@ -126,7 +122,7 @@ def _array(path: Path, kinds: str, what: str, *ranks: int) -> NDArray[Any]:
 
 def _features(path: Path, mask_path: Path) -> Features:
     array = _array(path, "buif", "one row of numbers per item [N, D], or T rows per item [N, T, D]", 2, 3)
-    _check_finite(path, array)
+    require_finite(str(path), array)
     if not _given(mask_path):
         return Features(NpyRows([path]))
     mask = _array(mask_path, "buif", "1 for real tokens and 0 for padding [N, T]", 2)
@@ -136,22 +132,6 @@ def _features(path: Path, mask_path: Path) -> Features:
             "expected [N, T] for [N, T, D]"
         )
     return Features(NpyRows([path]), mask=_binary(mask_path, mask).astype(bool))
-
-
-def _check_finite(path: Path, array: NDArray[Any]) -> None:
-    """Check that every row is finite in float32, the precision in which features are read."""
-    if array.dtype.kind != "f":
-        return
-    step = max(1, CHUNK // array[0].size)
-    for start in range(0, len(array), step):
-        with np.errstate(over="ignore"):
-            block = array[start : start + step].astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))
-        if len(bad):
-            raise InputError(
-                f"{path}: row {start + bad[0]} holds NaN, infinity or a number too large for float32; "
-                "repair or remove the row"
-            )
 
 
 def _binary(path: Path, array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -270,12 +250,10 @@ def _counts(
             counts.append(Count(what, int((~items.mask.any(axis=1)).sum())))
     if labels is not None:
         counts += [Count("labels", labels.shape[1]), Count("images without a label", int((~labels.any(axis=1)).sum()))]
-        counts.append(Count("queries that share no label with another gallery image", _unmatched(labels, splits)))
+        counts.append(
+            Count(
+                "queries that share no label with another gallery image",
+                unmatched_queries(labels, Stage(splits["query"], splits["gallery"])),
+            )
+        )
     return counts
-
-
-def _unmatched(labels: NDArray[np.uint8], splits: dict[str, Rows]) -> int:
-    """Number of queries that share no label with another image of the gallery."""
-    query, gallery = splits["query"], splits["gallery"]
-    others = labels[gallery].sum(0, dtype=np.int64) - labels[query] * np.isin(query, gallery)[:, None].astype(np.int64)
-    return int((~((labels[query] > 0) & (others > 0)).any(axis=1)).sum())

@@ -124,6 +124,8 @@ def _vocabulary(path: Path) -> dict[str, int]:
         if words[0] in column_of:
             raise InputError(f"{path}, line {number}: the tag {words[0]!r} occurs twice; restore the file")
         column_of[words[0]] = len(column_of)
+    if not column_of:
+        raise InputError(f"{path}: holds no tags; restore the file")
     return column_of
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, Strings
-from itmbench.data.reading import first_folder, image_files, listing, read_bits, read_lines, require
+from itmbench.data.reading import first_folder, image_files, listing, read_bits, read_lines, require, require_unique
 from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError
 
@@ -123,7 +123,9 @@ class NUSWide(LabelledDataset):
 
 
 def _names(path: Path) -> list[str]:
-    return [line.strip() for line in read_lines(path) if line.strip()]
+    names = [line.strip() for line in read_lines(path) if line.strip()]
+    require_unique(names, str(path))
+    return names
 
 
 def _image_paths(path: Path) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from itmbench.data.corpus import Corpus, Count, Features, NpyRows, Rows, Stage, Strings
+from itmbench.data.corpus import Corpus, Count, Features, NpyRows, Rows, Stage, Strings, map_npy
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.data.reading import read_lines, require, require_unique
+from itmbench.data.reading import read_lines, require, require_finite, require_unique
 from itmbench.errors import InputError
 
 COPIES_CHECKED = 32
@@ -38,8 +38,8 @@ class PrecomputedRegions(CorpusDataModule):
         **kwargs: arguments of ``CorpusDataModule``.
 
     Raises:
-        InputError: while reading: files are missing or damaged, the numbers of captions, ids and images contradict each
-            other, a caption is empty, or copies of an image differ.
+        InputError: while reading: files are missing or damaged, features are not finite, the numbers of captions, ids
+            and images contradict each other, a caption is empty, or copies of an image differ.
     """
 
     name: str
@@ -68,6 +68,8 @@ class PrecomputedRegions(CorpusDataModule):
         captions = {split: self.root / f"{split}_caps.txt" for split in self.splits}
         names = ",".join(self.splits)
         require([*arrays.values(), *captions.values()], f"{{{names}}}_ims.npy and {{{names}}}_caps.txt")
+        for path in arrays.values():
+            require_finite(str(path), map_npy(path))
         array = NpyRows(list(arrays.values()))
         starts = np.cumsum([0, *array.lengths])
 

@@ -141,8 +141,11 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
     ),
     (saved("texts_mask", np.ones((60, 5))), r"texts_mask\.npy: does not belong in a feature folder.*text_mask\.npy"),
     (dangling, r"labels\.npy: not a readable \.npy array"),
-    (saved("labels", np.zeros((60, 3))), r"labels\.npy: no query shares a label with another image of the gallery"),
-    (saved("labels", np.arange(60)), r"labels\.npy: no query shares a label with another image of the gallery"),
+    (
+        saved("labels", np.zeros((60, 3))),
+        r"labels\.npy: no test query shares a label with another image of the gallery",
+    ),
+    (saved("labels", np.arange(60)), r"labels\.npy: no test query shares a label with another image of the gallery"),
     (written("splits.json", b"[" * 100_000), r"splits\.json: cannot be read"),
     (written("splits.json", b'{"train": [' + b"1" * 5000 + b"]}"), r"splits\.json: cannot be read"),
     (written("splits.json", b'{"train": [1], "train": [2]}'), r"splits\.json: 'train' occurs twice"),
@@ -188,7 +191,7 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
 def test_wrong_files_are_named_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Any], message: str
 ) -> None:
-    monkeypatch.setattr("itmbench.data.datasets.features.CHUNK", 50)  # the wrong row is not in the first chunk
+    monkeypatch.setattr("itmbench.data.reading.CHUNK", 50)  # the wrong row is not in the first chunk
     root = write_features(tmp_path)
     spoil(root)
     with pytest.raises(InputError, match=message) as error:
