@@ -28,6 +28,9 @@ from itmbench.methods.evaluated import EvaluationCallback, Tables
 from itmbench.methods.losses import positives
 from itmbench.methods.votes import LabelVotes, joined
 
+SCALAR_RATE = 10.0
+"""Factor on the learning rate of scalars such as temperatures: a step moves a weight by about the rate, whatever its
+gradient, and a temperature has further to go than the weights of a layer."""
 Batch = dict[str, Any]
 Modality = Literal["image", "text"]
 
@@ -42,7 +45,7 @@ class Matcher(Chosen):
     Args:
         image: the image encoder; by default a tiny vision transformer trained from scratch.
         text: the text encoder; by default a small BERT trained from scratch.
-        lr: peak learning rate; each encoder multiplies it by its own ``lr_multiplier``.
+        lr: peak learning rate; each encoder multiplies it by its own ``lr_multiplier``, scalars by ``SCALAR_RATE``.
         weight_decay: of AdamW, on matrices; vectors (biases, norms) are not decayed.
         warmup: fraction of the steps in which the rate rises from 0; it then falls to 0 along a cosine.
         protocol: how to evaluate; by default the protocol of the data (labels or captions).
@@ -294,8 +297,9 @@ class Matcher(Chosen):
     # --- details ----------------------------------------------------------------------------------------------------
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Trained weights by learning rate and decay."""
-        multiplier = {id(p): e.lr_multiplier for e in (self.image, self.text) for p in e.parameters()}
+        """Trained weights by learning rate and decay; scalars at a rate of their own."""
+        multiplier = {id(p): SCALAR_RATE for p in self.parameters() if p.ndim == 0}
+        multiplier |= {id(p): e.lr_multiplier for e in (self.image, self.text) for p in e.parameters()}
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for parameter in self.parameters():
             if parameter.requires_grad:

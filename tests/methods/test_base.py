@@ -11,7 +11,7 @@ from toy import ToyData, toy_encoders
 from itmbench.encoders import Embeddings, TimmImageEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch
+from itmbench.methods.base import SCALAR_RATE, Batch
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.losses import InfoNCE, TripletLoss
 
@@ -56,7 +56,7 @@ def test_learning_rates_by_encoder_and_no_decay_of_vectors(tmp_path: Path) -> No
 
     class Watch(L.Callback):
         def on_train_batch_start(self, trainer: L.Trainer, *args: object) -> None:
-            rates.append(max(group["lr"] for group in trainer.optimizers[0].param_groups))
+            rates.append(max(group["lr"] for group in trainer.optimizers[0].param_groups) / SCALAR_RATE)
 
     fit = trainer(tmp_path, max_steps=10, limit_val_batches=0, callbacks=[Watch()])
     fit.fit(model, ToyData(str(tmp_path)))
@@ -64,6 +64,7 @@ def test_learning_rates_by_encoder_and_no_decay_of_vectors(tmp_path: Path) -> No
     patch, word = cast(Any, model).image.model.patch_embed.proj, cast(Any, model).text.model.embeddings.word_embeddings
     assert of_weight[id(word.weight)]["initial_lr"] == pytest.approx(1e-2)
     assert of_weight[id(patch.weight)]["initial_lr"] == pytest.approx(1e-3)
+    assert of_weight[id(cast(Any, model).loss.log_scale)]["initial_lr"] == pytest.approx(1e-1)
     assert of_weight[id(patch.weight)]["weight_decay"] == 0.3
     assert of_weight[id(patch.bias)]["weight_decay"] == 0
     assert {id(p) for p in model.parameters() if p.requires_grad} == set(of_weight)
