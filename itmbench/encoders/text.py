@@ -88,7 +88,9 @@ class PretrainedTextEncoder(TextEncoder):
         centre: bool = False,
     ) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # of reading weights, a second; downloads show theirs
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
