@@ -68,12 +68,11 @@ class Encoder(Recorded, nn.Module):
         self.width = width
         self.freeze = freeze
         self.lr_multiplier = lr_multiplier
-        self.feature_dropout = feature_dropout
+        self.feature_dropout = FeatureDropout(feature_dropout)
         self.centre = centre
         if centre:
             self.register_buffer("pooled_mean", torch.zeros(width))
             self.register_buffer("token_mean", torch.zeros(width))
-        self._in_training = True
         self._digested: tuple[list[tuple[int, int]], str] = [], ""
 
     def processor(self) -> Processor:
@@ -116,10 +115,8 @@ class Encoder(Recorded, nn.Module):
         if self.centre:
             tokens = None if items.tokens is None else items.tokens - self.token_mean
             items = replace(items, pooled=items.pooled - self.pooled_mean, tokens=tokens)
-        if not (self._in_training and self.feature_dropout):
-            return items
-        tokens = None if items.tokens is None else drop(items.tokens, self.feature_dropout)
-        return replace(items, pooled=drop(items.pooled, self.feature_dropout), tokens=tokens)
+        tokens = None if items.tokens is None else self.feature_dropout(items.tokens)
+        return replace(items, pooled=self.feature_dropout(items.pooled), tokens=tokens)
 
     def _embed_or_read(self, inputs: Inputs) -> Embeddings:
         if "pooled" in inputs:
@@ -133,14 +130,35 @@ class Encoder(Recorded, nn.Module):
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set training mode; a frozen encoder stays in evaluation mode, but for its ``feature_dropout``."""
-        self._in_training = mode
-        return super().train(mode and not self.freeze)
+        super().train(mode and not self.freeze)
+        self.feature_dropout.train(mode)
+        return self
 
     def freeze_if_asked(self) -> None:
         """Turn off the gradients of a frozen encoder; call once the weights exist."""
         if self.freeze:
             self.requires_grad_(False)
             super().train(False)
+            self.feature_dropout.train(True)
+
+
+class FeatureDropout(nn.Module):
+    """Drop a share of the values in training, also of a frozen encoder.
+
+    A module of its own, because Lightning puts back the ``training`` of every module after a validation, and nothing
+    else.
+
+    Args:
+        share: probability of dropping a value.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop values of any shape, and scale up the rest."""
+        return drop(values, self.share) if self.training and self.share else values
 
 
 def drop(values: Tensor, share: float) -> Tensor:

@@ -104,7 +104,8 @@ def test_feature_dropout_acts_in_training_only_frozen_or_not(tmp_path: Path, ima
             assert 0.3 < float(kept.float().mean()) < 0.7
             torch.testing.assert_close(part[kept], 2 * whole[kept])
         torch.testing.assert_close(dropping.eval()(batch).pooled, expected.pooled)
-        assert not any(layer.training for layer in dropping.train().children())
+        frozen_model: Any = dropping.train().model
+        assert not any(layer.training for layer in frozen_model.modules())
     with pytest.raises(InputError, match="feature_dropout is 1"):
         vision(tmp_path, feature_dropout=1.0)
 

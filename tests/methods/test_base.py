@@ -72,6 +72,24 @@ def test_learning_rates_by_encoder_and_no_decay_of_vectors(tmp_path: Path) -> No
     assert rates[5:] == sorted(rates[5:], reverse=True) and rates[-1] < 0.002
 
 
+@pytest.mark.parametrize("freeze", [True, False])
+def test_feature_dropout_goes_on_after_a_validation(tmp_path: Path, freeze: bool) -> None:
+    encoders = toy_encoders()
+    options = encoders["image"].options["init_args"] | {"feature_dropout": 0.5, "freeze": freeze}
+    model = DualEncoder(dim=32, text=encoders["text"], image=TimmImageEncoder(**options))
+    dropped: list[tuple[bool, float]] = []
+
+    def watch(encoder: Any, inputs: Any, found: Embeddings) -> None:
+        dropped.append((bool(model.trainer.training), float((found.pooled == 0).float().mean())))
+
+    model.image.register_forward_hook(watch)
+    fit = trainer(tmp_path, max_epochs=2, check_val_every_n_epoch=1, limit_train_batches=2)
+    fit.fit(model, ToyData(str(tmp_path)))
+    training = [share for is_training, share in dropped if is_training]
+    assert len(training) == 4 and all(0.4 < share < 0.6 for share in training)
+    assert all(share < 0.1 for is_training, share in dropped if not is_training)
+
+
 def test_endless_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"set trainer\.max_epochs"):
         trainer(tmp_path, max_epochs=-1).fit(matcher(), ToyData(str(tmp_path)))
