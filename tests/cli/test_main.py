@@ -149,6 +149,14 @@ def test_audit_of_a_leaky_checkpoint_ends_with_code_1(tmp_path: Path, capsys: py
     assert [line.split()[0] for line in lines if "FAIL" in line] == ["frozen"]
 
 
+def test_audit_replays_in_a_process_without_what_a_test_left_outside_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", *toy_arguments(tmp_path, model="toy_statistics.KeptByTheClass")]) == 1
+    lines = capsys.readouterr().out.splitlines()[-10:]
+    assert [line.split()[0] for line in lines if "FAIL" in line] == ["replay"]
+
+
 MINI = "--data MirFlickrMini"
 WRONG = {
     "benhc": "benhc: no such command; give one of bench, tune, fit, ",

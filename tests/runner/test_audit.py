@@ -10,15 +10,19 @@ import torch
 import toy_leaks
 import toy_oracles
 import toy_statistics
+from own_features import write_features
 from toy import ToyData, toy_encoders
 
+from itmbench.data.datasets import FeatureFolder
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.leaks import Finding
 from itmbench.evaluation.protocol import CaptionProtocol
 from itmbench.logs import quiet
 from itmbench.methods.base import Matcher
+from itmbench.methods.cca import CCA
 from itmbench.methods.dual_encoder import DualEncoder
+from itmbench.methods.identity import Identity
 from itmbench.runner import registry
 from itmbench.runner.audit import audit, audit_few, quick_audit, watched_test
 from itmbench.runner.replay import by_fresh_instance
@@ -59,6 +63,7 @@ LEAKS: dict[str, tuple[bool, str]] = {
     "SavedCentring": (CAPTIONS, "replay"),
     "AddsMetrics": (CAPTIONS, "protocol"),
     "EditsInTheNextPass": (CAPTIONS, ""),
+    "KeptByTheClass": (CAPTIONS, ""),
 }
 """A leaky method: whether the data have labels, and the checks that it must fail."""
 METHODS = {**vars(toy_leaks), **vars(toy_oracles), **vars(toy_statistics)}
@@ -112,6 +117,19 @@ def test_every_method_here_passes(tmp_path: Path, name: str, precision: str) -> 
     labels = name in (*NEED_LABELS, "mcr_dgn")
     findings = audited(tmp_path, (lambda **_: method()) if name == "clip" else method, labels, precision=precision)
     assert not failed(findings)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("labels", [CAPTIONS, LABELS])
+@pytest.mark.parametrize("method", [CCA, Identity])
+def test_methods_on_ready_made_features_pass(tmp_path: Path, method: Any, labels: bool, precision: str) -> None:
+    data = FeatureFolder(str(write_features(tmp_path / "set", labels=labels, captions=2, dims=(6, 6))))
+    model, options = method(), {"precision": precision, "num_sanity_val_steps": 0, "max_epochs": int(method is CCA)}
+    with quiet():
+        trainer = make_trainer(tmp_path, **options)
+        trainer.fit(model, data)
+        findings = audit(trainer, model, data)
+    assert [finding.name for finding in findings if not finding.passed] == []
 
 
 @pytest.mark.parametrize("protocol", [CaptionProtocol(shortlist=10), CaptionProtocol(ks=(2,), ties="optimistic")])

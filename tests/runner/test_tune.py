@@ -26,8 +26,9 @@ from itmbench import logs
 from itmbench.cli.main import main
 from itmbench.errors import InputError
 from itmbench.methods.trained import Trained
+from itmbench.runner.plan import Planner
 from itmbench.runner.spec import load_cells
-from itmbench.runner.tune import propose, tune
+from itmbench.runner.tune import plan, propose, tune
 from itmbench.runner.tuned import Tuned
 
 LR, LOSS = "model.init_args.lr", "model.init_args.loss"
@@ -272,6 +273,24 @@ def test_a_finished_search_is_answered_without_planning(
     np.save("features/labels.npy", np.zeros(60, int))  # other data are another search
     with pytest.raises(AssertionError, match="planned again"):
         main(words)
+
+
+def test_a_search_belongs_to_its_code_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(tmp_path, "a")
+
+    def key() -> str:
+        [study] = plan(spec, tmp_path / "results", 3, "", Planner())
+        return study.key
+
+    own = key()
+    assert key() == own
+    with monkeypatch.context() as patch:
+        patch.setattr("itmbench.runner.key.code_digest", lambda classes: "edited")
+        assert key() != own
+    assert key() == own
+    with (tmp_path / "toy" / "0.png").open("ab") as picture:
+        picture.write(b"more")
+    assert key() != own
 
 
 @pytest.mark.parametrize(
