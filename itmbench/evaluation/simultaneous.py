@@ -52,13 +52,11 @@ class Comparisons(NamedTuple):
     p: Floats
 
 
-def compare_all(methods: Sequence[Method], draws: int = DRAWS) -> Comparisons:
-    """Compare all pairs of at least two methods on all metrics."""
-    generator = np.random.default_rng(0)
+def compare_all(methods: Sequence[Method], draws: int = DRAWS, seed: int = 0) -> Comparisons:
+    """Compare all pairs of at least two methods on all metrics, with some resamples and their seed."""
+    generator = np.random.default_rng(seed)
     pairs = _Pairs(methods)
-    observed = pairs.scores(
-        pairs.difference, pairs.difference, *pairs.seed_variance(pairs.deviations, pairs.deviations)
-    )
+    observed = pairs.scores(pairs.difference, pairs.difference, *pairs.seed_variance(pairs.observed))
     largest = np.concatenate([pairs.draw(generator, min(BLOCK, draws - at)) for at in range(0, draws, BLOCK)])
     largest.sort()
     rounding = 1 - 1e-4  # what is equal up to rounding counts as reached
@@ -78,13 +76,14 @@ class _Scores(NamedTuple):
 
 
 class _Pairs:
-    """Variance components of all pairs, and draws of what they would be without any true difference."""
+    """Variance components of all pairs, and draws of what they would be without any true difference.
+
+    Seeds act through `U` units: the methods, the differences of pairs that share their training, and one that never
+    varies. A pair has two of them: its methods, or its difference and the last.
+    """
 
     def __init__(self, methods: Sequence[Method]) -> None:
-        self.methods = methods
         self.first, self.second = np.triu_indices(len(methods), 1)
-        self.seeds = np.array([len(method.shares) for method in methods])
-        self.fixed = np.array([method.fixed for method in methods])
         shares = np.stack([method.shares.mean(0) for method in methods])
         means = shares.sum(1)
         self.groups = max(shares.shape[1], 2)
@@ -92,62 +91,86 @@ class _Pairs:
         # What all methods share cancels in every difference; without it, single precision suffices for the draws.
         shares -= np.nan_to_num(shares).mean(0)
         self.columns = shares.transpose(1, 0, 2).reshape(shares.shape[1], -1).astype(np.float32)
-        self.squares = np.stack([((shares[a] - shares[b]) ** 2).sum(0) for a, b in self.pairs])
-        self.deviations = [method.shares.sum(1) - mean for method, mean in zip(methods, means, strict=True)]
-        residuals = [method.centred - method.centred.mean(0) for method in methods]
-        self.interaction = np.stack([self._of_mean(residual) for residual in residuals])
-        self.paired = {
-            place: self._of_mean(residuals[a] - residuals[b])
-            for place, (a, b) in enumerate(self.pairs)
-            if not (self.fixed[a] or self.fixed[b]) and list(methods[a].runs) == list(methods[b].runs)
-        }
-        own = np.stack([_variance(deviations) for deviations in self.deviations])
-        used, extra, paired = self._variances(self.deviations, self.deviations)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            self.scale = np.nan_to_num(np.sqrt(used * self.seeds[:, None] / own), posinf=0)
-            self.share = np.nan_to_num(np.sqrt(extra / used))
-            self.paired_share = {at: np.nan_to_num(np.sqrt(more / all_)) for at, (all_, more) in paired.items()}
+        pairs = list(zip(self.first.tolist(), self.second.tolist(), strict=True))
+        self.squares = np.stack([((shares[a] - shares[b]) ** 2).sum(0) for a, b in pairs])
 
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        return list(zip(self.first.tolist(), self.second.tolist(), strict=True))
+        self.trainings = [(place,) if method.fixed else tuple(method.runs) for place, method in enumerate(methods)]
+        paired = np.array([self.trainings[a] == self.trainings[b] for a, b in pairs])
+        self.paired = [pair for pair, shared in zip(pairs, paired, strict=True) if shared]
+        self.one = np.where(paired, len(methods) - 1 + np.cumsum(paired), self.first)
+        self.two = np.where(paired, -1, self.second)
+        self.deviations = [
+            (method.shares.sum(1) - mean) * (not method.fixed) for method, mean in zip(methods, means, strict=True)
+        ]
+        self.observed = units = self._units(self.deviations)
+        self.seeds = np.array([len(unit) for unit in units])[:, None]
+        self.free = self.seeds - 1
+        self.free[[place for place, method in enumerate(methods) if method.fixed]] = 0
+        self.pools = self._pools()
+        residuals = self._units([method.centred - method.centred.mean(0) for method in methods])
+        self.interaction = np.stack([self._of_mean(residual) for residual in residuals])
+        used, extra, _ = self._variances(units)
+        own = np.stack([_variance(unit) for unit in units])
+        halves = np.where(np.arange(len(units)) < len(methods), 1, 2)[:, None]  # a difference varies twice as much
+        with np.errstate(invalid="ignore", divide="ignore"):
+            standard = [np.nan_to_num(unit / np.sqrt(each)) for unit, each in zip(units, own, strict=True)]
+            of_all = np.asarray(np.linalg.qr(np.concatenate(standard[: len(methods)]), "r"))
+            self.standard = np.nan_to_num(of_all / np.sqrt((of_all**2).sum(0))).astype(np.float32)
+            self.scale = np.sqrt(np.nan_to_num(used) * (own > 0) * self.seeds / halves)
+            self.share = np.nan_to_num(np.sqrt(extra / used))
+
+    def _units(self, of_methods: Sequence[Floats]) -> list[Floats]:
+        """Values `[..., K]` of all units from those of the methods."""
+        differences = [of_methods[a] - of_methods[b] for a, b in self.paired]
+        return [*of_methods, *differences, np.zeros_like(of_methods[0][..., :1, :])]
+
+    def _pools(self) -> list[tuple[list[int], float]]:
+        """Places of units whose variances are averaged, and how often each counts because they depend on each other.
+
+        All methods are a pool, and the differences within each training that several share.
+        """
+        count = len(self.trainings)
+        pools = [([place for place in range(count) if self.free[place]], 1.0)]
+        for training in dict.fromkeys(self.trainings[a] for a, _ in self.paired):
+            members = [count + at for at, (a, _) in enumerate(self.paired) if self.trainings[a] == training]
+            pools.append((members, self.trainings.count(training) / 2))
+        return pools
 
     def _of_mean(self, residuals: Floats) -> Floats:
         """Variance `[K]` that the interaction of seeds and groups `[seeds, G, K]` gives the mean."""
         n, groups, _ = residuals.shape
         return (residuals**2).sum((0, 1)) * groups / (n * max(n - 1, 1) * max(groups - 1, 1))
 
-    def _variances(self, scaled: Sequence[Floats], plain: Sequence[Floats]) -> tuple[Floats, Floats, dict[int, tuple]]:
-        """Variance of each method's mean over seeds, and without what the groups account for already.
+    def _variances(self, units: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
+        """Variance `[..., U, K]` of each unit's mean over seeds, the part that the groups do not account for already,
+        and degrees of freedom, from deviations `[..., seeds, K]` of each unit.
 
-        From deviations `[..., seeds, K]`; for pairs that share their training, of their difference. Three seeds
-        estimate it badly, and may seem to agree by chance, so it is at least the average variance of all methods.
+        Three seeds estimate a variance badly, and may seem to agree by chance. So it is at least the unit's average
+        over metrics, each in proportion to its variance over images, and at least the average of the pool. The
+        degrees of freedom of the latter are Satterthwaite's: few if one variance dominates it.
         """
-        free = np.where(self.fixed, 0, self.seeds - 1)
-        own = np.stack([_variance(deviations) for deviations in scaled], -2)
-        weights = free[:, None] * ~np.isnan(own)
-        with np.errstate(invalid="ignore"):
-            pooled = (np.nan_to_num(own) * weights).sum(-2, keepdims=True) / weights.sum(-2, keepdims=True)
-        used = np.where(self.fixed[:, None], 0 * own, np.maximum(own, pooled) / self.seeds[:, None])
-        paired = {}
-        for place, interaction in self.paired.items():
-            a, b = self.first[place], self.second[place]
-            variance = _variance(plain[a] - plain[b]) / self.seeds[a]
-            paired[place] = variance, np.maximum(variance - interaction, 0)
-        return used, np.maximum(used - self.interaction, 0), paired
+        own = np.stack([_variance(unit) for unit in units], -2)
+        typical = _mean(self.squares, 0)[0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            floor = typical * _mean(np.where(typical > 0, own / typical, np.nan), -1)
+            own = np.maximum(own, np.nan_to_num(floor))
+            larger, free = own.copy(), np.broadcast_to(self.free, own.shape).astype(np.float64)
+            for members, repeats in self.pools:
+                variances, freedom = own[..., members, :], free[..., members, :]
+                average, known = _mean(variances, -2), np.nan_to_num(variances)
+                squares = (known**2 / freedom).sum(-2, keepdims=True) * repeats
+                pooled = known.sum(-2, keepdims=True) ** 2 / squares
+                free[..., members, :] = freedom + (pooled - freedom) * np.fmin(average / variances, 1)
+                larger[..., members, :] = np.maximum(variances, average)
+        used = larger / self.seeds
+        return used, np.maximum(used - self.interaction, 0), np.where(free > 0, free, 1)
 
-    def seed_variance(self, scaled: Sequence[Floats], plain: Sequence[Floats]) -> tuple[Floats, Floats]:
+    def seed_variance(self, units: Sequence[Floats]) -> tuple[Floats, Floats]:
         """Variance `[..., P, K]` that seeds add to the pairs' differences, and its square over degrees of freedom."""
-        used, extra, paired = self._variances(scaled, plain)
-        count = max((~self.fixed).sum(), 1)
-        free = np.maximum(self.seeds - 1, 1) * 4 * count / (count + 3)  # between those of own and pooled variance
-        squares = used**2 / free[:, None]
-        added = extra[..., self.first, :] + extra[..., self.second, :]
-        uncertainty = squares[..., self.first, :] + squares[..., self.second, :]
-        for place, (variance, more) in paired.items():
-            added[..., place, :] = more
-            uncertainty[..., place, :] = variance**2 / (self.seeds[self.first[place]] - 1)
-        return added, uncertainty
+        used, extra, free = self._variances(units)
+        squares = used**2 / free
+        one, two = self.one, self.two
+        return extra[..., one, :] + extra[..., two, :], squares[..., one, :] + squares[..., two, :]
 
     def scores(self, difference: Floats, over_groups: Floats, seeds: Floats, uncertainty: Floats) -> _Scores:
         """Differences `[..., P, K]` in standard errors, as normal quantiles; 0 where nothing varies.
@@ -165,38 +188,35 @@ class _Pairs:
     def draw(self, generator: np.random.Generator, draws: int) -> Floats:
         """The largest score of the family `[draws]`: signs of groups flipped, and seeds drawn anew."""
         signs = generator.integers(0, 2, (draws, len(self.columns)), np.int8).astype(np.float32)
-        flipped = ((2 * signs - 1) @ self.columns).reshape(draws, len(self.methods), -1)
-        plain = self._new_seeds(generator, draws)
-        scaled = [new * scale for new, scale in zip(plain, self.scale, strict=True)]
-        shift = flipped + np.stack([new.mean(1) for new in scaled], 1) * self.share
-        difference = shift[:, self.first] - shift[:, self.second]
+        flipped = ((2 * signs - 1) @ self.columns).reshape(draws, len(self.deviations), -1)
         images = flipped[:, self.first] - flipped[:, self.second]
-        for place, share in self.paired_share.items():
-            a, b = self.first[place], self.second[place]
-            difference[:, place] = images[:, place] + (plain[a] - plain[b]).mean(1) * share
-        z = self.scores(difference, images, *self.seed_variance(scaled, plain)).z
+        units = [new * scale for new, scale in zip(self._units(self._new(generator, draws)), self.scale, strict=True)]
+        shift = np.stack([unit.mean(1) for unit in units], 1) * self.share
+        difference = images + shift[:, self.one] - shift[:, self.two]
+        z = self.scores(difference, images, *self.seed_variance(units)).z
         return np.asarray(np.nan_to_num(z, nan=0).reshape(draws, -1).max(1), np.float64)
 
-    def _new_seeds(self, generator: np.random.Generator, draws: int) -> list[Floats]:
-        """Deviations `[draws, seeds, K]` of new seeds of each method, normal with the covariance of its own.
+    def _new(self, generator: np.random.Generator, draws: int) -> list[Floats]:
+        """Standard normal deviations `[draws, seeds, K]` of new seeds of each method.
 
-        Methods that share their training share these draws.
+        Metrics depend on each other as they do over the seeds of all methods; those of one method are too few.
         """
-        shared: dict[tuple[str, ...], NDArray[np.float32]] = {}
-        new = []
-        for number, (method, deviations) in enumerate(zip(self.methods, self.deviations, strict=True)):
-            n = len(deviations)
-            key = (str(number),) if method.fixed else tuple(method.runs)
-            if key not in shared:
-                shared[key] = generator.standard_normal((draws, n, n), np.float32)
-            new.append(shared[key] @ (deviations * (not method.fixed) / np.sqrt(max(n - 1, 1))))
-        return new
+        return [
+            generator.standard_normal((draws, len(deviations), len(self.standard)), np.float32) @ self.standard
+            for deviations in self.deviations
+        ]
 
 
 def _variance(deviations: Floats) -> Floats:
     """Sample variance `[..., K]` over seeds of deviations `[..., seeds, K]`; 0 of one seed."""
     centred = deviations - deviations.mean(-2, keepdims=True)
     return np.asarray((centred**2).sum(-2) / max(deviations.shape[-2] - 1, 1))
+
+
+def _mean(values: Floats, axis: int) -> Floats:
+    """Mean of the values that are no NaN, over an axis that is kept."""
+    known = ~np.isnan(values)
+    return np.asarray(np.where(known, values, 0).sum(axis, keepdims=True) / known.sum(axis, keepdims=True))
 
 
 def z_of_t(t: Floats, df: Floats) -> Floats:
