@@ -1,7 +1,6 @@
 """``itmbench compare``: which differences between methods are significant."""
 
 from collections.abc import Sequence
-from math import isnan
 from typing import TYPE_CHECKING
 
 from itmbench.cli.arguments import Parser, add_results_folder
@@ -34,7 +33,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     results, first, others = options.results, options.first, options.others
     markdown = options.format == "markdown"
 
-    from itmbench.report.compare import differences
+    from itmbench.report.compare import differences, in_text
     from itmbench.report.formats import pipes
     from itmbench.report.ranks import average_ranks, in_words
     from itmbench.report.tables import load, tables
@@ -60,7 +59,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     for table, rows in compared:
         print(f"{'### ' if markdown else ''}{table.title}\n")
         print("\n".join(filter(None, (table.reason, table.warning, _seeds(table, rows)))), end="\n\n")
-        text = _formatted(rows)
+        text = in_text(rows)
         print(pipes(text) if markdown else text.to_string(index=False), end="\n\n")
     print(LEGEND)
     for table in left_out:
@@ -88,27 +87,3 @@ def _seeds(table: "Table", rows: "pd.DataFrame") -> str:
 
 def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
-
-
-def _formatted(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows as text."""
-    import pandas as pd
-
-    from itmbench.evaluation.paired import p_in_words
-    from itmbench.report.columns import find
-
-    headings = {metric: heading for heading, (metric, _) in find(rows["metric"].unique()).items()}
-    return pd.DataFrame(
-        {
-            "metric": rows["metric"].map(headings),
-            "method": rows["method"],
-            "other": rows["other"],
-            "difference": rows["difference"].map("{:+.1f}".format),
-            "interval": [
-                "–" if isnan(low) else f"{low:+.1f} to {high:+.1f}"
-                for low, high in zip(rows["low"], rows["high"], strict=True)
-            ],
-            "p": ["–" if isnan(p) else p_in_words(p).removeprefix("= ") for p in rows["p"]],
-            "verdict": rows["verdict"],
-        }
-    )

@@ -1,9 +1,12 @@
 """The differences of some methods, out of all those of their tables."""
 
 from collections.abc import Sequence
+from math import isnan
 
 import pandas as pd
 
+from itmbench.evaluation.paired import p_in_words
+from itmbench.report.columns import find
 from itmbench.report.tables import Table
 from itmbench.report.words import without_mark
 
@@ -25,6 +28,25 @@ def differences(
     """
     compared = [(table, _chosen(table.differences, first, others)) for table in tables]
     return [(table, rows) for table, rows in compared if len(rows)]
+
+
+def in_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """Differences as text, for the terminal and the page."""
+    headings = {metric: heading for heading, (metric, _) in find(rows["metric"].unique()).items()}
+    return pd.DataFrame(
+        {
+            "metric": rows["metric"].map(headings),
+            "method": rows["method"],
+            "other": rows["other"],
+            "difference": rows["difference"].map("{:+.1f}".format),
+            "interval": [
+                "–" if isnan(low) else f"{low:+.1f} to {high:+.1f}"
+                for low, high in zip(rows["low"], rows["high"], strict=True)
+            ],
+            "p": ["–" if isnan(p) else p_in_words(p).removeprefix("= ") for p in rows["p"]],
+            "verdict": rows["verdict"],
+        }
+    )
 
 
 def _chosen(rows: pd.DataFrame, first: str | None, others: Sequence[str]) -> pd.DataFrame:

@@ -1,12 +1,12 @@
 """The results as one self-contained page."""
 
+import html
 import io
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from itmbench.report.charts import against_best, bars, mark, sort_keys
 from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, looks, seeds_plot
 from itmbench.report.tables import Table, legend
-from itmbench.report.words import in_words
-from itmbench.store import Result
+from itmbench.report.words import AUDIT, in_words, without_mark
+from itmbench.store import CONFIG, Result
 
 COSTS = {"seconds": "wall time", "scored_pairs_per_second": "pairs scored per second"}
 INK = "#010203"
@@ -42,11 +43,25 @@ def page(tables: Sequence[Table], folder: Path) -> str:
         InputError: a cell's ``result.json`` is gone.
     """
     results = {name: Result.load(Path(name)) for table in tables for name in table.rows["folder"]}
-    jinja = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    jinja.filters |= {"time": _time, "link": lambda path: Path(os.path.relpath(path, folder)).as_posix()}
-    template = jinja.from_string(files("itmbench.report").joinpath("page.html").read_text(encoding="utf-8"))
+    jinja = jinja2.Environment(
+        loader=jinja2.PackageLoader("itmbench.report", "web"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    jinja.filters |= {
+        "time": _time,
+        "link": lambda path: Path(os.path.relpath(path, folder)).as_posix(),
+        "config": _config,
+        "number": _number,
+    }
     same_looks = looks(tables)
-    return template.render(
+    labels = {label: same_looks[without_mark(label)] for table in tables for label in table.cells.index}
+    return jinja.get_template("page.html").render(
+        marks={label: mark(*look) for label, look in labels.items()},
+        colours={label: colour for label, (colour, _) in labels.items()},
+        checks=AUDIT,
         benchmarks=sorted({result.benchmark for result in results.values()}),
         methods=len(same_looks),
         datasets=len({result.dataset for result in results.values()}),
@@ -60,19 +75,27 @@ def page(tables: Sequence[Table], folder: Path) -> str:
 
 def _section(table: Table, looks: Looks, results: Mapping[str, Result]) -> dict[str, Any]:
     data = results[table.rows["folder"].iloc[0]].data
-    plots = [(f"{table.objective}: a point for each seed, a line at their mean", _svg(seeds_plot, table, looks))]
+    caption = f"{table.objective}: a point for each seed, a line at their mean"
+    plots = [(caption, _svg(caption, seeds_plot, table, looks))]
     for cost, what in COSTS.items():
         if cost in table.rows and table.rows[cost].notna().any():
             caption = f"{table.objective} against {what}; dotted: the Pareto front"
-            plots.append((caption, _svg(partial(cost_plot, cost=cost), table, looks)))
+            plots.append((caption, _svg(caption, partial(cost_plot, cost=cost), table, looks)))
+    best, lines = against_best(table)
     return {
         "table": table,
+        "sort_keys": sort_keys(table),
+        "bars": bars(table),
+        "best": best,
+        "lines": lines,
         "words": in_words(table.protocol, bool(table.rows["inductive"].all())),
         "fields": {key: value for key, value in table.protocol.items() if key not in ("name", "version")},
         "data": data,
         "differs": any(count["published"] not in (None, count["found"]) for count in data["counts"]),
         "plots": plots,
-        "curves": [(what, _svg(partial(curve_plot, metrics=of), table, looks)) for what, of in curves(table).items()],
+        "curves": [
+            (what, _svg(what, partial(curve_plot, metrics=of), table, looks)) for what, of in curves(table).items()
+        ],
         "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
         "show": table.columns[table.objective].show,
     }
@@ -80,6 +103,15 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result]) -> dict[
 
 def _time(iso: str) -> str:
     return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M} UTC"
+
+
+def _config(cell: Path) -> str:
+    path = cell / CONFIG
+    return path.read_text(encoding="utf-8") if path.is_file() else "The file is gone."
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else "–" if value is None else str(value)
 
 
 def _commit(result: Result) -> str:
@@ -95,8 +127,8 @@ def _distinct(facts: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {name: list(dict.fromkeys(distinct)) for name, distinct in values.items() if distinct}
 
 
-def _svg(draw: Callable[[Axes, Table, Looks], None], table: Table, looks: Looks) -> str:
-    """A plot as an ``svg`` element; its text stays text, with font and colour of the page."""
+def _svg(label: str, draw: Callable[[Axes, Table, Looks], None], table: Table, looks: Looks) -> str:
+    """A plot as an ``svg`` element with a text alternative; its text stays text, with font and colour of the page."""
     text = io.StringIO()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, max(2.6, 0.8 + 0.35 * len(table.cells))), layout="constrained")
@@ -108,4 +140,6 @@ def _svg(draw: Callable[[Axes, Table, Looks], None], table: Table, looks: Looks)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # every plot would repeat them
     svg = re.sub(r"font-family: [^;]*; ", "", svg)
     box = re.search(r'viewBox="[^"]*"', svg)
-    return re.sub(r"<svg[^>]*>", f'<svg {box[0] if box else ""} aria-hidden="true">', svg, count=1)
+    return re.sub(
+        r"<svg[^>]*>", f'<svg {box[0] if box else ""} role="img" aria-label="{html.escape(label)}">', svg, count=1
+    )
