@@ -113,7 +113,7 @@ class _Pairs:
         own = np.stack([_variance(unit) for unit in units])
         halves = np.where(np.arange(len(units)) < len(methods), 1, 2)[:, None]  # a difference varies twice as much
         with np.errstate(invalid="ignore", divide="ignore"):
-            standard = [np.nan_to_num(unit / np.sqrt(each)) for unit, each in zip(units, own, strict=True)]
+            standard = [np.where(each > 0, unit / np.sqrt(each), 0) for unit, each in zip(units, own, strict=True)]
             of_all = np.asarray(np.linalg.qr(np.concatenate(standard[: len(methods)]), "r"))
             self.standard = np.nan_to_num(of_all / np.sqrt((of_all**2).sum(0))).astype(np.float32)
             self.scale = np.sqrt(np.nan_to_num(used) * (own > 0) * self.seeds / halves)

@@ -191,6 +191,14 @@ def test_a_metric_on_which_seeds_agree_by_chance_borrows_from_the_others() -> No
     assert compare_all(alone).p[0, 0] < 0.01 < 0.3 < compare_all(methods).p[0, 0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_metric_that_is_equal_in_all_seeds_up_to_rounding_is_no_special_case() -> None:
+    methods = made(1)
+    for m in methods:
+        m.shares[..., 0] = m.shares[:1, :, 0]
+    assert np.isfinite(compare_all(methods).p).all()
+
+
 def test_what_a_run_does_on_single_images_counts_once() -> None:
     """Ten seeds without variance of their own: their means vary only as the images of their runs do."""
     noise = np.random.default_rng(0).normal(size=(2, 10, 400, 1)) / 400
