@@ -33,7 +33,7 @@ from itmbench.runner.tuned import Tuned
 
 LR, LOSS = "model.init_args.lr", "model.init_args.loss"
 SPACE: dict[str, Any] = {
-    "shared": {LR: {"low": "1e-4", "high": 1e-2, "log": True}},
+    "shared": {LR: {"low": "1e-3", "high": 3e-2, "log": True}},
     "methods": {"b": {LOSS: [{"class_path": "InfoNCE"}, {"class_path": "TripletLoss", "init_args": {"margin": 0.1}}]}},
 }
 
@@ -118,7 +118,7 @@ def test_the_trials_are_in_optunas_storage(whole: tuple[Path, Path]) -> None:
     [name] = optuna.get_all_study_names(storage)
     trials = optuna.load_study(study_name=name, storage=storage).trials
     assert [trial.value for trial in trials] == list(table(whole[1], "b")["objective"])
-    assert trials[0].params == {} and 1e-4 <= trials[1].params[LR] <= 1e-2
+    assert trials[0].params == {} and 1e-3 <= trials[1].params[LR] <= 3e-2
 
 
 def test_two_workers_and_another_order_choose_the_same(whole: tuple[Path, Path], tmp_path: Path) -> None:
@@ -268,11 +268,9 @@ def test_a_finished_search_is_answered_without_planning(
     monkeypatch.setattr("itmbench.runner.tune.plan", refuse)
     assert main(words) == 0
     assert capsys.readouterr().out == f"\nm on mine\n{first}"
-    with pytest.raises(AssertionError, match="planned again"):
-        main(["tune", "own.yaml", "--trials", "3"])
+    assert main(["tune", "own.yaml", "--trials", "3"]) == 1 and "planned again" in capsys.readouterr().err
     np.save("features/labels.npy", np.zeros(60, int))  # other data are another search
-    with pytest.raises(AssertionError, match="planned again"):
-        main(words)
+    assert main(words) == 1 and "planned again" in capsys.readouterr().err
 
 
 def test_a_search_belongs_to_its_code_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
