@@ -1,6 +1,7 @@
 """Losses on in-batch scores `[B, B]` and positives `[B, B]`, so that every method trains on every dataset."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -70,6 +71,17 @@ def log_inverse_temperature(loss: nn.Module) -> Tensor:
     """Logarithm of the factor of a loss on its scores, without gradient; 0 for losses without a temperature."""
     scale = getattr(loss, "log_scale", None)
     return torch.zeros(()) if scale is None else scale.detach()
+
+
+def side_by_side(vectors: Sequence[Tensor], losses: Sequence[nn.Module]) -> Tensor:
+    """Unit vectors `[B, D]` of several heads as one `[B, H D]`, scaled so that a product adds the heads' logits.
+
+    Args:
+        vectors: of the heads.
+        losses: that trained them, in the same order.
+    """
+    scales = [(log_inverse_temperature(loss) / 2).exp() for loss in losses]
+    return torch.cat([scale * vector for scale, vector in zip(scales, vectors, strict=True)], dim=1)
 
 
 def _one_way(logits: Tensor, targets: Tensor) -> Tensor:

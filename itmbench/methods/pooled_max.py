@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from itmbench.encoders import Embeddings, masked_max
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher, Modality
-from itmbench.methods.losses import InfoNCE, TripletLoss, log_inverse_temperature
+from itmbench.methods.losses import InfoNCE, TripletLoss, side_by_side
 
 
 class PooledMax(Matcher):
@@ -44,8 +44,7 @@ class PooledMax(Matcher):
         """The unit vectors of all heads side by side, pooled `[B, H D]`, scaled so that products add the logits."""
         heads = cast(nn.ModuleList, self.heads[modality])
         vectors = [normalize(head(items), dim=-1) for head in heads]
-        scales = [(log_inverse_temperature(loss) / 2).exp() for loss in [self.loss, *self.losses]]
-        return Embeddings(torch.cat([scale * vector for scale, vector in zip(scales, vectors, strict=True)], 1))
+        return Embeddings(side_by_side(vectors, [self.loss, *self.losses]))
 
     def training_loss(self, batch: Batch) -> Tensor:
         """The sum of the heads' losses, each on its own cosines."""

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher, Modality
-from itmbench.methods.losses import InfoNCE, TripletLoss, log_inverse_temperature
+from itmbench.methods.losses import InfoNCE, TripletLoss, log_inverse_temperature, side_by_side
 from itmbench.methods.sedra.fusion import RelationFusion
 from itmbench.methods.sedra.inter import Inter, InterModalRelations, Words
 from itmbench.methods.sedra.intra import Intra, IntraModalRelations
@@ -72,12 +72,9 @@ class SEDRA(TokenMatcher):
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Vectors side by side, scaled so that a product adds the logits, as pooled, and the local path's tokens."""
-        vectors = [
-            (log_inverse_temperature(loss) / 2).exp() * self.vectors[path][modality](items)  # type: ignore[index]
-            for path, loss in zip(self.paths, self.losses, strict=True)
-            if path in VECTORS
-        ]
-        pooled = torch.cat(vectors, dim=1) if vectors else items.pooled.new_zeros(len(items), 1)
+        vectors = [layers[modality](items) for layers in self.vectors.values()]  # type: ignore[index]
+        losses = list(self.losses)[: len(vectors)]
+        pooled = side_by_side(vectors, losses) if vectors else items.pooled.new_zeros(len(items), 1)
         if "local" not in self.paths:
             return Embeddings(pooled)
         local = self.regions(items) if modality == "image" else self.words(items, self.text.word_embedding)
@@ -103,7 +100,7 @@ class SEDRA(TokenMatcher):
     def training_loss(self, batch: Batch) -> Tensor:
         """The sum of the paths' losses, each on its own scores."""
         image, text, positives = self.encode_pairs(batch)
-        count = sum(path in VECTORS for path in self.paths)
+        count = len(self.vectors)
         parts = zip(*(items.pooled.chunk(max(1, count), dim=1) for items in (image, text)), strict=True)
         scores = [Matcher.score(self, *map(Embeddings, pair)) for pair in parts] if count else []
         if "local" in self.paths:
