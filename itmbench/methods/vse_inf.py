@@ -20,6 +20,8 @@ class VSEInfinity(Matcher):
     Args:
         dim: D, size of the common space.
         token_dropout: probability of dropping a token in training; every item keeps at least one.
+        residual_mlp: add a small perceptron of each image token to its projection, as the authors do with ready-made
+            region features; here without batch normalisation, which would make items depend on their batch.
         loss: loss on the in-batch scores; by default the hardest-negative triplet loss after a warm-up.
         **kwargs: arguments of ``Matcher``.
 
@@ -28,7 +30,12 @@ class VSEInfinity(Matcher):
     """
 
     def __init__(
-        self, dim: int = 256, token_dropout: float = 0.2, loss: InfoNCE | TripletLoss | None = None, **kwargs: Any
+        self,
+        dim: int = 256,
+        token_dropout: float = 0.2,
+        residual_mlp: bool = False,
+        loss: InfoNCE | TripletLoss | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not 0 <= token_dropout < 1:
@@ -36,12 +43,19 @@ class VSEInfinity(Matcher):
         self.token_dropout = token_dropout
         self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.pool = self.per_modality(lambda _: GeneralizedPooling())
+        self.residual: nn.Module | None = None
+        if residual_mlp:
+            hidden = dim // 2
+            self.residual = nn.Sequential(nn.Linear(self.image.width, hidden), nn.ReLU(), nn.Linear(hidden, dim))
         self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         assert items.tokens is not None and items.mask is not None
         mask = drop_tokens(items.mask, self.token_dropout) if self.training else items.mask
-        return Embeddings(normalize(self.pool[modality](self.project[modality](items.tokens), mask), dim=-1))
+        tokens = self.project[modality](items.tokens)
+        if self.residual is not None and modality == "image":
+            tokens = tokens + self.residual(items.tokens)
+        return Embeddings(normalize(self.pool[modality](tokens, mask), dim=-1))
 
 
 class GeneralizedPooling(nn.Module):

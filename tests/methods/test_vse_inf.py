@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 from toy import toy_encoders
 from toy_tokens import real, toy_items
 
+from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.vse_inf import GeneralizedPooling, VSEInfinity, drop_tokens, rank_codes
 
@@ -83,3 +85,20 @@ def test_tokens_are_left_out_in_training_only() -> None:
 def test_a_dropout_that_is_no_probability_is_refused(dropout: float) -> None:
     with pytest.raises(InputError, match="from 0 to below 1"):
         VSEInfinity(token_dropout=dropout, **toy_encoders())  # type: ignore[arg-type]
+
+
+def test_a_residual_perceptron_adds_to_the_projection_of_image_tokens_only() -> None:
+    torch.manual_seed(0)
+    model = VSEInfinity(dim=16, residual_mlp=True, **toy_encoders()).eval()  # type: ignore[arg-type]
+    assert isinstance(model.residual, nn.Sequential)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    items = Embeddings(torch.randn(2, 32), torch.randn(2, 5, 32), mask)
+    assert items.tokens is not None and items.mask is not None
+    first, second = (layer for layer in model.residual if isinstance(layer, nn.Linear))
+    hidden = (items.tokens @ first.weight.T + first.bias).clamp(min=0)
+    tokens = model.project["image"](items.tokens) + hidden @ second.weight.T + second.bias
+    with torch.no_grad():
+        expected = normalize(model.pool["image"](tokens, items.mask), dim=1)
+        torch.testing.assert_close(model.embed(items, "image").pooled, expected)
+        text = normalize(model.pool["text"](model.project["text"](items.tokens), items.mask), dim=1)
+        torch.testing.assert_close(model.embed(items, "text").pooled, text)
