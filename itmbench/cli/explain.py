@@ -1,9 +1,9 @@
-"""``itmbench explain``: the training items that test items attend to in MCR-DGN's graph, and whether that matters."""
+"""``itmbench explain``: what test items attach to in MCR-DGN's graph, and whether that matters."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from itmbench.cli.arguments import import_from_here, write_out
 from itmbench.cli.fit import lightning_parser
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from itmbench.methods.mcr_dgn.explain import Deletion, ExplainedItem
 
 SUMMARY = """\
-Show which training items test items attend to in MCR-DGN's graph, and measure the deletion gap: how much more is lost
-by removing the edges of highest attention than by removing as many random ones."""
+Show what test items attach to in MCR-DGN's graph: training items, and for their most probable labels the regions or
+words that the label attends to. On request, measure the deletion gap: how much more is lost by removing the edges of
+highest attention than by removing as many random ones."""
 EXAMPLE = "itmbench explain --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --items im1,t3"
 SHOWN = 70
 """Most letters of a text on the screen."""
@@ -26,8 +27,12 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--items", default="", metavar="ID,…", help="test images and texts (default: three images, a text of each)"
     )
-    parser.add_argument("--top", type=int, default=5, help="most training items to show for each (default: 5)")
-    parser.add_argument("--draws", type=int, default=3, help="draws of random edges; 0 skips the gap (default: 3)")
+    parser.add_argument(
+        "--top", type=int, default=5, help="training items, regions and words to show for each (default: 5)"
+    )
+    parser.add_argument(
+        "--draws", type=int, default=0, help="measure the deletion gap with so many draws of random edges"
+    )
     parser.add_argument("--out", metavar="FILE", help="JSON file to write everything to")
     options, rest = parser.parse_known_args(arguments or ["--help"])
     import_from_here()
@@ -48,13 +53,13 @@ def run(command: str, arguments: Sequence[str]) -> int:
     with quiet():
         # No batch: this loads the checkpoint.
         trainer.test(model, datamodule=data, ckpt_path=cli.ckpt_path, verbose=False, weights_only=True)
-    attached_bank(model)
+    attached_bank(model, "image")
     model.to(trainer.strategy.root_device).eval()
     with trainer.precision_plugin.forward_context():
         items = explain_items(model, corpus, selected, options.top)
         deletion = measure_deletion(model, data, options.draws) if options.draws else None
     protocol = model.evaluated_by
-    print(f"{corpus.name}, test: what items attend to among {len(model.bank):,} training pairs")
+    print(f"{corpus.name}, test: what items attach to among {len(model.bank):,} training pairs")
     if not model.graph_at_test:
         print("this checkpoint is tested without its graph; the following is what the graph would do")
     _print_items(items)
@@ -76,10 +81,20 @@ def run(command: str, arguments: Sequence[str]) -> int:
 def _print_items(items: Sequence["ExplainedItem"]) -> None:
     for item in items:
         print(f"{item.modality} {item.id}{_quoted(item.text)}")
-        for seen in item.sees:
-            print(f"  {seen['weight']:.3f}  {seen['modality']:<5}  {seen['id']}{_quoted(seen['text'])}")
-        if not item.sees:
-            print("  nothing: no mutual neighbour in the bank")
+        _print_seen(item.sees, "  ")
+        for label in item.labels:
+            print(f"  {label['label']}: {label['predicted']:.2f} by the encoder, {label['heard']:.2f} by the graph")
+            kind = "words" if item.modality == "text" else "regions"
+            parts = ", ".join(f"{part['part']} {part['weight']:.2f}" for part in label["parts"])
+            print(f"    {kind}: {parts or 'none'}")
+            _print_seen(label["sees"], "    ")
+
+
+def _print_seen(seen: Sequence[dict[str, Any]], indent: str) -> None:
+    for each in seen:
+        print(f"{indent}{each['weight']:.3f}  {each['id']}{_quoted(each['text'])}")
+    if not seen:
+        print(f"{indent}nothing: no mutual neighbour in the bank")
 
 
 def _print_deletion(deletion: "Deletion", objective: str) -> None:

@@ -91,6 +91,10 @@ class Encoder(Recorded, nn.Module):
                 "holds ready-made features or other items: use FeatureEncoder, with a method that takes it"
             )
 
+    def word(self, number: int) -> str | None:
+        """The word of a token of `Embeddings.words`; None if it is no word."""
+        return None
+
     def recipe(self) -> str:
         """Everything beside the weights that decides what the encoder computes for an item."""
         return f"{type(self).__module__}.{type(self).__qualname__} {self.processor()!r}"

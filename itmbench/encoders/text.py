@@ -55,6 +55,9 @@ class TextEncoder(Encoder):
         ids = inputs["input_ids"]
         return ids.masked_fill(torch.isin(ids, torch.tensor(sorted(marks), device=ids.device)), -1)
 
+    def word(self, number: int) -> str | None:
+        return None if number < 0 else str(self.tokenizer.convert_ids_to_tokens(number))
+
     def embed(self, inputs: Inputs) -> Embeddings:
         """Embeddings of ``input_ids`` and ``attention_mask``, int64 `[B, L]`."""
         tokens = self.model(**inputs).last_hidden_state

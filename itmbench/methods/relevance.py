@@ -57,17 +57,24 @@ class LabelMatcher(Matcher):
             return Embeddings(relevance_vectors(predicted, modality))
         voted = self.votes.probabilities(items.pooled, modality)
         if self.choosing:
-            text = predicted.new_full((len(predicted), 1), float(modality == "text"))
-            return Embeddings(torch.cat([predicted, voted, text], dim=1))
+            return undecided(predicted, voted, modality)
         return Embeddings(relevance_vectors(mixed(predicted, voted, self.votes.weight), modality))
 
     def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
-        if self.rank_by == "cosine":
-            return super().as_candidate(items, candidate)
-        labels = items.pooled.shape[1] // 2
-        predicted, voted, text = items.pooled.split([labels, labels, 1], dim=1)
-        modality: Modality = "text" if bool(text.any()) else "image"
-        return Embeddings(relevance_vectors(mixed(predicted, voted, candidate), modality))
+        return super().as_candidate(items, candidate) if self.rank_by == "cosine" else decided(items, candidate)
+
+
+def undecided(predicted: Tensor, voted: Tensor, modality: Modality) -> Embeddings:
+    """Label probabilities `[B, C]` and votes, `[B, C]` or `[B, 0]`, side by side, until their shares are chosen."""
+    return Embeddings(torch.cat([predicted, voted, predicted.new_full((len(predicted), 1), modality == "text")], dim=1))
+
+
+def decided(items: Embeddings, weight: Tensor | float) -> Embeddings:
+    """What ``undecided`` returned, as relevance vectors with this share of votes."""
+    columns = items.pooled[:, :-1]
+    predicted, voted = columns.chunk(2, dim=1)
+    modality: Modality = "text" if bool(items.pooled[:, -1].any()) else "image"
+    return Embeddings(relevance_vectors(mixed(predicted, voted, weight), modality))
 
 
 def mixed(predicted: Tensor, votes: Tensor, weight: Tensor | float) -> Tensor:

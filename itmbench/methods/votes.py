@@ -1,14 +1,14 @@
 """Plain label votes of nearest training items: what a graph over labelled training items has to beat."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from itmbench.errors import InputError
+from itmbench.methods.memory import Memory
 from itmbench.methods.neighbours import fading_top, handicaps, identity
 from itmbench.options import Recorded
 
@@ -17,10 +17,9 @@ FAINT = 0.1
 TEMPERATURE = 0.1
 NARROW = 0.02
 """Least difference of cosine over which a membership fades. Votes are scaled, so a gentle slope costs nothing."""
-_KEPT = ("image", "text", "image_labels", "text_labels")
 
 
-class LabelVotes(Recorded, nn.Module):
+class LabelVotes(Recorded, Memory):
     """Label votes of the k nearest training items of an item's own modality, beside its vector.
 
     An item with the unit vector h is represented by unit([h, w v]). The votes v = sum_j a_j (y_j - mean y), at unit
@@ -42,6 +41,7 @@ class LabelVotes(Recorded, nn.Module):
     image_labels: Tensor
     text_labels: Tensor
     weight: Tensor
+    kept = ("image", "text", "image_labels", "text_labels")
 
     def __init__(self, k: int = 16, weights: Sequence[float] = (0.0, 0.2, 0.4, 0.7, 1.0)) -> None:
         super().__init__()
@@ -49,13 +49,11 @@ class LabelVotes(Recorded, nn.Module):
             raise InputError(f"LabelVotes: k is {k} and weights {list(weights)}; give k >= 1 and weights of at least 0")
         self.k, self.weights = k, list(weights)
         self.register_buffer("weight", torch.tensor(float(self.weights[0])))
-        for name in _KEPT:
-            self.register_buffer(name, torch.zeros(0, 0))
 
     def fill(self, image: Tensor, text: Tensor, image_labels: Tensor, text_labels: Tensor) -> None:
         """Keep the vectors `[N, D]` of all training images and texts, and the labels `[N, C]` of each."""
-        self.image, self.text = normalize(image.float(), dim=1), normalize(text.float(), dim=1)
-        self.image_labels, self.text_labels = image_labels.to(self.image), text_labels.to(self.text)
+        self.keep(image=normalize(image.float(), dim=1), text=normalize(text.float(), dim=1))
+        self.keep(image_labels=image_labels.float(), text_labels=text_labels.float())
 
     def forward(self, vectors: Tensor, modality: str) -> Tensor:
         """Votes `[B, C]` for items with the vectors `[B, D]`; `[B, 0]` before the first ``fill``."""
@@ -79,12 +77,6 @@ class LabelVotes(Recorded, nn.Module):
         others = 1 - identity(vectors.unsqueeze(1), kept[rows])
         shares = (nearest / TEMPERATURE).softmax(1) * member * others
         return (shares.unsqueeze(2) * (labels - labels.mean(0))[rows]).sum(1)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        for name in _KEPT:  # of the sizes of the checkpoint
-            if f"{prefix}{name}" in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=self.weight.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def scaled(votes: Tensor) -> Tensor:

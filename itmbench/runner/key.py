@@ -47,7 +47,7 @@ def cell_key(config: dict[str, Any], corpus: Corpus) -> str:
 
 
 def without_switchable(config: dict[str, Any], model: Trained) -> dict[str, Any]:
-    """A config without the options of the method that leave its training steps as they are, such as ``inference``.
+    """A config without the options of the method that leave its training steps as they are, such as ``votes``.
 
     The common ones (`itmbench.options.IRRELEVANT`), such as the learning rate, do change them.
     """

@@ -19,7 +19,7 @@ def options(folder: Path, method: str = "MCRDGN", *more: str) -> list[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A folder with ``best.ckpt`` of a small model, and the options that it was trained with."""
     folder = tmp_path_factory.mktemp("explain")
-    command = options(folder, "MCRDGN", "--model.lr=0.003", "--model.step=2", "--model.k=4")
+    command = options(folder, "MCRDGN", "--model.lr=0.003", "--model.k=4")
     assert main(["fit", *command, f"--best.dirpath={folder}"]) == 0
     return folder, [*command, f"--ckpt_path={folder / 'best.ckpt'}"]
 
@@ -41,7 +41,7 @@ def test_items_are_explained_and_the_gap_is_one_number(
     said, found = explained(command, tmp_path, capsys, "--items=50.png,t99,t3", "--top=2", "--draws=2")
     assert [path.name for path in tmp_path.iterdir()] == ["explained.json"]
     lines = said.splitlines()
-    assert lines[0] == "toy, test: what items attend to among 32 training pairs"
+    assert lines[0] == "toy, test: what items attach to among 32 training pairs"
     assert lines[1].startswith("this checkpoint is tested without its graph") != found["graph_at_test"]
     assert [(item["modality"], item["id"]) for item in found["items"]] == [
         ("image", "50.png"),
@@ -53,13 +53,19 @@ def test_items_are_explained_and_the_gap_is_one_number(
     training = {"image": {corpus.image_ids[row] for row in corpus.train}}
     training["text"] = {corpus.text_ids[row] for row in corpus.texts_of(corpus.train)}
     assert found["items"][1]["text"] == text_of["t99"]
-    seen = [each for item in found["items"] for each in item["sees"]]
-    assert seen and all(len(item["sees"]) <= 2 for item in found["items"])
-    for each in seen:
-        assert each["id"] in training[each["modality"]] and 0 < each["weight"] <= 1
-        own = each["id"] if each["modality"] == "text" else f"t{2 * int(each['id'].removesuffix('.png'))}"
-        assert each["text"] in {text_of[own], text_of[f"t{int(own[1:]) + 1}"]}
-        assert any(line.split()[:3] == [f"{each['weight']:.3f}", each["modality"], each["id"]] for line in lines)
+    assert all(0 < len(item["sees"]) <= 2 for item in found["items"])
+    for item in found["items"]:
+        for each in [*item["sees"], *(each for label in item["labels"] for each in label["sees"])]:
+            assert each["id"] in training[item["modality"]] and 0 < each["weight"] <= 1
+            own = each["id"] if item["modality"] == "text" else f"t{2 * int(each['id'].removesuffix('.png'))}"
+            assert each["text"] in {text_of[own], text_of[f"t{int(own[1:]) + 1}"]}
+            assert any(line.split()[:2] == [f"{each['weight']:.3f}", each["id"]] for line in lines)
+        assert len(item["labels"]) == 3 and {each["label"] for each in item["labels"]} <= {*corpus.label_names}
+        for label in item["labels"]:
+            assert 0 < len(label["parts"]) <= 2 and 0 <= label["heard"] <= 1
+            if item["modality"] == "text":
+                words = {word.strip(",.") for word in item["text"].split()}
+                assert {part["part"] for part in label["parts"] if isinstance(part["part"], str)} <= words
     gap = next(line.split() for line in lines if line.startswith("deletion gap"))
     assert gap[2:4] == [f"{found['deletion']['gap']:+.4f}", "mAP"]
     table = {line[:17].strip(): line[17:].split() for line in lines[-3:]}
@@ -71,14 +77,14 @@ def test_what_is_measured_is_what_the_test_measures(
     trained: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, command = trained
-    said, found = explained(command, tmp_path, capsys, "--model.inference=anchor", "--draws=1")
+    said, found = explained(command, tmp_path, capsys, "--draws=1")
     assert len(found["deletion"]["random"]) == 1 and found["deletion"]["spread"] == 0
     assert [(item["modality"], item["id"]) for item in found["items"]] == [
         *(("image", f"{row}.png") for row in (48, 49, 50)),
         *(("text", f"t{row}") for row in (96, 98, 100)),
     ]
-    assert found["graph_at_test"] and "tested without its graph" not in said
-    assert main(["test", *command, "--model.inference=anchor"]) == 0
+    assert ("tested without its graph" in said) != found["graph_at_test"]
+    assert main(["test", *command]) == 0
     table = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "}
     assert float(table["mAP"]) == pytest.approx(found["deletion"]["whole"], abs=1e-4)
 
@@ -114,8 +120,8 @@ def test_a_method_without_a_graph_says_so(tmp_path: Path, capsys: pytest.Capture
     )
 
 
-def test_the_deletion_gap_can_be_skipped(
+def test_the_deletion_gap_is_measured_on_request_only(
     trained: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output, content = explained(trained[1], tmp_path, capsys, "--draws=0")
+    output, content = explained(trained[1], tmp_path, capsys)
     assert "deletion" not in output and content["deletion"] is None and len(content["items"]) == 6

@@ -59,12 +59,12 @@ CAPTIONS = TOKENS | {
     "hrem": (HREM, common, {"heads": 2}),
     "clip": (CLIP, clip_towers, {}),
     "sedra": (SEDRA, common, {"intra_k": 4}),
-    "mcr_dgn": (MCRDGN, common, {"k": 4}),
 }
 LABELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "dscmr": (DSCMR, common, {}),
     "dcmh": (DCMH, common, {}),
     "gnn4cmr": (GNN4CMR, common, {}),
+    "mcr_dgn": (MCRDGN, common, {"k": 4}),
 }
 METHODS = CAPTIONS | LABELS
 
@@ -121,8 +121,6 @@ LEARNERS: list[tuple[str, bool, int, dict[str, Any], float]] = [
     *((name, False, 5, {}, 0.6) for name in ("pooled_max", "pooled_max-two")),
     ("sedra", False, 8, {}, 0.4),
     ("sedra", True, 5, {}, 0.6),
-    ("mcr_dgn", False, 5, {"step": 0.1, "dropout": 0.0}, 0.5),
-    ("mcr_dgn", True, 5, {"step": 0.1}, 0.6),
     *((name, True, 8, {"lr": 5e-3}, 0.7) for name in LABELS),
 ]
 
@@ -287,7 +285,7 @@ class Given(torch.nn.Module):
         return items
 
 
-@pytest.mark.parametrize("name", ["dual_encoder", "clip", *LABELS])
+@pytest.mark.parametrize("name", ["dual_encoder", "clip", *(name for name in LABELS if name != "mcr_dgn")])
 def test_methods_of_pooled_vectors_need_no_tokens(name: str) -> None:
     model = method(name).eval()
     assert not model.reads_tokens

@@ -73,8 +73,8 @@ def test_what_only_changes_the_use_of_a_trained_model_is_not_in_the_hash_of_its_
 ) -> None:
     _, corpus = resolved
     model = MCRDGN()
-    config = {"model": {"class_path": "itmbench.methods.mcr_dgn.MCRDGN", "init_args": {"inference": "auto", "lr": 0.1}}}
-    for name, value, same in (("inference", "encoder", True), ("label_votes", [0.5], True), ("lr", 0.2, False)):
+    config = {"model": {"class_path": "itmbench.methods.mcr_dgn.MCRDGN", "init_args": {"nodes": "all", "lr": 0.1}}}
+    for name, value, same in (("nodes", "none", True), ("graph_weights", [0.5], True), ("lr", 0.2, False)):
         other = changed(config, f"model.init_args.{name}", value)
         assert cell_key(other, corpus) != cell_key(config, corpus)
         hashes = [cell_key(without_switchable(each, model), corpus) for each in (config, other)]

@@ -331,7 +331,7 @@ def test_pairs_that_cannot_be_are_told_together_before_anything_runs(
     assert len(lines) == 7 and not (tmp_path / "results").exists()
     assert "labels on toy: toy: has no labels, and DCMH needs labels" in lines[0]
     assert "features on toy: FeatureEncoder reads ready-made features" in lines[1]
-    assert "shallow on toy: MCRDGN: k 0 leaves every node without neighbours" in lines[2]
+    assert "shallow on toy: MCRDGN: k is 0" in lines[2]
     assert "unknown on toy: " in lines[3] and "NoLoss" in lines[3]
     assert "folds on toy: folds: 1000 folds of " in lines[4] and lines[4].endswith("test images; give fewer")
     assert "cutoffs on toy: cutoff: 0 is below 1; give a whole number of at least 1" in lines[5]

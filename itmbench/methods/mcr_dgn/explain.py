@@ -1,6 +1,5 @@
-"""Which training items an embedding depends on, and whether the attention reflects their importance."""
+"""What an item attaches to and hears from the bank, and whether the attention reflects the importance of edges."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, pstdev
@@ -18,9 +17,9 @@ from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.methods.base import Modality
-from itmbench.methods.mcr_dgn.bank import bank_rows
-from itmbench.methods.mcr_dgn.context import Context, Edges
-from itmbench.methods.mcr_dgn.graph import Keep
+from itmbench.methods.mcr_dgn.bank import Contexts, bank_rows
+from itmbench.methods.mcr_dgn.context import Edges
+from itmbench.methods.mcr_dgn.graph import Keep, attention
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -29,19 +28,50 @@ FEW = 3
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A training item that a test item attends to.
+class Neighbour:
+    """A training pair that a node attaches to.
 
     Args:
-        image: corpus row of the training image, or of the image of the training text.
-        modality: "image" or "text".
-        weight: attention, averaged over the nodes of the test item and the layers of the graph. The weights of a test
-            item sum to the share of its nodes that have an edge.
+        pair: its row in the bank.
+        weight: the share of the edge in what the node hears.
     """
 
-    image: int
-    modality: str
+    pair: int
     weight: float
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label of an item, with its node.
+
+    Args:
+        label: its number.
+        predicted: its probability by the encoder.
+        heard: its probability by the graph.
+        parts: attention of the label to the regions or words of the item, float32 `[N]`.
+        neighbours: what its node attaches to, highest weight first.
+    """
+
+    label: int
+    predicted: float
+    heard: float
+    parts: Tensor
+    neighbours: list[Neighbour]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a test item attaches to.
+
+    Args:
+        neighbours: of the node of the whole item, highest weight first.
+        labels: the most probable labels, highest probability at test first.
+        words: the tokens of the item in the vocabulary, int64 `[N]`; None if they are no words.
+    """
+
+    neighbours: list[Neighbour]
+    labels: list[Label]
+    words: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +79,7 @@ class Deletion:
     """Two deletion curves: the quality of the embeddings as edges are removed (Petsiuk et al., "RISE", BMVC 2018).
 
     Args:
-        shares: share of every node's edges that is removed in every layer, rounded up `[S]`.
+        shares: share of every node's edges that is removed, rounded up `[S]`.
         strongest: quality without the edges of highest attention `[S]`.
         random: quality without as many random edges, one row per draw `[draws, S]`.
         whole: quality with all edges.
@@ -78,26 +108,49 @@ class Deletion:
 
 
 @torch.no_grad()
-def explain(model: MCRDGN, modality: Modality, inputs: Inputs) -> list[list[Seen]]:
-    """List the bank items that each item of a batch attends to, by descending attention; empty without neighbours.
+def explain(model: MCRDGN, modality: Modality, inputs: Inputs, labels: int = 3) -> list[Explanation]:
+    """Explain each item of a batch: its neighbours in the bank, and its ``labels`` most probable labels.
 
     Raises:
-        InputError: the model does not attach items to a bank, or the bank is empty.
+        InputError: the model has no graph, or the bank is empty.
     """
-    bank = attached_bank(model)
-    nodes, keys, _ = _nodes(model, modality, inputs)
-    layers = model.propagate(modality, nodes, keys)
-    share = 1 / (nodes.shape[1] * len(layers))
-    weights = [defaultdict[tuple[int, int], float](float) for _ in nodes]
-    for layer in layers:
-        items = (layer.edges.target // nodes.shape[1]).tolist()
-        images, kinds = bank.nodes.item[layer.edges.source].tolist(), (layer.edges.kind % 2).tolist()
-        for item, image, kind, weight in zip(items, images, kinds, layer.attention.tolist(), strict=True):
-            weights[item][image, kind] += share * weight
-    return [
-        [Seen(image, MODALITIES[kind], weight) for (image, kind), weight in sorted(item.items(), key=lambda e: -e[1])]
-        for item in weights
+    contexts = attached_bank(model, modality)
+    assert model.label_nodes is not None
+    items = (model.image if modality == "image" else model.text)(inputs)
+    embedded = model.embed(items, modality)
+    assert embedded.tokens is not None
+    parts = model.label_nodes[modality].attention(items)  # type: ignore[operator]
+    vectors, logits = embedded.pooled.split([model.dim, len(contexts.labels)], dim=1)
+    predicted, heard = logits.sigmoid(), model.heard(embedded, modality)
+    hidden = contexts.item.copies(vectors)
+    whole = contexts.item.attach(vectors, hidden)
+    of_labels = [
+        context.attach(nodes, hidden) for context, nodes in zip(contexts.labels, embedded.tokens.unbind(1), strict=True)
     ]
+    final = predicted + (model.graph_weight if model.graph_at_test else 0) * (heard - predicted)
+    explanations = []
+    for row in range(len(final)):
+        probable = final[row].argsort(descending=True)[:labels].tolist()
+        described = [
+            Label(
+                label,
+                float(predicted[row, label]),
+                float(heard[row, label]),
+                parts[row, :, label],
+                _neighbours(of_labels[label], row),
+            )
+            for label in probable
+        ]
+        words = None if items.words is None else items.words[row]
+        explanations.append(Explanation(_neighbours(whole, row), described, words))
+    return explanations
+
+
+def _neighbours(edges: Edges, row: int) -> list[Neighbour]:
+    """What one node attaches to, highest weight first."""
+    shares = attention(edges)[row]
+    order = [each for each in shares.argsort(descending=True).tolist() if shares[each] > 0]
+    return [Neighbour(int(edges.source[row, each]), float(shares[each])) for each in order]
 
 
 @torch.no_grad()
@@ -117,25 +170,25 @@ def deletion(
         images: batches of test images on the model's device; encoded once.
         texts: batches of test texts.
         quality: metric of the image and text embeddings, in the order of the batches; higher is better.
-        shares: shares of every node's edges to remove in every layer, rounded up.
+        shares: shares of every node's edges to remove, rounded up.
         draws: number of draws of random edges.
         seed: seed of the draws.
 
     Raises:
-        InputError: the model does not attach items to a bank, the bank is empty, or ``draws`` is below 1.
+        InputError: the model has no graph, the bank is empty, or ``draws`` is below 1.
     """
-    attached_bank(model)
     if draws < 1:
         raise InputError(f"explain: draws is {draws}; give 1 or more")
     generator = torch.Generator().manual_seed(seed)
-    nodes = {
-        modality: [_nodes(model, modality, inputs) for inputs in batches]
-        for modality, batches in zip(MODALITIES, (images, texts), strict=True)
-    }
+    embedded: dict[Modality, list[Embeddings]] = {}
+    for modality, encoder, batches in zip(MODALITIES, (model.image, model.text), (images, texts), strict=True):
+        attached_bank(model, modality)
+        embedded[modality] = [model.embed(encoder(inputs), modality) for inputs in batches]
 
     def quality_with(keep: Keep | None) -> float:
         vectors = (
-            torch.cat([model.embed_nodes(modality, *part, keep) for part in parts]) for modality, parts in nodes.items()
+            torch.cat([model.ranked(items, modality, keep).pooled for items in parts])
+            for modality, parts in embedded.items()
         )
         return quality(*map(Embeddings, vectors))
 
@@ -148,65 +201,57 @@ def deletion(
     )
 
 
-def attached_bank(model: MCRDGN) -> Context:
-    """The bank that the model attaches items to.
+def attached_bank(model: MCRDGN, modality: Modality) -> Contexts:
+    """What items of a modality attach to.
 
     Raises:
-        InputError: the model does not attach items to a bank, or the bank is empty.
+        InputError: the model has no graph, or the bank is empty.
     """
-    if model.inference == "transductive":
-        raise InputError("explain: inference is transductive, so there is no bank; set --model.inference anchor")
-    bank = model.bank.context(model.k, model.blocks) if model.layers else None
-    if bank is None:
-        raise InputError("explain: the model has no graph or is untrained; give a checkpoint of a model with layers")
-    return bank
+    if model.nodes == "none" or not len(model.bank):
+        raise InputError("explain: the model has no graph or is untrained; give a checkpoint of a model with a graph")
+    return model.bank.contexts(modality, model.k, model.edges)
 
 
 def without_strongest(share: float) -> Keep:
-    """Remove the given share of every target's edges, those of highest attention first."""
-    return lambda edges, attention: ~_first(edges, attention, share)
+    """Remove the given share of every node's edges, those of highest attention first."""
+    return lambda attention: ~_first(attention, attention, share)
 
 
 def without_random(share: float, generator: torch.Generator) -> Keep:
-    """Remove a random share of every target's edges."""
+    """Remove a random share of every node's edges."""
 
-    def keep(edges: Edges, attention: Tensor) -> Tensor:
-        return ~_first(edges, torch.rand(len(edges), generator=generator).to(attention.device), share)
+    def keep(attention: Tensor) -> Tensor:
+        return ~_first(torch.rand(attention.shape, generator=generator).to(attention.device), attention, share)
 
     return keep
 
 
-def _first(edges: Edges, value: Tensor, share: float) -> Tensor:
-    """Mark the edges within the given share, rounded up, of their target's highest values, bool `[E]`."""
-    order = value.argsort(descending=True, stable=True)
-    order = order[edges.target[order].argsort(stable=True)]
-    target = edges.target[order]
-    counts = target.bincount()
-    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[target]
-    marked = torch.empty_like(order, dtype=torch.bool)
-    marked[order] = rank < (share * counts[target]).ceil()
-    return marked
-
-
-def _nodes(model: MCRDGN, modality: Modality, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return model.nodes_of((model.image if modality == "image" else model.text)(inputs), modality)
+def _first(values: Tensor, attention: Tensor, share: float) -> Tensor:
+    """Mark the edges within the given share, rounded up, of a node's highest values, bool `[B, k]`."""
+    exist = attention > 0
+    rank = values.masked_fill(~exist, -torch.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return rank < (share * exist.sum(1, keepdim=True)).ceil()
 
 
 @dataclass(frozen=True)
 class ExplainedItem:
-    """A test item and the training items it attends to.
+    """A test item in words.
 
     Args:
         modality: "image" or "text".
         id: its id in the corpus.
         text: the words of the text, or of the image's first text; None if texts are not words.
-        sees: training items, highest weight first: ``modality``, ``id``, ``weight`` and ``text`` of each.
+        sees: training items of its modality that it attaches to, highest weight first: ``id``, ``weight``, ``text``.
+        labels: its most probable labels: ``label``, the probabilities ``predicted`` by the encoder and ``heard`` from
+            the graph, the ``parts`` it attends to (``part``: a word, or the number of a region; ``weight``),
+            and the training items that its node attaches to, ``sees``.
     """
 
     modality: str
     id: str
     text: str | None
     sees: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
 
 
 def select_items(corpus: Corpus, ids: str) -> dict[Modality, list[int]]:
@@ -238,31 +283,56 @@ def select_items(corpus: Corpus, ids: str) -> dict[Modality, list[int]]:
 
 
 def explain_items(model: MCRDGN, corpus: Corpus, selected: dict[Modality, list[int]], top: int) -> list[ExplainedItem]:
-    """Explain items, given by corpus rows, of the corpus that a model was trained on: ``top`` training items for each.
+    """Explain items, given by corpus rows, of the corpus that a model was trained on: ``top`` of everything.
 
     Raises:
         InputError: training on this corpus would not have given the rows that the bank holds.
     """
-    held, texts = bank_rows(corpus, len(model.bank.item))
-    if not np.array_equal(held, model.bank.item[: len(model.bank)].cpu()):
+    images, texts = bank_rows(corpus, model.bank_size)
+    if not np.array_equal(images, model.bank.rows.cpu()):
         raise InputError(f"explain: the checkpoint was not trained on this {corpus.name}; give its training data")
-    text_of = dict(zip(held.tolist(), texts.tolist(), strict=True))
 
-    def describe(seen: Seen) -> dict[str, Any]:
-        row = text_of[seen.image]
-        name = corpus.image_ids[seen.image] if seen.modality == "image" else corpus.text_ids[row]
-        return {"modality": seen.modality, "id": name, "weight": seen.weight, "text": _words(corpus, row)}
+    def seen(neighbours: list[Neighbour], modality: Modality) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": corpus.image_ids[images[each.pair]] if modality == "image" else corpus.text_ids[texts[each.pair]],
+                "weight": each.weight,
+                "text": _words(corpus, int(texts[each.pair])),
+            }
+            for each in neighbours[:top]
+        ]
 
-    items = []
+    explained = []
     for modality, rows in selected.items():
         if not rows:
             continue
         inputs = move_data_to_device(model.data.batch(modality, np.asarray(rows, dtype=np.int64)), model.device)
-        for row, seen in zip(rows, explain(model, modality, inputs), strict=True):
+        for row, found in zip(rows, explain(model, modality, inputs), strict=True):
             name = (corpus.image_ids if modality == "image" else corpus.text_ids)[row]
             text = int(corpus.texts_of_image[row][0]) if modality == "image" else row
-            items.append(ExplainedItem(modality, name, _words(corpus, text), [describe(item) for item in seen[:top]]))
-    return items
+            labels = [
+                {
+                    "label": corpus.label_names[each.label] if corpus.label_names else each.label,
+                    "predicted": each.predicted,
+                    "heard": each.heard,
+                    "parts": _parts(model, each.parts, found.words, top),
+                    "sees": seen(each.neighbours, modality),
+                }
+                for each in found.labels
+            ]
+            explained.append(
+                ExplainedItem(modality, name, _words(corpus, text), seen(found.neighbours, modality), labels)
+            )
+    return explained
+
+
+def _parts(model: MCRDGN, weights: Tensor, words: Tensor | None, top: int) -> list[dict[str, Any]]:
+    """The regions or words with the highest attention of a label."""
+    order = [part for part in weights.argsort(descending=True).tolist() if weights[part] > 0]
+    names = {part: None if words is None else model.text.word(int(words[part])) for part in order}
+    return [
+        {"part": part if names[part] is None else names[part], "weight": float(weights[part])} for part in order[:top]
+    ]
 
 
 def measure_deletion(model: MCRDGN, data: CorpusDataModule, draws: int) -> Deletion:

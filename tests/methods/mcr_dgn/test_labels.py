@@ -11,7 +11,7 @@ from itmbench.methods.mcr_dgn.labels import LabelNodes
 
 def test_labels_read_what_they_attend_to() -> None:
     torch.manual_seed(0)
-    nodes = LabelNodes(width=6, labels=3)
+    nodes = LabelNodes(width=6, labels=3, size=4)
     items = Embeddings(torch.randn(3, 6), torch.randn(3, 5, 6), torch.arange(5) < torch.tensor([[5], [2], [0]]))
     assert not nodes(items).any()  # before training
     for weight in nodes.parameters():
@@ -30,3 +30,24 @@ def test_labels_read_what_they_attend_to() -> None:
     assert not attention[1, 2:].any() and not attention[2].any()
     found.sum().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in nodes.parameters())
+
+
+def test_a_label_node_is_what_it_attends_to_in_the_principal_directions() -> None:
+    torch.manual_seed(0)
+    nodes = LabelNodes(width=6, labels=3, size=4)
+    torch.nn.init.normal_(nodes.attend.weight)
+    mask = torch.arange(5) < torch.tensor([[5], [2], [4]])
+    items = Embeddings(torch.randn(3, 6), torch.randn(3, 5, 6) * torch.arange(1.0, 7.0), mask)
+    assert items.tokens is not None
+    nodes.fit_basis(items)
+    tokens = layer_norm(items.tokens[mask], (6,))
+    _, variances, directions = torch.linalg.svd(tokens - tokens.mean(0))
+    torch.testing.assert_close(nodes.basis @ nodes.basis.T, directions[:4].T @ directions[:4], atol=1e-4, rtol=0)
+    assert variances[3] > 1.05 * variances[4]
+    weights = nodes.attention(items)
+    expected = torch.einsum("bnc,bnw->bcw", weights, layer_norm(items.tokens, (6,))) @ nodes.basis
+    torch.testing.assert_close(nodes.nodes(items), expected)
+
+
+def test_a_basis_is_no_wider_than_the_tokens() -> None:
+    assert LabelNodes(width=6, labels=3, size=64).basis.shape == (6, 6)
