@@ -60,9 +60,7 @@ class Bank(Memory):
         cached = self._contexts.get(modality)
         if cached is None or cached[0] is not items or cached[1] != items._version:
             with torch.inference_mode(False), torch.no_grad():
-                contexts = Contexts(
-                    Context(items.clone(), k, rule), [Context(nodes, k, rule) for nodes in of_labels.unbind(1)]
-                )
+                contexts = Contexts(Context(items, k, rule), [Context(nodes, k, rule) for nodes in of_labels.unbind(1)])
             self._contexts[modality] = cached = (items, items._version, contexts)
         return cached[2]
 

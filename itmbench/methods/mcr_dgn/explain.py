@@ -327,12 +327,11 @@ def explain_items(model: MCRDGN, corpus: Corpus, selected: dict[Modality, list[i
 
 
 def _parts(model: MCRDGN, weights: Tensor, words: Tensor | None, top: int) -> list[dict[str, Any]]:
-    """The regions or words with the highest attention of a label."""
+    """The regions, by number, or the words with the highest attention of a label; marks are no words."""
     order = [part for part in weights.argsort(descending=True).tolist() if weights[part] > 0]
-    names = {part: None if words is None else model.text.word(int(words[part])) for part in order}
-    return [
-        {"part": part if names[part] is None else names[part], "weight": float(weights[part])} for part in order[:top]
-    ]
+    names = {part: part if words is None else model.text.word(int(words[part])) for part in order}
+    named = [part for part in order if names[part] is not None]
+    return [{"part": names[part], "weight": float(weights[part])} for part in named[:top]]
 
 
 def measure_deletion(model: MCRDGN, data: CorpusDataModule, draws: int) -> Deletion:
