@@ -63,7 +63,7 @@ class MCRDGN(Matcher):
         self,
         dim: int = 256,
         node_dim: int = 128,
-        k: int = 32,
+        k: int = 128,
         edges: Rule = "mutual",
         nodes: Kinds = "all",
         graph_weights: Sequence[float] = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
