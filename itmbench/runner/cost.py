@@ -142,10 +142,17 @@ def _flops(model: Any, batch: Any, modality: str) -> int:
     """Floating-point operations to encode the first item of a batch, padded as in the batch."""
     one = {key: value[:1] for key, value in batch[modality].items()}
     encode = model.encode_image if modality == "image" else model.encode_text
-    with torch.no_grad():
-        encode(one)  # warm-up: one-time work, such as the neighbours within a bank, does not count
-        with FlopCounterMode(display=False) as counter:
-            encode(one)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        for weight in trained:  # the counter fails where a module is given a trained weight as input
+            weight.requires_grad_(False)
+        with torch.no_grad():
+            encode(one)  # warm-up: one-time work, such as the neighbours within a bank, does not count
+            with FlopCounterMode(display=False) as counter:
+                encode(one)
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
     return int(counter.get_total_flops())
 
 

@@ -94,3 +94,19 @@ def test_losses_on_a_gpu_are_looked_at_now_and_then_and_before_every_validation(
     with pytest.raises(Diverged, match=f"nan in step {LOOK + 8} of epoch 3"):
         watch.on_validation_start(trainer, model)
     assert looked == [LOOK, 20]
+
+
+def test_a_module_may_be_given_a_weight() -> None:
+    """As the graph over label vectors of GNN4CMR is."""
+
+    class Method(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vectors, self.layer = torch.nn.Parameter(torch.ones(4, 3)), torch.nn.Linear(3, 5)
+
+        def encode_image(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return inputs["x"] @ self.layer(self.vectors).T
+
+    model = Method()
+    assert measure._flops(model, {"image": {"x": torch.ones(2, 5)}}, "image") == 2 * 4 * 3 * 5 + 2 * 5 * 4
+    assert all(weight.requires_grad for weight in model.parameters())
