@@ -31,7 +31,7 @@ def test_operations_that_are_done_once_are_no_items() -> None:
             done.append(torch.ones(50, 50) @ torch.ones(50, 50))
         return inputs["x"] @ torch.ones(3, 5)
 
-    model = SimpleNamespace(encode_image=encode)
+    model = SimpleNamespace(encode_image=encode, parameters=lambda: [])
     assert measure._flops(model, {"image": {"x": torch.ones(4, 3)}}, "image") == 2 * 3 * 5
 
 
