@@ -21,3 +21,16 @@ class InputErrors(InputError):
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = list(lines)
+
+
+class MissingImages(InputError):
+    """Images that a dataset lists are not in its folder.
+
+    Args:
+        message: the one line.
+        names: the path of each below the folder.
+    """
+
+    def __init__(self, message: str, names: Sequence[str] = ()) -> None:  # pickle gives the message only
+        super().__init__(message)
+        self.names = list(names)

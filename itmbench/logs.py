@@ -2,8 +2,9 @@
 
 import logging
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -74,6 +75,39 @@ def configure(verbosity: int = 0) -> None:
 def verbosity() -> int:
     """The argument of the last ``configure``."""
     return _console.verbosity
+
+
+class Progress:
+    """Logs how far a long task is, at most every few seconds.
+
+    Args:
+        logger: the caller's.
+        what: the task.
+        total: how much there is to do, if known.
+        show: an amount as text.
+        done: how much is done already.
+        every: seconds between two messages.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        what: str,
+        total: int | None,
+        show: Callable[[int], str] = "{:,}".format,
+        done: int = 0,
+        every: float = 5.0,
+    ) -> None:
+        self.logger, self.what, self.total, self.show, self.done, self.every = logger, what, total, show, done, every
+        self._next = time.monotonic() + every
+
+    def advance(self, amount: int = 1) -> None:
+        """Count what has been done since."""
+        self.done += amount
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self.every
+            total = f" of {self.show(self.total)} ({self.done / self.total:.0%})" if self.total else ""
+            self.logger.info(f"{self.what}: {self.show(self.done)}{total}")
 
 
 @contextmanager

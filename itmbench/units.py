@@ -14,3 +14,15 @@ def duration(seconds: float) -> str:
     if seconds < 600:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(number: float) -> str:
+    """Bytes as kB, MB or GB.
+
+    >>> [size(value) for value in (999, 207_220, 13_510_573_713)]
+    ['999 bytes', '207.2 kB', '13.5 GB']
+    """
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= one:
+            return f"{number / one:.1f} {unit}"
+    return f"{number:.0f} bytes"

@@ -38,3 +38,16 @@ def test_the_screen_shows_what_was_asked_for_and_the_file_all_progress(
     assert capsys.readouterr().err.splitlines() == shown
     written = (tmp_path / "log.txt").read_text()
     assert "  own info\n" in written and "  own warning\n" in written
+
+
+def test_progress_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("itmbench.test")
+    with caplog.at_level(logging.INFO):
+        rare = logs.Progress(logger, "rare", 4, every=60)
+        often = logs.Progress(logger, "often", 4, done=1, every=0)
+        open_end = logs.Progress(logger, "open", None, "{} bytes".format, every=0)
+        for _ in range(2):
+            rare.advance()
+        often.advance(2)
+        open_end.advance(7)
+    assert caplog.messages == ["often: 3 of 4 (75%)", "open: 7 bytes"]

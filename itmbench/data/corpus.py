@@ -225,6 +225,8 @@ class Corpus:
         counts: numbers on disk and published ones.
         groups: number of each image's group `[Ni]`; statistics resample a group as one. None if each image stands for
             itself. Changes no metric and is no part of the fingerprint.
+        missing: images that the dataset lists, the copy on disk lacks and the corpus therefore leaves out; no part of
+            the fingerprint, which covers what remains.
     """
 
     name: str
@@ -243,6 +245,7 @@ class Corpus:
     wrong_labels: Rows | None = None
     counts: Sequence[Count] = ()
     groups: Rows | None = None
+    missing: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         images, texts = len(self.image_ids), len(self.text_ids)

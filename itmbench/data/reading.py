@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import ImageFiles, Stage
-from itmbench.errors import InputError
+from itmbench.errors import InputError, MissingImages
 
 CHUNK = 1 << 22
 """Numbers of a file that are checked at once."""
@@ -216,14 +216,16 @@ def image_files(folder: Path, names: Sequence[str], sizes: dict[str, int] | None
         sizes: the folder's `listing`, if the caller has it already.
 
     Raises:
-        InputError: images are missing or empty files.
+        MissingImages: images are missing.
+        InputError: an image is an empty file.
     """
     sizes = listing(folder) if sizes is None else sizes
     missing = [name for name in names if name not in sizes]
     if missing:
-        raise InputError(
+        raise MissingImages(
             f"{folder}: {len(missing):,} of {len(names):,} images are missing, the first is {missing[0]}; "
-            "complete the folder or name another one"
+            "complete the folder or name another one",
+            missing,
         )
     empty = next((name for name in names if not sizes[name]), None)
     if empty is not None:

@@ -160,7 +160,7 @@ def test_captions(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     root = write_karpathy(tmp_path, karpathy_entries())
     spoil, named = KARPATHY[case]
     spoil(root)
-    assert named in refusal(["data", "verify", "captions", "--root", str(root)], capsys, tmp_path)
+    assert named in refusal(["data", "verify", "captions", "--deep", "--root", str(root)], capsys, tmp_path)
 
 
 def npy(name: str, array: Any) -> Spoil:

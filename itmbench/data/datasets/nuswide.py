@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, Strings
 from itmbench.data.reading import first_folder, image_files, listing, read_bits, read_lines, require, require_unique
 from itmbench.data.splits import LabelledDataset
-from itmbench.errors import InputError
+from itmbench.errors import InputError, MissingImages
 
 LAYOUT = (
     "ImageList/Imagelist.txt, ConceptsList/Concepts81.txt, Groundtruth/AllLabels/Labels_<concept>.txt and "
@@ -44,6 +44,8 @@ class NUSWide(LabelledDataset):
         concepts: "tc21" or "tc10", the 21 or 10 most frequent concepts over all rows (ties by name), or "all" 81.
         require_tag: keep only rows with one of the 1,000 tags, and append "-tagged" to the dataset's name. With "tc21"
             this keeps 190,421 rows instead of 195,834. Otherwise a row without a tag has an empty text.
+        missing_images: "refuse" a folder that lacks images, or "drop" the rows whose image it lacks: many photographs
+            are no longer on Flickr, and copies that others downloaded from there are incomplete.
         text: "tags", strings, or "bow", multi-hot vectors over ``TagList1k.txt`` `[N, 1000]`.
         queries: number of test queries; by default 2,100, or 2,000 for "tc10".
         train: number of training items, before validation queries are taken from them; by default 10,500, or 5,000 for
@@ -62,6 +64,7 @@ class NUSWide(LabelledDataset):
         images: str | Path | None = None,
         concepts: Literal["tc21", "tc10", "all"] = "tc21",
         require_tag: bool = False,
+        missing_images: Literal["refuse", "drop"] = "refuse",
         text: Literal["tags", "bow"] = "tags",
         queries: int | None = None,
         train: int | None = None,
@@ -72,6 +75,7 @@ class NUSWide(LabelledDataset):
         super().__init__(root, name, queries=queries or usual_queries, train=train or usual_train, **kwargs)
         self.images = Path(images).resolve() if images else first_folder([self.root / "Flickr", self.root / "images"])
         self.concepts, self.require_tag, self.text = concepts, require_tag, text
+        self.missing_images = missing_images
         self.image_list = self.root / "ImageList" / "Imagelist.txt"
         self.concept_list = self.root / "ConceptsList" / "Concepts81.txt"
         tags = self.root / "NUS_WID_Tags"
@@ -95,6 +99,8 @@ class NUSWide(LabelledDataset):
         tags, different = _tags(self.tag_lines, vocabulary, bag, [_photo_id(path) for path in paths])
 
         keep = np.flatnonzero(labels.any(axis=1) & (bag.any(axis=1) if self.require_tag else True))
+        images, present = self._find_images([paths[row] for row in keep])
+        missing, keep = keep[~present], keep[present]
         train, stages = self.split(len(keep))
         first = {path: row for row, path in reversed(list(enumerate(paths)))}  # a path may be on two rows
         ids = [paths[row] if first[paths[row]] == row else f"{paths[row]}#{row + 1}" for row in keep]
@@ -106,10 +112,12 @@ class NUSWide(LabelledDataset):
             "rows whose two tag files differ": different,
             "rows kept": len(keep),
         }
+        if self.missing_images == "drop":
+            counts["rows without their image"] = len(missing)
         return Corpus(
             name=f"{self.name}-{self.concepts}-tagged" if self.require_tag else f"{self.name}-{self.concepts}",
             image_ids=ids,
-            images=_images(self.images, [paths[row] for row in keep]),
+            images=images,
             text_ids=ids,
             texts=Features(bag[keep]) if self.text == "bow" else Strings([" ".join(tags[row]) for row in keep]),
             text_to_image=np.arange(len(keep)),
@@ -119,7 +127,31 @@ class NUSWide(LabelledDataset):
             label_names=label_names,
             groups=np.unique([_photo_id(paths[row]) for row in keep], return_inverse=True)[1],
             counts=[Count(what, number, published.get(what)) for what, number in counts.items()],
+            missing=[paths[row] for row in missing],
         )
+
+    def _find_images(self, paths: Sequence[str]) -> tuple[ImageFiles | None, NDArray[np.bool_]]:
+        """The images of rows, and which rows stay `[rows]`.
+
+        The image of a path is in its subfolder, or flat under its name, or flat under a name with its photo id.
+        """
+        if self.images is None:
+            return None, np.ones(len(paths), bool)
+        require([self.images], "the folder of images")
+        sizes = listing(self.images)
+        by_photo_id = {_photo_id(name): name for name in sizes if "/" not in name}
+        names = []
+        for path in paths:
+            flat = path.rpartition("/")[2]
+            names.append(next((name for name in (path, flat) if name in sizes), by_photo_id.get(_photo_id(path), path)))
+        present = np.array([name in sizes for name in names], bool)
+        if self.missing_images == "refuse" or not present.any():
+            try:
+                return image_files(self.images, names, sizes), present
+            except MissingImages as error:
+                advice = "" if not present.any() else "; or leave their rows out with missing_images: drop"
+                raise MissingImages(f"{error}{advice}", error.names) from None
+        return image_files(self.images, [name for name in names if name in sizes], sizes), present
 
 
 def _names(path: Path) -> list[str]:
@@ -199,17 +231,3 @@ def _different_rows(
     shared = np.bincount(cells // len(column_of), bag.ravel()[cells], minlength=len(tags))
     named = np.bincount(cells // len(column_of), minlength=len(tags))
     return np.flatnonzero((shared != named) | (shared != bag.sum(axis=1)))
-
-
-def _images(folder: Path | None, paths: Sequence[str]) -> ImageFiles | None:
-    """Find the file of every path: in its subfolder, or flat under its name, or flat under a name with its photo id."""
-    if folder is None:
-        return None
-    require([folder], "the folder of images")
-    sizes = listing(folder)
-    by_photo_id = {_photo_id(name): name for name in sizes if "/" not in name}
-    names = []
-    for path in paths:
-        flat = path.rpartition("/")[2]
-        names.append(next((name for name in (path, flat) if name in sizes), by_photo_id.get(_photo_id(path), path)))
-    return image_files(folder, names, sizes)

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from layouts import NUSWIDE_PATHS, numbers_of, write_lines, write_nuswide
 
 from itmbench.data.corpus import Corpus, Features, Strings
 from itmbench.data.datasets import NUSWide
-from itmbench.errors import InputError
+from itmbench.errors import InputError, MissingImages
 
 
 def read(root: Path, **options: Any) -> Corpus:
@@ -49,6 +50,25 @@ def test_rows_without_a_tag_may_be_dropped(tmp_path: Path) -> None:
     assert strings(corpus) == ["zoo sky", "sky zoo", "tree sky"]
     assert (corpus.counts[-1].found, corpus.counts[-1].published) == (3, 190_421)
     assert not any(count.published for count in read(tmp_path, name="other").counts)
+
+
+def test_rows_without_their_image_may_be_dropped(tmp_path: Path) -> None:
+    root = write_nuswide(tmp_path)
+    whole = read(root, missing_images="drop")
+    assert whole.fingerprint == read(root).fingerprint and whole.counts[-1].found == 0
+    (root / "Flickr" / "zebra" / "0001_333.jpg").unlink()
+    with pytest.raises(MissingImages, match=r"1 of 4 images are missing, .*missing_images: drop") as refused:
+        read(root)
+    assert pickle.loads(pickle.dumps(refused.value)).names == refused.value.names == ["zebra/0001_333.jpg"]
+    corpus = read(root, missing_images="drop")
+    assert list(corpus.image_ids) == ["actor/0001_111.jpg", "zebra/0002_111.jpg", "zebra/0003_444.jpg"]
+    assert numbers_of(corpus.images) == [0, 3, 4] and strings(corpus) == ["zoo sky", "sky zoo", "tree sky"]
+    assert corpus.labels is not None and len(corpus.labels) == 3 and corpus.fingerprint != whole.fingerprint
+    assert corpus.missing == ["zebra/0001_333.jpg"]
+    assert (corpus.counts[-1].what, corpus.counts[-1].found) == ("rows without their image", 1)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(MissingImages, match="4 of 4 images are missing"):  # a wrong folder, not an incomplete one
+        read(root, missing_images="drop", images=tmp_path / "other")
 
 
 def test_strings_follow_the_matrix_if_the_tag_files_differ(tmp_path: Path) -> None:
