@@ -20,6 +20,18 @@ IRRELEVANT = frozenset(
 """Options that may differ between training and use: they only train, only evaluate, or only say where weights lie."""
 
 
+def require_range(option: str, value: float, low: float, high: float) -> None:
+    """Check a number that an option gives.
+
+    Raises:
+        InputError: it is NaN, or less than ``low`` or more than ``high``.
+    """
+    if not low <= value <= high:
+        limits = "more than 0" if low == sys.float_info.min else f"at least {low:g}"
+        limits += f" and at most {high:g}" if high < sys.float_info.max else ""
+        raise InputError(f"{option}: {value:g} is out of range; give {limits}")
+
+
 class Recorded:
     """Remembers the arguments that an object was built with, defaults included.
 

@@ -1,6 +1,17 @@
 """Quantities as text."""
 
 
+def metric(name: str, value: float) -> str:
+    """A metric as the tables of a report show it: shares in percent, the others as they are.
+
+    >>> [metric(name, 0.5) for name in ("i2t/R@1", "truth/rSum", "t2i/MeanR", "queries_without_relevant")]
+    ['50.00 %', '0.50', '0.50', '0']
+    """
+    if name.endswith("queries_without_relevant"):
+        return f"{value:.0f}"
+    return f"{value:.2f}" if name.endswith(("rSum", "MedR", "MeanR")) else f"{100 * value:.2f} %"
+
+
 def duration(seconds: float) -> str:
     """Seconds as s, min or h.
 

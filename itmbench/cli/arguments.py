@@ -58,5 +58,6 @@ def write_out(path: str | Path, text: str) -> None:
 
     try:
         write_atomically(path, text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+    except (OSError, ValueError) as error:  # a ValueError where the path names no file, such as "."
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be written ({reason}); name another file") from None

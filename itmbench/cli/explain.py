@@ -35,6 +35,11 @@ def run(command: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--out", metavar="FILE", help="JSON file to write everything to")
     options, rest = parser.parse_known_args(arguments or ["--help"])
+    for option, least in (("top", 1), ("draws", 0)):
+        if getattr(options, option) < least:
+            raise InputError(f"--{option} {getattr(options, option)}: give {least} or more")
+    if options.out == "":
+        raise InputError("--out: names no file; give one")
     import_from_here()
 
     from itmbench.logs import quiet

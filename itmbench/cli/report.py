@@ -6,6 +6,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 
 from itmbench.cli.arguments import Parser, add_results_folder, write_out
+from itmbench.errors import InputError
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
 SCREEN = 120
@@ -26,6 +27,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
 
     width = get_terminal_size().columns if options.out is None and sys.stdout.isatty() else SCREEN
+    if options.out == "":
+        raise InputError("--out: names no file; give one")
     text = report(options.results, options.format, Path(options.out or "").parent, width)
     if options.out is None:
         print(text, end="")

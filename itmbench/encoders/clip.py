@@ -258,8 +258,9 @@ def _load(name: str, preprocessor: Any) -> tuple[Any, Any]:
         if found["missing_keys"]:
             raise ValueError(f"{len(found['missing_keys'])} of its weights are missing")
         return model.train(), preprocessor.from_pretrained(name)  # transformers leaves it in evaluation mode
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers, tokenizers and safetensors each raise their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"CLIP {name}: cannot be loaded ({str(error).splitlines()[0][:200]}); give a hub name that can be reached, "
+            f"CLIP {name}: cannot be loaded ({reason}); give a hub name that can be reached, "
             "or a local folder with config.json, the weights, preprocessor_config.json and the tokenizer"
         ) from error

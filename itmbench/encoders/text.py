@@ -1,7 +1,8 @@
 """Words -> tokens, by BERT-like models of transformers: pretrained, or small and trained from scratch."""
 
 import copy
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -97,12 +98,13 @@ class PretrainedTextEncoder(TextEncoder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # transformers, tokenizers and safetensors each raise their own
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(
-                f"text encoder {name}: cannot be loaded ({str(error).splitlines()[0][:200]}); give a hub name that can "
+                f"text encoder {name}: cannot be loaded ({reason}); give a hub name that can "
                 "be reached, or a local folder with config.json, the weights and the tokenizer"
             ) from error
-        _check_complete(name, model, tokenizer, loading["missing_keys"], max_length)
+        _check_complete(name, model, tokenizer, loading, max_length)
         super().__init__(model.config.hidden_size, freeze, lr_multiplier, feature_dropout, centre)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
@@ -112,14 +114,22 @@ class PretrainedTextEncoder(TextEncoder):
         self.freeze_if_asked()
 
 
-def _check_complete(name: str, model: Any, tokenizer: Any, missing: Iterable[str], max_length: int) -> None:
+def _check_complete(name: str, model: Any, tokenizer: Any, loading: Mapping[str, Any], max_length: int) -> None:
     """Refuse a model without its weights or its vocabulary, and one that does not read texts as BERT does.
 
     Raises:
         InputError: says what is wrong.
     """
     config = model.config
-    missing = sorted(key for key in missing if not key.startswith("pooler."))
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+    parts = {key.partition(".")[0] for key in model.state_dict()}
+    names = [key.removeprefix(f"{model.base_model_prefix}.") for key in loading["unexpected_keys"]]
+    surplus = sorted(key for key in names if key.partition(".")[0] in parts and re.search(r"\.\d+\.", key))  # layers
+    if surplus:
+        raise InputError(
+            f"text encoder {name}: config.json has fewer layers than the weights ({len(surplus)} are left over, "
+            f"{surplus[0]}, ...); put the config of these weights beside them"
+        )
     if missing:
         raise InputError(
             f"text encoder {name}: {len(missing)} of its weights are missing ({missing[0]}, ...); give a folder with "

@@ -1,6 +1,7 @@
 """Matcher: what every method is."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
@@ -27,10 +28,13 @@ from itmbench.methods.distributed import gather_embeddings, gather_rows
 from itmbench.methods.evaluated import EvaluationCallback, Tables
 from itmbench.methods.losses import positives
 from itmbench.methods.votes import LabelVotes, joined
+from itmbench.options import require_range
 
 SCALAR_RATE = 10.0
 """Factor on the learning rate of scalars such as temperatures: a step moves a weight by about the rate, whatever its
 gradient, and a temperature has further to go than the weights of a layer."""
+MOST_DIMS = 1 << 20
+"""Numbers of a vector; more is a slip of the pen, and would ask for more memory than there is."""
 Batch = dict[str, Any]
 Modality = Literal["image", "text"]
 
@@ -53,7 +57,7 @@ class Matcher(Chosen):
             vectors by their cosine; needs labels.
 
     Raises:
-        InputError: ``votes`` with a method that has a score of its own.
+        InputError: ``votes`` with a method that has a score of its own, or a number is out of its range.
     """
 
     reads_tokens: ClassVar[bool] = True
@@ -76,6 +80,13 @@ class Matcher(Chosen):
         votes: LabelVotes | None = None,
     ) -> None:
         super().__init__()
+        for option, value, low, high in (
+            ("lr", lr, sys.float_info.min, 10.0),
+            ("weight_decay", weight_decay, 0.0, sys.float_info.max),
+            ("warmup", warmup, 0.0, 1.0),
+            ("dim", self._arguments.get("dim", 1), 1, MOST_DIMS),
+        ):
+            require_range(f"model.{option}", value, low, high)
         if votes is not None and type(self).score is not Matcher.score:
             raise InputError(
                 f"{type(self).__name__}: scores pairs itself, so label votes cannot be added; remove votes"

@@ -1,6 +1,7 @@
 """Losses on in-batch scores `[B, B]` and positives `[B, B]`, so that every method trains on every dataset."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from itmbench.options import Recorded
+from itmbench.options import Recorded, require_range
 
 
 def positives(image_index: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -39,10 +40,14 @@ class InfoNCE(Recorded, nn.Module):
     Args:
         temperature: initial temperature, by which scores are divided.
         learn_temperature: train the temperature; as in CLIP it stays at or above 0.01.
+
+    Raises:
+        InputError: ``temperature`` is not positive.
     """
 
     def __init__(self, temperature: float = 0.07, learn_temperature: bool = True) -> None:
         super().__init__()
+        require_range("temperature", temperature, sys.float_info.min, 1e3)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn_temperature)
 
     def forward(self, scores: Tensor, targets: Tensor) -> Tensor:

@@ -178,8 +178,16 @@ class Trained(Recorded, L.LightningModule):
         """Load weights.
 
         Raises:
-            InputError: the shapes differ: other options, or data with other labels or features.
+            InputError: the shapes differ (other options, or data with other labels or features), or weights are not
+                numbers.
         """
+        weights = {name for name, _ in self.named_parameters()}
+        wrong = [name for name in weights & {*state_dict} if not bool(state_dict[name].isfinite().all())]
+        if wrong:
+            raise InputError(
+                f"{type(self).__name__}: {len(wrong)} weights of the checkpoint hold NaN or infinite numbers "
+                f"({min(wrong)}); its training has diverged, so use an earlier one"
+            )
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:

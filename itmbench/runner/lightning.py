@@ -1,5 +1,6 @@
 """LightningCLI for matchers: ``itmbench fit|validate|test|predict``, and the config of a benchmark cell."""
 
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,11 +22,14 @@ from itmbench import logs
 from itmbench.checkpoint import read_checkpoint
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
+from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, SeedEpochs, WholeFiles
+from itmbench.runner.given import config_files, require_sound_configs, require_unused
 from itmbench.runner.predictions import EmbeddingWriter
+from itmbench.units import metric
 
 TRAINER_DEFAULTS = {
     # Validation needs the whole gallery: a sanity check of two batches could only fail.
@@ -35,12 +39,32 @@ TRAINER_DEFAULTS = {
 }
 
 
-class SaveConfig(SaveConfigCallback):
-    """Saves the resolved config in the log folder and hands it to the loggers as hyperparameters."""
+def run_folder(trainer: L.Trainer) -> Path:
+    """The folder of a run whatever its logger: that of ``checkpoints``, or of the checkpoints themselves."""
+    folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
+    return folder.parent if folder.name == "checkpoints" else folder
 
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved config of a training run beside its checkpoints; the loggers get it as hyperparameters."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and not self.already_saved:
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.config.as_dict())
+        self.already_saved = True
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the config, before training; checkpoint callbacks know their folders by now."""
+        if not trainer.is_global_zero:
+            return
+        folder = run_folder(trainer)
+        if not self.config.ckpt_path:
+            kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, Checkpoint)]
+            files = [Path(each.dirpath or "", f"{each.filename}.ckpt") for each in kept]
+            # A logger has a new folder for every run, and may write a config.yaml of its own into it.
+            require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
+        write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
 
 
 class MatcherCLI(LightningCLI):
@@ -49,6 +73,8 @@ class MatcherCLI(LightningCLI):
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
         logs.ignore_noise()
         registry.load_all()
+        self._config_files = config_files(args)
+        require_sound_configs(args)
         try:
             super().__init__(
                 Matcher,
@@ -56,8 +82,6 @@ class MatcherCLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=SaveConfig if run else None,
-                # Some loggers write a config.yaml of their own into the same folder.
-                save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # a Matcher keeps its options itself
                 seed_everything_default=0,
@@ -67,7 +91,17 @@ class MatcherCLI(LightningCLI):
                 run=run,
             )
         except ArgumentError as error:
-            raise InputError(_one_line(str(error))) from error
+            raise InputError(self._in_config(_one_line(str(error)))) from error
+
+    def _in_config(self, message: str) -> str:
+        """A message about an option, with the config files that it may stand in."""
+        return f"{', '.join(self._config_files)}: {message}" if self._config_files else message
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(self._in_config(f"seed_everything: {error}; give another number")) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Always keep two checkpoints: the best on validation, and the last to resume from.
@@ -98,11 +132,18 @@ class MatcherCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         if config.threads:
             torch.set_num_threads(config.threads)
-        with _plainly():
-            super().instantiate_classes()
+        try:
+            with _plainly():
+                super().instantiate_classes()
+        except InputError as error:
+            raise InputError(self._in_config(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer; it writes checkpoints atomically unless a strategy brings its own way."""
+        options = (self.config[self.subcommand] if self.subcommand else self.config).trainer
+        for option in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
+            if options[option] is not None and options[option] < (option != "log_every_n_steps"):
+                raise InputError(f"trainer.{option}: {options[option]} is too few; give 1 or more")
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
@@ -164,17 +205,21 @@ class MatcherCLI(LightningCLI):
         for key, value in evaluation.metrics.items():
             chance = evaluation.metrics.get(f"chance/{key}")
             if not key.startswith("chance/"):
-                print(f"  {key:<24} {value:>9.4f}" + ("" if chance is None else f"   random chance {chance:.4f}"))
+                line = f"  {key:<24} {metric(key, value):>9}"
+                print(line if chance is None else f"{line}   random chance {metric(key, chance)}")
         for name, choice in self.model.choices.items():
             print(f"  {name:<24} {choice!s:>9}   as chosen on validation")
 
     def after_fit(self) -> None:
         """Say where the best checkpoint is and how to test it."""
         best = self.trainer.checkpoint_callback
-        config = Path(self.trainer.log_dir or ".", "config.yaml")  # which all devices have to ask for together
         if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_path:
-            print(f"best val/objective {float(best.best_model_score or 0):.4f}; test it with")  # 0: never unset here
-            print(f"  itmbench test --config {config} --ckpt_path {best.best_model_path}")
+            objective = self.model.evaluated_by.objective
+            score = metric(objective, float(best.best_model_score or 0))  # 0: never unset here
+            config = run_folder(self.trainer) / "config.yaml"
+            command = ["itmbench", "test", "--config", str(config), "--ckpt_path", best.best_model_path]
+            print(f"best {objective} on validation {score}; test it with")
+            print(f"  {shlex.join(command)}")
         elif self.trainer.is_global_zero:
             print("training ended before the first validation, so there is no best.ckpt, only last.ckpt at most")
 
@@ -332,6 +377,9 @@ def _one_line(message: str) -> str:
         types = [line for line in lines if line.startswith("Subtypes")][-1].split("'")[1::2]
         known = [entry.target for entry in registry.entries(kind)] if kind else types
         names = [name.replace(":", ".").rpartition(".")[2] for name in known if name != "NoneType"]
+        short = {entry.name: entry.target.rpartition(":")[2] for entry in registry.entries(kind)} if kind else {}
+        if class_name in short:
+            return f"{option}: {class_name} is the name in `itmbench list` of the class {short[class_name]}; give that"
         return f"{option}: there is no {class_name}; give one of {', '.join(names)}, or module.Class of your own"
     if reason.startswith("Expected"):
         reason = (
@@ -347,7 +395,7 @@ def _plainly() -> Iterator[None]:
     """What a constructor says of its input is not buried in jsonargparse's words."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, RuntimeError, TypeError, ArithmeticError, MemoryError, NotImplementedError) as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__

@@ -65,7 +65,11 @@ Knobs = dict[str, Annotated[Range, BeforeValidator(_listed)] | None]
 """Dotted path of an option in the config, such as ``model.init_args.lr`` -> its values; None: not tuned after all."""
 
 
-BUDGET = ("max_epochs", "max_steps", "max_time", "limit_train_batches", "limit_val_batches")
+BUDGET = {
+    *("max_epochs", "max_steps", "max_time", "min_epochs", "min_steps", "limit_train_batches", "limit_val_batches"),
+    *("accumulate_grad_batches", "overfit_batches", "fast_dev_run", "callbacks", "val_check_interval"),
+    *("check_val_every_n_epoch", "reload_dataloaders_every_n_epochs", "devices", "num_nodes", "barebones"),
+}
 """Options of the trainer that say how long a method trains; tuned, they would give methods different budgets."""
 
 
@@ -88,7 +92,7 @@ class Space(BaseModel):
     def _only_the_method(self) -> "Space":
         for name in [*self.shared, *(name for knobs in self.methods.values() for name in knobs)]:
             first, *inner = name.split(".")
-            if first == "trainer" and inner and inner[-1] in BUDGET:
+            if first == "trainer" and inner and inner[0] in BUDGET:
                 raise ValueError(f"{name}: the training budget is the same for all methods and is not tuned")
             own = first == "model" and inner[:1] == ["init_args"] and inner[1:] and inner[1] != "protocol"
             if not own and not (first == "trainer" and inner):

@@ -15,6 +15,8 @@ from itmbench.runner.space import Range, Space
 from itmbench.store.selection import select
 
 Config = dict[str, Any]
+MOST_VALUES = 100_000
+"""Values of a YAML file; aliases can make billions of a few lines."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Cell:
 
 
 def _names_a_folder(name: str) -> str:
-    if Path(name).name != name or name.startswith(".") or not name.isprintable():
-        raise ValueError("cannot name a folder of results; leave out / and a . at the start")
+    if Path(name).name != name or not name or name.startswith(".") or not name.isprintable() or len(name) > 100:
+        raise ValueError("cannot name a folder of results; give up to 100 letters, without / and a . at the start")
     return name
 
 
@@ -200,7 +202,8 @@ def load_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        InputError: the file is missing or not YAML, or a mapping has the same key twice; with the line number.
+        InputError: the file is missing or not YAML, a mapping has the same key twice, or aliases make it endless; with
+            the line number.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -212,11 +215,19 @@ def load_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise InputError(f"{where}: not YAML ({problem})") from None
+        raise InputError(f"{where}: not YAML ({problem}); correct it") from None
+    except (RecursionError, ValueError) as error:  # nested too deep, a date that is none, 5,000 digits
+        raise InputError(f"{path}: cannot be read ({error}); correct it") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that repeats a key, of which PyYAML would take the last."""
+    """Refuses a mapping that repeats a key, of which PyYAML would take the last, and aliases that never end."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        if root is not None:
+            _size(root, {}, set())
+        return root
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -228,6 +239,19 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(name)
         return node
+
+
+def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
+    """Number of values of a node with its aliases written out, at most ``MOST_VALUES`` and without cycles."""
+    if id(node) in above:
+        raise yaml.MarkedYAMLError(problem="an alias names what it is part of", problem_mark=node.start_mark)
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        known[id(node)] = 1 + sum(_size(part, known, above | {id(node)}) for part in inner)
+    if known[id(node)] > MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem="aliases make it too large", problem_mark=node.start_mark)
+    return known[id(node)]
 
 
 def _mapping(path: Path, value: Any) -> Config:

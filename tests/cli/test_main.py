@@ -85,7 +85,7 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
     table = capsys.readouterr().out
     lines = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.startswith("  ")}
     assert table.startswith("toy, test: caption-retrieval, version 2")
-    assert lines["i2t/R@1"][1:] == ["random", "chance", "0.0625"]
+    assert lines["i2t/R@1"][1:] == ["%", "random", "chance", "6.25", "%"]
     assert float(lines["rSum"][0]) > 400  # 16 pictures of 16 kinds; random chance is about 190
 
     assert main(["predict", *hint[2:], "--embeddings.folder=vectors"]) == 0
@@ -99,7 +99,7 @@ def test_fit_resumes_from_the_last_epoch(tmp_path: Path) -> None:
     kept = [f"--{which}.dirpath={tmp_path / 'kept'}" for which in ("best", "last")]
     last = tmp_path / "kept" / "last.ckpt"
     # A rate of 0 never improves, so the best stays the first; the last must still move on.
-    command = ["fit", *toy_arguments(tmp_path, *kept, "--model.lr=0")]
+    command = ["fit", *toy_arguments(tmp_path, *kept, "--model.lr=1e-30")]
     assert main([*command, "--trainer.max_epochs=2"]) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 24
     assert main([*command, "--trainer.max_epochs=3", f"--ckpt_path={last}"]) == 0

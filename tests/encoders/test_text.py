@@ -1,6 +1,7 @@
 """The text encoders: from scratch with a learned vocabulary, and pretrained from a folder."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -135,9 +136,18 @@ def test_weights_that_do_not_fit_and_lost_tokenizers_are_refused(tmp_path: Path)
         weights.update(renamed)
 
     with pytest.raises(InputError, match=r"16 of its weights are missing \(encoder\.layer\.3"):
-        PretrainedTextEncoder(broken_bert(tmp_path / "short", lose_a_layer))
+        PretrainedTextEncoder(broken_bert(tmp_path / "fewer", lose_a_layer))
     with pytest.raises(InputError, match=r"weights are missing \(embeddings"):
         PretrainedTextEncoder(broken_bert(tmp_path / "wrapped", wrap))
+    short = Path(broken_bert(tmp_path / "short"))
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] - 1}))
+    with pytest.raises(InputError, match=r"config\.json has fewer layers than the weights"):
+        PretrainedTextEncoder(str(short))
+    for size in (100_000, 100, 0):
+        os.truncate(short / "model.safetensors", size)
+        with pytest.raises(InputError, match="cannot be loaded"):
+            PretrainedTextEncoder(str(short))
     folder = Path(broken_bert(tmp_path / "mute"))
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         (folder / name).unlink()
