@@ -111,6 +111,12 @@ def toy_encoders() -> dict[str, TimmImageEncoder | ScratchTextEncoder]:
     return {"image": TimmImageEncoder(**image), "text": ScratchTextEncoder(**text)}
 
 
+def printed_metrics(text: str) -> dict[str, float]:
+    """What ``itmbench test`` prints, with shares as fractions."""
+    lines = (line.split() for line in text.splitlines() if line.startswith("  ") and "chosen" not in line)
+    return {name: float(value) / (100 if more[:1] == ["%"] else 1) for name, value, *more in lines}
+
+
 def evaluation_of(trainer: L.Trainer, model: Matcher, data: CorpusDataModule) -> Evaluation:
     """The evaluation of the test stage."""
     kept = KeepEvaluation()

@@ -40,9 +40,9 @@ TRAINER_DEFAULTS = {
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """The folder of a run whatever its logger: that of ``checkpoints``, or of the checkpoints themselves."""
+    """The folder that a run keeps its config in: a logger's, which is new for every run, or that of its checkpoints."""
     folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
-    return folder.parent if folder.name == "checkpoints" else folder
+    return folder.parent if trainer.loggers and folder.name == "checkpoints" else folder
 
 
 class SaveConfig(SaveConfigCallback):
@@ -74,6 +74,7 @@ class MatcherCLI(LightningCLI):
         logs.ignore_noise()
         registry.load_all()
         self._config_files = config_files(args)
+        self._command = args[0] if run and isinstance(args, list) and args else None
         require_sound_configs(args)
         try:
             super().__init__(
@@ -92,6 +93,11 @@ class MatcherCLI(LightningCLI):
             )
         except ArgumentError as error:
             raise InputError(self._in_config(_one_line(str(error)))) from error
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is given: to make the parsers of all takes four times as long."""
+        commands = super().subcommands()
+        return {self._command: commands[self._command]} if self._command in commands else commands
 
     def _in_config(self, message: str) -> str:
         """A message about an option, with the config files that it may stand in."""

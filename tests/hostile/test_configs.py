@@ -160,9 +160,9 @@ def test_checkpoints_cut_short(size: int, run: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_run_is_never_replaced_by_another(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.read_bytes() for path in (run / "config.yaml", run / "checkpoints" / "best.ckpt")}
+    before = {path: path.read_bytes() for path in (run / "checkpoints").iterdir()}
     short = ["--trainer.max_epochs=1", "--trainer.logger=false", "--model.lr=0.5"]
     assert "belongs to another run" in refusal(["fit", *toy_arguments(run, *short)], capsys, run)
     assert main(["test", *toy_arguments(run, *short), f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"]) == 0
     assert {path: path.read_bytes() for path in before} == before
-    assert yaml.safe_load(before[run / "config.yaml"])["model"]["init_args"]["lr"] == 0.003
+    assert yaml.safe_load(before[run / "checkpoints" / "config.yaml"])["model"]["init_args"]["lr"] == 0.003

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from methods.test_base import trainer
-from toy import ToyData
+from toy import ToyData, printed_metrics
 from toy_clip import save_toy_clip
 from transformers import CLIPProcessor
 
@@ -47,7 +47,7 @@ def test_zero_shot_from_the_command_line_is_what_transformers_scores(
     assert main(arguments("test", tmp_path, folder)) == 0
     table = capsys.readouterr().out
     assert table.startswith("toy, test: caption-retrieval")
-    found = {line.split()[0]: line.split()[1] for line in table.splitlines() if line.startswith("  ")}
+    found = printed_metrics(table)
 
     corpus, processor = ToyData(str(tmp_path / "toy")).corpus, CLIPProcessor.from_pretrained(folder)
     rows = corpus.stages["test"].images
@@ -64,7 +64,7 @@ def test_zero_shot_from_the_command_line_is_what_transformers_scores(
     expected = caption_retrieval(made.image_embeds, made.text_embeds, owner)
     assert 0 < expected["t2i/R@5"] < 1
     for key, value in expected.items():
-        assert float(found[key]) == pytest.approx(value, abs=1e-4), key
+        assert found[key] == pytest.approx(value, abs=1e-4 if value < 1 else 0.006), key
 
 
 def test_the_loss_is_that_of_transformers_at_the_temperature_of_the_weights(folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import ToyData, toy_arguments
+from toy import ToyData, printed_metrics, toy_arguments
 
 from itmbench.cli.main import main
 from itmbench.data.datasets import FeatureFolder
@@ -20,8 +20,7 @@ def metrics(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, floa
     """What ``itmbench test`` prints."""
     capsys.readouterr()
     assert main(["test", *command]) == 0
-    lines = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
-    return {name: float(value) for name, value, *_ in lines}
+    return printed_metrics(capsys.readouterr().out)
 
 
 def test_vectors_of_label_data_are_a_feature_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
