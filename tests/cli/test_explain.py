@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import ToyData, toy_arguments
+from toy import ToyData, printed_metrics, toy_arguments
 
 from itmbench.cli.main import main
 
@@ -85,8 +85,8 @@ def test_what_is_measured_is_what_the_test_measures(
     ]
     assert ("tested without its graph" in said) != found["graph_at_test"]
     assert main(["test", *command]) == 0
-    table = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "}
-    assert float(table["mAP"]) == pytest.approx(found["deletion"]["whole"], abs=1e-4)
+    tested = printed_metrics(capsys.readouterr().out)["mAP"]
+    assert tested == pytest.approx(found["deletion"]["whole"], abs=1e-4)
 
 
 WRONG = {
