@@ -21,6 +21,7 @@ from itmbench.methods.mcr_dgn.bank import Contexts, bank_rows
 from itmbench.methods.mcr_dgn.context import Edges
 from itmbench.methods.mcr_dgn.graph import Keep, attention
 from itmbench.methods.mcr_dgn.module import MCRDGN
+from itmbench.methods.relevance import mixed
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 FEW = 3
@@ -120,14 +121,14 @@ def explain(model: MCRDGN, modality: Modality, inputs: Inputs, labels: int = 3) 
     embedded = model.embed(items, modality)
     assert embedded.tokens is not None
     parts = model.label_nodes[modality].attention(items)  # type: ignore[operator]
-    vectors, logits = embedded.pooled.split([model.dim, len(contexts.labels)], dim=1)
+    vectors, logits = model.split(embedded)
     predicted, heard = logits.sigmoid(), model.heard(embedded, modality)
     hidden = contexts.item.copies(vectors)
     whole = contexts.item.attach(vectors, hidden)
     of_labels = [
         context.attach(nodes, hidden) for context, nodes in zip(contexts.labels, embedded.tokens.unbind(1), strict=True)
     ]
-    final = predicted + (model.graph_weight if model.graph_at_test else 0) * (heard - predicted)
+    final = mixed(predicted, heard, model.graph_weight if model.graph_at_test else 0.0)
     explanations = []
     for row in range(len(final)):
         probable = final[row].argsort(descending=True)[:labels].tolist()

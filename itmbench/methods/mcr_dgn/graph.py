@@ -29,12 +29,15 @@ def attention(edges: Edges, keep: Keep | None = None) -> Tensor:
     """
     weight = edges.weight
     counts = weight * ((edges.cosine - 1) / TEMPERATURE).exp()
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
     if keep is not None:
-        kept = keep(shares) & (weight > 0)
+        kept = keep(_shares(counts))
         counts, weight = counts * kept, weight * kept
-        shares = counts / counts.sum(1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
-    return shares * weight.amax(1, keepdim=True)
+    return _shares(counts) * weight.amax(1, keepdim=True)
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """Counts `[B, k]` relative to their sums; 0 where all are 0."""
+    return counts / counts.sum(1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
 
 
 def messages(edges: Edges, labels: Tensor, keep: Keep | None = None) -> Tensor:

@@ -128,7 +128,7 @@ class MCRDGN(Matcher):
 
     def training_loss(self, batch: Batch) -> Tensor:
         image, text, positives = self.encode_pairs(batch)
-        (image_vectors, image_logits), (text_vectors, text_logits) = self._split(image), self._split(text)
+        (image_vectors, image_logits), (text_vectors, text_logits) = self.split(image), self.split(text)
         across = positives.float()
         within = across.clone().fill_diagonal_(0.0)
         scores = image_vectors @ text_vectors.T
@@ -140,7 +140,7 @@ class MCRDGN(Matcher):
         likelihood = self.likelihood(scores, positives)
         return self.contrast_weight * contrast + self.likelihood_weight * likelihood + self.label_weight * predicted
 
-    def _split(self, items: Embeddings) -> tuple[Tensor, Tensor]:
+    def split(self, items: Embeddings) -> tuple[Tensor, Tensor]:
         """Vectors `[B, D]` and logits `[B, C]` of embedded items."""
         return items.pooled[:, : self.dim], items.pooled[:, self.dim :]
 
@@ -149,12 +149,12 @@ class MCRDGN(Matcher):
     def at_test(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Relevance vectors of embedded items; while validation chooses, what its candidates need."""
         if self.choosing:
-            return undecided(self._split(items)[1].sigmoid(), self.heard(items, modality), modality)
+            return undecided(self.split(items)[1].sigmoid(), self.heard(items, modality), modality)
         return self.ranked(items, modality)
 
     def ranked(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Embeddings:
         """Relevance vectors of embedded items; ``keep`` selects edges."""
-        probability = self._split(items)[1].sigmoid()
+        probability = self.split(items)[1].sigmoid()
         if self.graph_at_test:
             probability = mixed(probability, self.heard(items, modality, keep), self.graph_weight)
         return Embeddings(relevance_vectors(probability, modality))
@@ -162,7 +162,7 @@ class MCRDGN(Matcher):
     def heard(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Tensor:
         """What the labels hear from the bank for embedded items, `[B, C]`; ``keep`` selects edges."""
         assert items.tokens is not None and self.nodes != "none"
-        nodes = Nodes(self._split(items)[0], items.tokens)
+        nodes = Nodes(self.split(items)[0], items.tokens)
         contexts = self.bank.contexts(modality, self.k, self.edges)
         return propagate(nodes, contexts, self.bank.labels, self.nodes, keep)
 
@@ -207,7 +207,7 @@ class MCRDGN(Matcher):
         nodes = []
         for items in encoded.values():
             assert items.tokens is not None
-            nodes.append(Nodes(self._split(items)[0], items.tokens))
+            nodes.append(Nodes(self.split(items)[0], items.tokens))
         labels = corpus.labels_trained_with
         assert labels is not None
         of_pairs = np.random.default_rng(0).permutation(images) if self.shuffle_labels else images
