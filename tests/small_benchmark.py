@@ -19,7 +19,7 @@ from itmbench.cli.main import main
 from itmbench.runner import run as runner
 
 FORK = multiprocessing.get_context("fork")
-FILES = {"config.yaml", "result.json", "per_query.parquet", "best.ckpt", "log.txt"}
+FILES = {"config.yaml", "result.json", "per_query.parquet", "examples.json", "best.ckpt", "log.txt"}
 
 
 def write(

@@ -12,6 +12,7 @@ from torch import Tensor
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.evaluation.evaluation import Evaluation
+from itmbench.evaluation.examples import Examples, examples
 from itmbench.evaluation.protocol import Protocol
 from itmbench.evaluation.scoring import Scorer, comparable, score
 
@@ -46,9 +47,11 @@ class Recording:
         truth: the corpus to evaluate by; it differs from ``given`` where the method must not know it.
         images: position in the method's table of each image of ``truth`` `[Ni]`; None if they are the same.
         texts: as ``images``, of the texts.
+        examples: make those of `itmbench.evaluation.examples` as well, except of a shortlist.
 
     Attributes:
         kept: every evaluation by exactly this protocol, and the scores `[n, m]` of the sample in it.
+        made: the examples of the last evaluation; None if there are none.
         seconds: time that keeping them took.
     """
 
@@ -57,6 +60,8 @@ class Recording:
     truth: Corpus
     images: Rows | None = None
     texts: Rows | None = None
+    examples: bool = False
+    made: Examples | None = None
     kept: list[tuple[Evaluation, Tensor]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -79,6 +84,13 @@ class Recording:
         self.kept.append((frozen_copy(evaluation), scores))
         self.seconds += time.perf_counter() - began
 
+    def _make_examples(
+        self, evaluation: Evaluation, images: Embeddings, texts: Embeddings, scorer: Scorer | None
+    ) -> None:
+        began = time.perf_counter()
+        self.made = examples(evaluation, self.truth, images, texts, scorer)
+        self.seconds += time.perf_counter() - began
+
 
 def keeping(protocol: Protocol, recording: Recording) -> Protocol:
     """The same protocol, which keeps what goes through it; a method cannot evaluate by another corpus with it."""
@@ -94,6 +106,8 @@ def keeping(protocol: Protocol, recording: Recording) -> Protocol:
                 images, texts = images[torch.from_numpy(recording.images)], texts[torch.from_numpy(recording.texts)]
             evaluation = super().evaluate(recording.truth, stage, images, texts, scorer)
             recording._keep(evaluation, images, texts, scorer)
+            if recording.examples and (scorer is None or getattr(protocol, "shortlist", None) is None):
+                recording._make_examples(evaluation, images, texts, scorer)
             return evaluation
 
     made: Protocol = Keeping(**asdict(protocol))

@@ -69,6 +69,11 @@ class EvaluatedStage:
         """Positions of the texts of the given images, in order."""
         return np.flatnonzero(np.isin(self.owner, images))
 
+    @cached_property
+    def text_rows(self) -> Rows:
+        """Corpus row of each text `[Nt]`."""
+        return self.corpus.texts_of(self.stage.images)
+
     @property
     def own_pairs(self) -> Rows:
         """All pairs of an image and a text of its own `[Nt, 2]`."""
@@ -80,15 +85,14 @@ class EvaluatedStage:
         truth = self.corpus.true_images
         if truth is None:
             return np.zeros(len(self.owner), dtype=bool)
-        return np.asarray([len(truth[row]) > 0 for row in self.corpus.texts_of(self.stage.images)], dtype=bool)
+        return np.asarray([len(truth[row]) > 0 for row in self.text_rows], dtype=bool)
 
     @cached_property
     def true_pairs(self) -> Rows:
         """All true (image, text) pairs `[P, 2]`, sorted and unique; by default a text is true of its own image."""
         parts = [self.own_pairs]
-        texts = self.corpus.texts_of(self.stage.images)
         for text in np.flatnonzero(self.listed):
-            images = np.asarray(self.corpus.true_images[texts[text]])  # type: ignore[index]
+            images = np.asarray(self.corpus.true_images[self.text_rows[text]])  # type: ignore[index]
             here = self.positions(images[np.isin(images, self.stage.images)])
             parts.append(np.stack([here, np.full(len(here), text)], axis=1))
         return np.unique(np.concatenate(parts), axis=0)

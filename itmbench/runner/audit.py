@@ -24,6 +24,7 @@ from itmbench.encoders.stored import StoredItems
 from itmbench.errors import InputError
 from itmbench.evaluation import canaries, leaks
 from itmbench.evaluation.evaluation import Evaluation
+from itmbench.evaluation.examples import Examples
 from itmbench.evaluation.leaks import Encode, Finding
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol, protocol_for
 from itmbench.evaluation.recording import Recording, Sample, frozen_copy, keeping
@@ -56,6 +57,7 @@ class Pass:
         scores: of the sample of images and texts `[n, m]`; None if nothing went through the protocol.
         training: its modules in training mode.
         before: digests of its state when the pass began; empty unless asked for.
+        examples: first results of some queries; None unless asked for, and of a shortlist.
         seconds: time that keeping all this took.
     """
 
@@ -64,6 +66,7 @@ class Pass:
     scores: Tensor | None
     training: list[nn.Module]
     before: dict[str, str]
+    examples: Examples | None
     seconds: float
 
 
@@ -96,6 +99,7 @@ def watched_test(
     protocol: Protocol | None = None,
     hidden: canaries.Blinded | None = None,
     checkpoint: Path | None = None,
+    examples: bool = False,
 ) -> Pass:
     """Test a model through the trainer and keep what it does; on every device.
 
@@ -108,6 +112,7 @@ def watched_test(
         protocol: in place of the model's.
         hidden: give the model this corpus in place of the data's, by which it is evaluated all the same.
         checkpoint: where to save the tested weights, before the first item is read.
+        examples: make those of `itmbench.evaluation.examples` as well.
 
     Raises:
         InputError: the pass does not evaluate the whole stage.
@@ -115,7 +120,7 @@ def watched_test(
     corpus = data.corpus
     given = data if hidden is None else _lean(data, hidden.corpus)
     places = (None, None) if hidden is None else (hidden.images, hidden.texts)
-    recording = Recording(sample or Sample.of(_few(corpus)), given.corpus, corpus, *places)
+    recording = Recording(sample or Sample.of(_few(corpus)), given.corpus, corpus, places[0], places[1], examples)
     chosen, watch = model.protocol, _Watch(sample is None, checkpoint)
     model.protocol = keeping(protocol or chosen or protocol_for(corpus), recording)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
@@ -133,6 +138,7 @@ def watched_test(
         recording.scores,
         watch.training,
         watch.before,
+        recording.made,
         recording.seconds + watch.seconds,
     )
 

@@ -1,6 +1,7 @@
 """One cell: train, test on the best checkpoint, write the result; resume after the last finished epoch."""
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pandas as pd
 
 from itmbench import store
 from itmbench.data.datamodule import CorpusDataModule
+from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import audit, cost, tracker
 from itmbench.runner.callbacks import EpochLines, StopWhenDiverged
@@ -52,7 +54,7 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
     recipe, training = cell_key(config, data.corpus), cell_key(without_switchable(config, model), data.corpus)
     steps = trainer.global_step if model.trains_by_steps else 0
     best, checkpoint = cli.best.best_model_path or None, folder / store.CHECKPOINT
-    test = audit.watched_test(trainer, model, data, ckpt_path=best, checkpoint=checkpoint)
+    test = audit.watched_test(trainer, model, data, ckpt_path=best, checkpoint=checkpoint, examples=True)
     seconds, peak_memory = meter.elapsed() - test.seconds, cost.peak_memory(trainer.strategy.root_device)
     trainer.callbacks.remove(meter)  # type: ignore[attr-defined]
     replay = by_fresh_instance(cli.make_model)
@@ -61,6 +63,8 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
         return
     evaluation = test.reported
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
+    if test.examples is not None:
+        write_atomically(folder / store.EXAMPLES, json.dumps(asdict(test.examples)))
     corpus = data.corpus
     result = store.Result(
         key=key,

@@ -15,6 +15,8 @@ from itmbench.files import write_atomically
 SCHEMA = 4
 """Version of ``result.json``: 2 added ``audit``, 3 ``recipe``, 4 the last five fields. Older ones are readable."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
+EXAMPLES = "examples.json"
+"""First results of some queries, for the page's gallery; older cells and those of a shortlist have none."""
 RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 

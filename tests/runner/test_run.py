@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from small_benchmark import write
+from small_benchmark import FILES, write
 from toy import TOY_MODEL
 from toy_clip import save_toy_clip
 
@@ -17,6 +17,7 @@ import itmbench
 from itmbench import store
 from itmbench.cli.main import main
 from itmbench.evaluation.leaks import Finding
+from itmbench.report.examples import read_examples
 from itmbench.runner import audit
 
 
@@ -32,11 +33,17 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     assert "epoch 2/2" in printed.err and "index.html" in printed.out
     assert (results / "index.html").read_text().count("one") > 1
     cell = results / "small" / "toy" / "one" / "seed0"
-    assert {path.name for path in cell.iterdir()} >= {"config.yaml", "result.json", "per_query.parquet", "best.ckpt"}
+    assert {path.name for path in cell.iterdir()} >= FILES
     assert "last.ckpt" not in {path.name for path in cell.iterdir()}
     assert not list((results / store.RUNNING).rglob("*.ckpt"))
     result = json.loads((cell / "result.json").read_text())
     queries = pd.read_parquet(cell / "per_query.parquet")
+    shown = read_examples(cell)
+    assert shown is not None and Path(shown.root) == (tmp_path / "toy").resolve()
+    ranks = {(side, query): rank for side, query, rank in queries[["direction", "query", "rank"]].to_numpy()}
+    assert {(query.side, query.id): query.outcome for query in shown.queries}.items() <= ranks.items()
+    for query in shown.queries:  # a rank of 1 is the first result, which is the query's own
+        assert (query.outcome == 1) == (query.results[0].right == "own")
     recall = (queries[queries.direction == "i2t"]["rank"] <= 1).mean()
     assert result["metrics"]["i2t/R@1"] == pytest.approx(recall)
     assert result["parameters"]["all"] == result["parameters"]["trained"] > 10_000
