@@ -1,6 +1,11 @@
 """Quantities as text."""
 
 
+def is_share(name: str) -> bool:
+    """Whether a metric is a share from 0 to 1: not one of ranks or counts, nor rSum, which adds up percentages."""
+    return not name.endswith(("rSum", "MedR", "MeanR", "queries_without_relevant"))
+
+
 def metric(name: str, value: float) -> str:
     """A metric as the tables of a report show it: shares in percent, the others as they are.
 
@@ -9,7 +14,7 @@ def metric(name: str, value: float) -> str:
     """
     if name.endswith("queries_without_relevant"):
         return f"{value:.0f}"
-    return f"{value:.2f}" if name.endswith(("rSum", "MedR", "MeanR")) else f"{100 * value:.2f} %"
+    return f"{100 * value:.2f} %" if is_share(name) else f"{value:.2f}"
 
 
 def duration(seconds: float) -> str:

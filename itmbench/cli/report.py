@@ -8,7 +8,7 @@ from shutil import get_terminal_size
 from itmbench.cli.arguments import Parser, add_results_folder, write_out
 from itmbench.errors import InputError
 
-FORMATS = ("table", "csv", "markdown", "latex", "html")
+FORMATS = ("table", "csv", "json", "markdown", "latex", "html")
 SCREEN = 120
 """Characters a line where the output is no terminal."""
 
@@ -17,8 +17,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     """Print all results below a folder, or write them to a file."""
     parser = Parser(
         command,
-        description="Print or write the results: as tables (table, markdown, latex), as a page (html), or with one row "
-        "a cell and every value (csv).",
+        description="Print or write the results: as tables (table, markdown, latex), as a page (html), or with one "
+        "record a cell and every value (csv, json).",
         example="itmbench report\nitmbench report --format csv --out results.csv",
     )
     add_results_folder(parser)
@@ -40,13 +40,14 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 def report(results: str, format: str, folder: Path, width: int = SCREEN) -> str:
     """The results below a folder as text; links of a page are relative to the folder that it will be written to."""
+    from itmbench.report.export import as_json, csv
     from itmbench.report.formats import latex, markdown, plain
     from itmbench.report.page import page
     from itmbench.report.tables import load, tables
 
     frame = load(results)
-    if format == "csv":
-        return frame.to_csv(index=False)
+    if format in ("csv", "json"):
+        return csv(frame) if format == "csv" else as_json(frame)
     shown = tables(frame)
     match format:
         case "markdown":

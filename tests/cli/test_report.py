@@ -1,6 +1,7 @@
 """``itmbench report``: the same text on the screen and in a file, and one line for what is wrong."""
 
 import io
+import json
 import os
 from pathlib import Path
 
@@ -12,12 +13,22 @@ from itmbench.cli.main import main
 from itmbench.cli.report import FORMATS, report
 
 
-def test_csv_is_the_results_store(results: Path, frame: pd.DataFrame) -> None:
+def test_csv_and_json_hold_every_value_and_shares_in_percent(results: Path, frame: pd.DataFrame) -> None:
     read = pd.read_csv(io.StringIO(report(str(results), "csv", Path())))
     assert list(read.columns) == list(frame.columns)
-    np.testing.assert_allclose(read["rSum"], frame["rSum"])
-    np.testing.assert_allclose(read["i2t/mAP"], frame["i2t/mAP"])
     assert list(read["protocol"]) == list(frame["protocol"])
+    written = json.loads(report(str(results), "json", Path()))
+    assert written["unit"] == "percent" and list(written["cells"][0]) == list(frame.columns)
+    assert [cell["protocol"] for cell in written["cells"]] == [json.loads(text) for text in frame["protocol"]]
+    for values in (read, pd.DataFrame(written["cells"])):
+        for key in ("rSum", "truth/rSum", "chance/rSum", "seconds", "parameters"):
+            np.testing.assert_allclose(values[key].astype(float), frame[key])
+        shares = ("i2t/R@1", "t2i/mAP", "mAP", "unseen/mAP", "chance/mAP", "hard_negative_accuracy", "i2t/P@50")
+        for key in shares:
+            np.testing.assert_allclose(values[key].astype(float), 100 * frame[key])
+        scale = [1 if objective == "rSum" else 100 for objective in frame["objective"]]
+        np.testing.assert_allclose(values["validation"], scale * frame["validation"])
+    assert written["cells"][0]["mAP"] is None  # of captions
 
 
 @pytest.mark.parametrize("format", FORMATS)
