@@ -1,9 +1,10 @@
-"""Atomic file writes and content digests."""
+"""Atomic file writes, locks and content digests."""
 
+import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +34,17 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, if the file system supports locks; it ends with the process."""
+    with (folder / ".lock").open("w") as file:
+        with contextlib.suppress(ImportError, OSError):  # without locks two processes may do the same work
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def digest(*parts: str | bytes | NDArray[Any] | None, size: int = 8) -> str:

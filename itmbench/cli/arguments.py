@@ -52,12 +52,12 @@ def imports() -> Iterator[None]:
         atexit.register(gc.unfreeze)  # some of these packages complain at the end about objects that are left
 
 
-def write_out(path: str | Path, text: str) -> None:
+def write_out(path: str | Path, content: str | bytes) -> None:
     """Write a file that the user may have named."""
     from itmbench.files import write_atomically
 
     try:
-        write_atomically(path, text)
+        write_atomically(path, content)
     except (OSError, ValueError) as error:  # a ValueError where the path names no file, such as "."
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be written ({reason}); name another file") from None

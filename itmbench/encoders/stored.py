@@ -5,7 +5,6 @@ to an encoder and all texts. It is a list of shards, each written atomically, th
 noisy pairs and other seeds reuse what is there, and an interrupted call resumes after the last shard.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -13,8 +12,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +31,7 @@ from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs, Processor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
-from itmbench.files import digest
+from itmbench.files import digest, locked
 from itmbench.processors import loaders
 from itmbench.units import duration
 
@@ -191,6 +189,14 @@ def is_encoded_once(encoder: Encoder, items: Any) -> bool:
     return encoder.freeze and encoder.pretraining != "scratch" and isinstance(items, ImageFiles | Strings)
 
 
+def as_stored(items: Embeddings) -> Inputs:
+    """What a run would read from the disk of the output of a frozen encoder: the same numbers in half precision."""
+    inputs = {"pooled": items.pooled.half()}
+    if items.tokens is not None and items.mask is not None:
+        inputs |= {"tokens": (items.tokens * items.mask.unsqueeze(2)).half(), "mask": items.mask}
+    return inputs if items.words is None else inputs | {"words": items.words}
+
+
 def processor_of(encoder: Encoder, items: Any, tokens: bool = True) -> Processor:
     """What makes batches of items for an encoder: its own processor, or that of stored items, without tokens if so."""
     return StoredProcessor(tokens) if isinstance(items, StoredItems) else encoder.processor()
@@ -217,7 +223,7 @@ def encode_once(
     names = _names(source, rows)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with locked(folder):
             shards, found = _index(folder)
             missing = {name: row for name, row in zip(names, rows.tolist(), strict=True) if name not in found}
             if missing:
@@ -255,17 +261,6 @@ def _index(folder: Path) -> tuple[list[Path], dict[bytes, tuple[int, int]]]:
     shards = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     names = ((at, np.load(shard / "names.npy")) for at, shard in enumerate(shards))
     return shards, {name.tobytes(): (at, place) for at, some in names for place, name in enumerate(some)}
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder, if the file system supports locks; it ends with the process."""
-    with (folder / ".lock").open("w") as file:
-        with contextlib.suppress(ImportError, OSError):  # without locks two may encode and store the same items
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes, int], folder: Path) -> None:

@@ -18,11 +18,15 @@ from itmbench.data.pictures import read_picture, to_rgb
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
+from itmbench.encoders.stored import as_stored
 from itmbench.errors import InputError
 from itmbench.options import IRRELEVANT, Recorded, build, differences, restoring
 
 HYPER_PARAMETERS = "hyper_parameters"
 """Where Lightning looks in a checkpoint for the arguments of ``load_from_checkpoint``."""
+
+BLOCK = 1024
+"""Images ranked at a time: a large gallery may lie on disk."""
 
 
 class Ranking(NamedTuple):
@@ -35,6 +39,11 @@ class Ranking(NamedTuple):
 
     order: Tensor
     scores: Tensor
+
+    def best(self, count: int) -> list[list[tuple[int, float]]]:
+        """Row and score of the best items of the gallery for each query."""
+        pairs = zip(self.order[:, :count].tolist(), self.scores[:, :count].tolist(), strict=True)
+        return [list(zip(*pair, strict=True)) for pair in pairs]
 
 
 class Trained(Recorded, L.LightningModule):
@@ -100,9 +109,11 @@ class Trained(Recorded, L.LightningModule):
                 raise InputError("rank: an embedding holds NaN or infinite numbers; check the items and the checkpoint")
         if queries.pooled.shape[1] != gallery.pooled.shape[1]:
             raise InputError("rank: embeddings of different widths; encode both with the same method")
-        asked, searched = queries.to(self.device), gallery.to(self.device)
-        scores = self.score(asked, searched) if kinds[0] else self.score(searched, asked).T
-        ranked = scores.float().cpu().sort(dim=1, descending=True, stable=True)
+        images, texts = (queries, gallery) if kinds[0] else (gallery, queries)
+        texts = texts.to(self.device)
+        blocks = (images[at : at + BLOCK].to(self.device) for at in range(0, len(images), BLOCK))
+        scores = torch.cat([self.score(block, texts).float().cpu() for block in blocks])
+        ranked = (scores if kinds[0] else scores.T).sort(dim=1, descending=True, stable=True)
         return Ranking(ranked.indices, ranked.values)
 
     @torch.no_grad()
@@ -115,8 +126,10 @@ class Trained(Recorded, L.LightningModule):
         self.eval()
         try:
             starts = range(0, len(items), batch_size)
-            batches = (processor(items[start : start + batch_size], False) for start in starts)
-            return Embeddings.cat([encode(move_data_to_device(batch, self.device)).to("cpu") for batch in batches])
+            batches = (move_data_to_device(processor(items[at : at + batch_size], False), self.device) for at in starts)
+            if encoder.freeze and encoder.pretraining != "scratch":  # a run reads its output from disk
+                batches = (as_stored(encoder.embed(batch)) for batch in batches)
+            return Embeddings.cat([encode(batch).to("cpu") for batch in batches])
         finally:
             self.train(training)
 

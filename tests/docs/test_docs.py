@@ -124,7 +124,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "images.npy", generator.normal(size=(40, 8)))
     np.save(folder / "texts.npy", generator.normal(size=(80, 8)))
     np.save(folder / "text_to_image.npy", np.repeat(np.arange(40), 2))
-    Image.new("RGB", (40, 30), COLOURS["red"]).save(folder / "photo.jpg")
+    (folder / "photos").mkdir()
+    for name in ("photo.jpg", "photos/photo.jpg"):
+        Image.new("RGB", (40, 30), COLOURS["red"]).save(folder / name)
     quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     data = {"class_path": "toy.ToyData", "init_args": {"root": str(folder / "toy"), "copies": 1}}
     model = {"class_path": "SEDRA", "init_args": TOY_MODEL["init_args"]}
@@ -143,7 +145,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("page", "number"),
-    [(page, number) for page in ("README.md", "docs/index.md") for number in range(len(blocks(ROOT / page, "python")))],
+    [(page, number) for page in ("README.md", "docs/index.md", "docs/search.md") for number in range(len(blocks(ROOT / page, "python")))],
 )
 def test_python_block_runs(
     page: str, number: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,111 @@
+"""``itmbench search``: rank photographs of one's own for sentences, or sentences for a photograph."""
+
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from itmbench.cli.arguments import Parser, imports, write_out
+from itmbench.errors import InputError
+
+if TYPE_CHECKING:
+    from itmbench.report.sheet import Found
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE = """\
+itmbench search --model results/mini/flickr30k-mini/sedra/seed0 --gallery photos "two dogs run on a beach"
+itmbench search --model best.ckpt --gallery photos "a red car" "a wedding" --top 20 --out found.html
+itmbench search --model best.ckpt --image photo.jpg --texts captions.txt"""
+SHOWN = 10
+"""Photographs that cannot be read, named on the screen."""
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Search, print paths and scores, and write a contact sheet."""
+    parser = Parser(
+        command,
+        description="Rank the photographs below a folder for sentences, or the lines of a file for a photograph, by "
+        "the score of a trained\nmethod. Photographs are encoded once, into the cache (ITMBENCH_CACHE, by default "
+        "~/.cache/itmbench), and again\nwhen they change.",
+        example=EXAMPLE,
+    )
+    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="what to look for")
+    parser.add_argument(
+        "--model", required=True, metavar="PATH", help="a cell's folder, a run's folder or a checkpoint"
+    )
+    parser.add_argument("--gallery", metavar="DIR", help="folder with photographs, also in subfolders")
+    parser.add_argument("--image", metavar="FILE", help="a photograph to find sentences for")
+    parser.add_argument("--texts", metavar="FILE", help="the sentences, one a line")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="results of each query (default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE", help="contact sheet to write: .html or .png")
+    options = parser.parse_args(arguments or ["--help"])
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: give 1 or more")
+    if options.out is not None and Path(options.out).suffix not in (".html", ".png"):
+        raise InputError(f"--out {options.out}: give a name that ends in .html or .png")
+    of_image = options.image is not None or options.texts is not None
+    if of_image == (options.gallery is not None) or (of_image and not (options.image and options.texts)):
+        raise InputError("search: give --gallery DIR and sentences, or --image FILE and --texts FILE")
+    if bool(options.sentences) == of_image or not all(text.strip() for text in options.sentences):
+        raise InputError(
+            "search: " + ("give no sentences beside --texts" if of_image else "give a sentence to look for")
+        )
+    found = _texts(options) if of_image else _photographs(options)
+    for query, hits in found:
+        print(_shown(query))
+        for place, (item, score) in enumerate(hits, 1):
+            print(f"{place:>4}  {score:>8.4f}  {_shown(item)}")
+    if options.out:
+        from itmbench.report.sheet import sheet_html, sheet_png
+
+        write_out(options.out, sheet_png(found) if options.out.endswith(".png") else sheet_html(found))
+    return 0
+
+
+def _photographs(options: Namespace) -> "list[Found]":
+    """The best photographs of the gallery for each sentence."""
+    with imports():
+        from itmbench.report.sheet import Found
+        from itmbench.store.index import load_with_index
+
+    folder = Path(options.gallery)
+    try:
+        model, index = load_with_index(options.model, folder)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("the same command resumes") from error
+    for name, reason in [*index.broken.items()][:SHOWN]:
+        logger.warning("%s: skipped, %s", _shown(folder / name), reason)
+    if len(index.broken) > SHOWN:
+        logger.warning("%s: skipped %d photographs in all", folder, len(index.broken))
+    ranking = model.rank(model.encode_texts(options.sentences), index.images)
+    logger.info("%d photographs searched", len(index.names))
+    return [
+        Found(text, [(folder / index.names[row], score) for row, score in best])
+        for text, best in zip(options.sentences, ranking.best(options.top), strict=True)
+    ]
+
+
+def _texts(options: Namespace) -> "list[Found]":
+    """The best lines of the file for the photograph."""
+    with imports():
+        from itmbench.data.reading import read_lines
+        from itmbench.report.sheet import Found
+        from itmbench.store.checkpoint import load
+        from itmbench.store.index import require_photographs
+
+    texts = list(dict.fromkeys(line.strip() for line in read_lines(Path(options.texts)) if line.strip()))
+    if not texts:
+        raise InputError(f"{options.texts}: holds no text; give a file with a sentence a line")
+    model = load(options.model)
+    require_photographs(model)
+    image = model.encode_images([options.image])
+    [best] = model.rank(image, model.encode_texts(texts)).best(options.top)
+    return [Found(Path(options.image), [(texts[row], score) for row, score in best])]
+
+
+def _shown(item: str | Path) -> str:
+    """A sentence in quotation marks, or a path, whatever bytes are in its name."""
+    return f'"{item}"' if isinstance(item, str) else os.fsencode(item).decode(errors="replace")
