@@ -1,6 +1,7 @@
 """All results for another program, one record a cell, with shares in the unit of the tables: percent."""
 
 import json
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ JSON_TEXTS = ("protocol", "budget", "choices")
 
 def csv(frame: pd.DataFrame) -> str:
     """The columns of ``load_results``, a row a cell."""
-    return in_percent(frame).to_csv(index=False)
+    return in_percent(frame).rename(columns=_no_formula).map(_no_formula).to_csv(index=False)
 
 
 def as_json(frame: pd.DataFrame) -> str:
@@ -33,3 +34,8 @@ def in_percent(frame: pd.DataFrame) -> pd.DataFrame:
         frame["objective"].map(lambda name: not is_share(name)), 100 * frame["validation"]
     )
     return frame.assign(**(100 * frame[shares]), validation=validation)
+
+
+def _no_formula(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value

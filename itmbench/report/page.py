@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import matplotlib as mpl
@@ -29,6 +30,7 @@ STYLE: Any = {
         ("text.color", "xtick.color", "ytick.color", "axes.labelcolor", "axes.edgecolor", "grid.color"), INK
     ),
     "font.size": 10,
+    "text.parse_math": False,  # a method may be named $x^$
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "itmbench",  # same results, same bytes
 }
@@ -52,7 +54,7 @@ def page(tables: Sequence[Table], folder: Path) -> str:
     )
     jinja.filters |= {
         "time": _time,
-        "link": lambda path: Path(os.path.relpath(path, folder)).as_posix(),
+        "link": lambda path: quote(Path(os.path.relpath(path, folder)).as_posix()),  # "javascript:" is no scheme then
         "config": _config,
         "number": _number,
     }
@@ -107,7 +109,7 @@ def _time(iso: str) -> str:
 
 def _config(cell: Path) -> str:
     path = cell / CONFIG
-    return path.read_text(encoding="utf-8") if path.is_file() else "The file is gone."
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "The file is gone."
 
 
 def _number(value: Any) -> str:

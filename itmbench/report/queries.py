@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from itmbench.errors import InputError
 from itmbench.evaluation.paired import QueryTable
@@ -24,4 +25,6 @@ def read_queries(folder: str | Path) -> QueryTable:
         raise InputError(f"{path}: cannot be read ({error}); run that cell again") from None
     if frame.empty or not {"direction", "query", "image"} <= {*frame}:
         raise InputError(f"{path}: has no image ids; run that cell again, an old itmbench wrote it")
+    if not all(is_numeric_dtype(frame[name]) for name in ("rank", "ap") if name in frame):
+        raise InputError(f"{path}: ranks that are not numbers; run that cell again")
     return {str(name): column.to_numpy() for name, column in frame.items()}

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from itmbench.errors import InputError
 from itmbench.store.result import CHECKPOINT, PER_QUERY, RESULT, RUNNING, Result
@@ -40,14 +40,27 @@ def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
     """Every complete cell below a folder, sorted by path.
 
     Raises:
-        InputError: the folder is missing, or a result in it cannot be read.
+        InputError: the folder is missing, or a folder or a result in it cannot be read.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such results folder; run a benchmark first, or name another with --results")
-    for path in sorted(root.rglob(RESULT)):
-        if RUNNING not in path.relative_to(root).parts:
-            yield path.parent, Result.load(path.parent)
+    cells = []
+    for folder, inner, names in os.walk(root, onerror=_refuse):
+        inner[:] = [name for name in inner if name != RUNNING]
+        cells += [Path(folder)] if RESULT in names else []
+    for cell in sorted(cells):
+        yield cell, Result.load(cell)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise InputError(
+        f"{error.filename}: cannot be read ({error.strerror}), so results may be missing; correct its permissions"
+    ) from None
+
+
+def _real(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve fails on a loop of links
 
 
 def cell_folder(root: str | Path, cell: str) -> Path:
@@ -56,9 +69,9 @@ def cell_folder(root: str | Path, cell: str) -> Path:
     Raises:
         InputError: the results hold no such cell.
     """
-    top = Path(root).resolve()
+    top = _real(root)
     for path in (top / cell, Path(cell)):
-        folder = path.resolve()
+        folder = _real(path)
         inside = folder != top and folder.is_relative_to(top) and RUNNING not in folder.relative_to(top).parts
         if inside and (folder / RESULT).is_file():
             return folder
@@ -67,7 +80,7 @@ def cell_folder(root: str | Path, cell: str) -> Path:
 
 def remove(root: str | Path, cell: str) -> Path:
     """Remove a cell (as for ``cell_folder``) atomically, with the folders above it that are then empty; return it."""
-    top, folder = Path(root).resolve(), cell_folder(root, cell)
+    top, folder = _real(root), cell_folder(root, cell)
     with _scratch(top) as scratch:
         os.replace(folder, scratch / "removed")
     above = folder.parent
@@ -97,7 +110,7 @@ def merge(root: str | Path, other: str | Path) -> Merged:
         InputError: one folder contains the other, one is no folder, the other holds no cells of its own, or a result in
             it cannot be read.
     """
-    top, source = Path(root).resolve(), Path(other).resolve()
+    top, source = _real(root), _real(other)
     if source.is_relative_to(top) or top.is_relative_to(source):
         raise InputError(f"{other}: is, or lies within, {root}, or the other way round; merge two separate folders")
     merged = Merged([], [], {}, {}, {})
@@ -136,7 +149,7 @@ def merge(root: str | Path, other: str | Path) -> Merged:
 def _wrong(folder: Path, result: Result, source: Path) -> str:
     """Why a cell of another results folder is not to be added; empty if it is complete, its own and in its place."""
     for path in folder.rglob("*"):
-        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(source)):
+        if path.is_symlink() and not (path.exists() and _real(path).is_relative_to(source)):
             return f"{path.name} is a link to nothing, or to a file outside {source}"
     if missing := [name for name in (PER_QUERY, CHECKPOINT) if not (folder / name).is_file()]:
         return f"no {' and no '.join(missing)}"

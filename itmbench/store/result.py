@@ -1,13 +1,21 @@
 """The schema of ``result.json``, and the names of the files of a cell."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NotRequired,  # pydantic takes no other TypedDict before Python 3.12
+)
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from itmbench.errors import InputError
 from itmbench.files import write_atomically
@@ -21,15 +29,66 @@ RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 
 
-def _with(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A validator: the mapping must have these keys."""
+_open = with_config(ConfigDict(extra="allow", strict=True))  # a field's own keys, beside those that tables need
 
-    def check(value: dict[str, Any]) -> dict[str, Any]:
-        if missing := [key for key in keys if key not in value]:
-            raise ValueError(f"no {' and no '.join(missing)}")
-        return value
 
-    return check
+@_open
+class _Protocol(TypedDict):
+    name: str
+    version: int
+    objective: str
+    ties: NotRequired[str]
+    normaliser: NotRequired[str | None]
+
+
+@_open
+class _Count(TypedDict):
+    what: str
+    found: int
+    published: int | None
+
+
+@_open
+class _Data(TypedDict):
+    name: str
+    fingerprint: str
+    counts: list[_Count]
+
+
+@_open
+class _Parameters(TypedDict):
+    all: int
+    trained: int
+
+
+@_open
+class _Commit(TypedDict):
+    commit: str
+    dirty: bool
+
+
+@_open
+class _Check(TypedDict):
+    passed: bool
+
+
+@_open
+class _Budget(TypedDict, total=False):
+    max_epochs: int | None
+    max_steps: int | None
+    batch_size: int
+    limit_train_batches: float | None
+    patience: int | None
+
+
+def _like(kind: Any) -> GetPydanticSchema:
+    """Validate a value as another type than the type checker knows it by."""
+    return GetPydanticSchema(lambda _, handler: handler.generate_schema(kind))
+
+
+def _dated(time: str) -> str:
+    datetime.fromisoformat(time)
+    return time
 
 
 @dataclass(frozen=True)
@@ -66,11 +125,11 @@ class Result:
     seed: int
     metrics: dict[str, float]
     validation: float
-    protocol: Annotated[dict[str, Any], AfterValidator(_with("name", "version", "objective"))]
-    data: Annotated[dict[str, Any], AfterValidator(_with("name", "fingerprint", "counts"))]
-    pretraining: str
+    protocol: Annotated[dict[str, Any], _like(_Protocol)]
+    data: Annotated[dict[str, Any], _like(_Data)]
+    pretraining: Annotated[str, _like(Literal["scratch", "unimodal", "image-text"])]
     inductive: bool
-    parameters: Annotated[dict[str, int], AfterValidator(_with("all", "trained"))]
+    parameters: Annotated[dict[str, int], _like(_Parameters)]
     flops: dict[str, int]
     throughput: dict[str, float]
     peak_memory: int
@@ -78,14 +137,14 @@ class Result:
     epochs: int
     hardware: dict[str, Any]
     versions: dict[str, str]
-    git: dict[str, Any] | None
-    finished: str
+    git: Annotated[dict[str, Any] | None, _like(_Commit | None)]
+    finished: Annotated[str, AfterValidator(_dated)]
     schema: int = SCHEMA
-    audit: dict[str, Annotated[dict[str, Any], AfterValidator(_with("passed"))]] = field(default_factory=dict)
+    audit: dict[str, Annotated[dict[str, Any], _like(_Check)]] = field(default_factory=dict)
     recipe: str = ""
     training: str = ""
     steps: int = 0
-    budget: dict[str, Any] = field(default_factory=dict)
+    budget: Annotated[dict[str, Any], _like(_Budget)] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
 
@@ -106,21 +165,34 @@ class Result:
         path = folder / RESULT
         try:
             text = path.read_text(encoding="utf-8")
-            schema = json.loads(text).get("schema", 1)
+            content = json.loads(text)
+            schema = content.get("schema", 1)
             if isinstance(schema, int) and schema > SCHEMA:
                 raise InputError(
                     f"{path}: schema {schema} of a newer itmbench, this one reads up to {SCHEMA}; update it"
                 )
+            if wrong := next((text for text in _texts(content) if not text.isprintable()), None):
+                raise ValueError(f"control characters in {wrong!r}")
             result = _validator().validate_json(text)
-            if result.protocol["objective"] not in result.metrics:
-                raise ValueError(f"metrics: no {result.protocol['objective']}, the objective of the protocol")
+            objective = result.protocol["objective"]
+            if objective not in result.metrics or objective.startswith("chance/"):
+                raise ValueError(f"metrics: no {objective}, the objective of the protocol")
             return result
         except InputError:
             raise
-        except (OSError, AttributeError, ValueError) as error:
+        except (OSError, AttributeError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{path}: not a result ({_in_a_line(error)}); remove that folder and run the cell again"
             ) from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value of JSON, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 @cache

@@ -1,0 +1,259 @@
+"""Results that are damaged, misshapen or hostile: refused in one line by whatever reads them, and never obeyed."""
+
+import html
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from refusal import files, refusal
+from results_store import write_store
+
+from itmbench import store
+from itmbench.cli.main import main
+from itmbench.report.tables import load, tables
+
+CELL = "mini/flickr30k-mini/dual_infonce/seed0"
+Spoil = Callable[[Path], Any]
+
+
+@pytest.fixture
+def own(results: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(results, tmp_path / "results"))
+
+
+def changed(**fields: Any) -> Spoil:
+    """Change fields of one result, or keys of a mapping in it."""
+
+    def spoil(cell: Path) -> None:
+        content = json.loads((cell / store.RESULT).read_text())
+        for name, value in fields.items():
+            content[name] = content[name] | value if isinstance(content.get(name), dict) and value else value
+        (cell / store.RESULT).write_text(json.dumps(content))
+
+    return spoil
+
+
+def written(name: str, content: bytes) -> Spoil:
+    return lambda cell: (cell / name).write_bytes(content)
+
+
+COUNTS = [{"what": "images", "found": 3, "published": None}]
+RESULTS: dict[str, tuple[Spoil, str]] = {
+    "nested 100,000 deep": (written(store.RESULT, b"[" * 100_000), "result.json"),
+    "a list": (written(store.RESULT, b"[]"), "result.json"),
+    "cut short": (written(store.RESULT, b'{"key": "a'), "result.json"),
+    "of bytes": (written(store.RESULT, bytes(range(256))), "result.json"),
+    "a number of 5,000 digits": (written(store.RESULT, b'{"seed": ' + b"9" * 5000 + b"}"), "result.json"),
+    "an objective that is a list": (changed(protocol={"objective": ["rSum"]}), "protocol.objective"),
+    "an objective of random chance": (changed(protocol={"objective": "chance/rSum"}), "no chance/rSum"),
+    "an objective without a value": (changed(protocol={"objective": "mAP"}), "no mAP"),
+    "ties that are a list": (changed(protocol={"ties": ["x"]}), "protocol.ties"),
+    "a normaliser that is a list": (changed(protocol={"normaliser": ["x"]}), "protocol.normaliser"),
+    "a day that is none": (changed(finished="yesterday"), "finished"),
+    "a checkout without a commit": (
+        lambda cell: (changed(git=None)(cell), changed(git={"dirty": True})(cell)),
+        "git.commit",
+    ),
+    "counts that are a number": (changed(data={"counts": 5}), "data.counts"),
+    "counts of texts": (changed(data={"counts": [COUNTS[0] | {"found": "3"}]}), "data.counts.0.found"),
+    "counts without a name": (changed(data={"counts": [{"found": 3}]}), "data.counts.0.what"),
+    "a data name that is a list": (changed(data={"name": ["x"]}), "data.name"),
+    "a fingerprint that is a list": (changed(data={"fingerprint": ["x"]}), "data.fingerprint"),
+    "an unknown pretraining": (changed(pretraining="magic"), "pretraining"),
+    "a budget of texts": (changed(budget={"max_epochs": "20"}), "budget.max_epochs"),
+    "a check that is a text": (changed(audit={"alone": {"passed": "no"}}), "audit.alone.passed"),
+    "an escape sequence in a name": (changed(method="a\x1b]0;b\x07"), "control characters"),
+    "an escape sequence in a key": (changed(versions={"\x9b2J": "1"}), "control characters"),
+    "a newline in a name": (changed(method="a\n\nb"), "control characters"),
+    "a letter that is none": (changed(dataset="a\ufffe"), "control characters"),
+    "half a letter": (changed(dataset="a\ud83d"), "control characters"),
+    "text that runs backwards": (changed(method="a\u202eb"), "control characters"),
+}
+
+
+@pytest.mark.parametrize("case", RESULTS)
+def test_results(case: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, named = RESULTS[case]
+    spoil(own / CELL)
+    for command in (["report", "--format=csv"], ["results", "list"], ["results", "show", CELL]):
+        line = refusal([*command, f"--results={own}"], capsys, own)
+        assert f"DIR/{CELL}/result.json: " in line and named in line
+
+
+def rows(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Spoil:
+    """Change the outcomes of single queries of one cell."""
+    return lambda cell: change(pd.read_parquet(cell / store.PER_QUERY)).to_parquet(cell / store.PER_QUERY)
+
+
+QUERIES: dict[str, Spoil] = {
+    "without direction": rows(lambda frame: frame.drop(columns="direction")),
+    "without query": rows(lambda frame: frame.drop(columns="query")),
+    "without image": rows(lambda frame: frame.drop(columns="image")),
+    "of no rows": rows(lambda frame: frame[:0]),
+    "ranks that are texts": rows(lambda frame: frame.assign(rank="first")),
+    "cut short": lambda cell: os.truncate(cell / store.PER_QUERY, 100),
+    "of bytes": written(store.PER_QUERY, b"PAR1" * 9),
+    "empty": written(store.PER_QUERY, b""),
+}
+
+
+@pytest.mark.parametrize("case", QUERIES)
+def test_outcomes_of_queries(case: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for other in (own / "mini" / "mirflickr-mini", *(own / CELL).parent.parent.glob("*/seed[12]")):
+        shutil.rmtree(other)
+    QUERIES[case](own / CELL)
+    assert "No marks: DIR/" in refusal(["compare", f"--results={own}"], capsys, own)
+    for command in (["report"], ["report", "--format=html"]):
+        assert main([*command, f"--results={own}"]) == 0
+        said = html.unescape(capsys.readouterr().out)
+        assert "o marks: " in said and f"{CELL}/per_query.parquet: " in said
+
+
+def test_a_cell_that_was_copied_beside_itself_is_no_other_seed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(own / CELL, own / f"{CELL}.bak")
+    assert "would count twice" in refusal(["report", f"--results={own}"], capsys, own)
+
+
+def test_an_unreadable_folder_hides_no_results(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("dual_infonce"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    status = main(["report", "--format=csv", f"--results={own}"])
+    assert status == 2 and "dual_infonce: cannot be read (Permission denied)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["rm", "show"])
+def test_a_cell_that_cannot_be(action: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in ("x" * 5000, f"{CELL}/../../nothing", "../..", "/", f"{CELL}/result.json"):
+        refusal(["results", action, cell, f"--results={own}"], capsys, own)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+PLACES: dict[str, Spoil] = {
+    "a file": Path.touch,
+    "below a file": lambda path: path.parent.touch(),
+    "a loop of links": loop,
+}
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "results list", "results merge SELF", "results merge OTHER"])
+@pytest.mark.parametrize("case", PLACES)
+def test_folders_that_are_none(
+    case: str, command: str, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "below" / "results"
+    if case != "below a file":
+        place.parent.mkdir()
+    PLACES[case](place)
+    words = [{"SELF": str(place), "OTHER": str(results)}.get(word, word) for word in command.split()]
+    assert "DIR/below" in refusal([*words, f"--results={place}"], capsys, tmp_path)
+
+
+def merged(own: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a merge that adds no cell says; nothing that was there changes."""
+    before = {path: Path(path).read_bytes() for path in files(own) if os.path.isfile(path)}
+    assert main(["results", "merge", str(other), f"--results={own}"]) == 1
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err and "0 added" in out
+    assert {path: Path(path).read_bytes() for path in files(own) if os.path.isfile(path)} == before
+    return err
+
+
+def in_place_of(cell: Path, make: Spoil) -> None:
+    shutil.rmtree(cell)
+    make(cell)
+
+
+HERE: dict[str, tuple[Spoil, str]] = {
+    "outcomes here cut short": (lambda here: os.truncate(here / CELL / store.PER_QUERY, 100), "here cannot be read"),
+    "a file for the benchmark's folder": (lambda here: in_place_of(here / "mini", Path.touch), "a file lies where"),
+    "a file for the cell": (lambda here: in_place_of(here / CELL, Path.touch), "something else lies there"),
+    "a dead link for the cell": (lambda here: in_place_of(here / CELL, loop), "something else lies there"),
+}
+THERE: dict[str, tuple[Spoil, str]] = {
+    "outcomes cut short": (lambda cell: os.truncate(cell / store.PER_QUERY, 100), "per_query.parquet cannot be read"),
+    "a dead link": (lambda cell: (cell / "more").symlink_to("gone"), "more is a link to nothing"),
+    "a link to a private file": (lambda cell: (cell / "more").symlink_to("/etc/hostname"), "more is a link"),
+    "a link to a private folder": (lambda cell: (cell / "more").symlink_to("/etc"), "more is a link"),
+    "no checkpoint": (lambda cell: (cell / store.CHECKPOINT).unlink(), "no best.ckpt"),
+    "the result of another cell": (changed(seed=7), "it is the result of"),
+    "NaN": (changed(metrics={"i2t/R@1": float("nan")}), "not a number"),
+}
+
+
+@pytest.mark.parametrize("case", HERE)
+def test_merges_into_a_folder(case: str, own: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, named = HERE[case]
+    spoil(own)
+    assert named in merged(own, results, capsys)
+
+
+@pytest.mark.parametrize("case", THERE)
+def test_merges_of_a_folder(case: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, named = THERE[case]
+    other = Path(shutil.copytree(own, tmp_path / "other"))
+    shutil.rmtree(own / CELL)
+    spoil(other / CELL)
+    assert named in merged(own, other, capsys)
+
+
+def test_merges_where_cells_run(own: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own / store.RUNNING).touch()
+    assert "DIR: cannot be a results folder" in refusal(
+        ["results", "merge", str(results), f"--results={own}"], capsys, own
+    )
+
+
+NAMES = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "$x^$",
+    "=cmd|' /C calc'!A0",
+    "@sum",
+    "%s{}\\",
+    "[bold]|x",
+    "javascript:alert(1)",
+    "\\input{/etc/passwd}",
+    "é" * 40,
+    "../../up",
+    "'; drop table results; --",
+]
+
+
+def test_names_are_only_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    top = write_store(tmp_path / "javascript:alert(1)")
+    for name, cell in zip(NAMES, sorted(top.glob("mini/*/*/*")), strict=True):
+        changed(method=name, dataset=name, data={"name": name})(cell)
+    shown = {}
+    for kind in ("table", "csv", "markdown", "latex", "html"):
+        assert main(["report", f"--format={kind}", f"--results={top}", f"--out={tmp_path / kind}"]) == 0
+        shown[kind] = (tmp_path / kind).read_text()
+    capsys.readouterr()
+    assert main(["results", "list", f"--results={top}"]) == 0
+    listed = capsys.readouterr().out
+    notebook = "".join(table._repr_html_() for table in tables(load(top)))
+    for name in NAMES:
+        assert name in listed and name in shown["table"] and name in html.unescape(shown["html"])
+        assert name in html.unescape(notebook)
+    assert shown["html"].count("<script") == 1 and 'href="javascript:' not in shown["html"]
+    for text in (shown["html"], shown["markdown"], notebook):
+        assert "<script>alert" not in text and "<img src=x" not in text
+    assert r"\input" not in shown["latex"]
+    cells = pd.read_csv(tmp_path / "csv", dtype=str)
+    values = [*cells, *cells.to_numpy().ravel()]
+    assert not [value for value in values if str(value).startswith(("=", "+", "-", "@"))]
