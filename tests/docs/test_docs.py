@@ -145,7 +145,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("page", "number"),
-    [(page, number) for page in ("README.md", "docs/index.md", "docs/search.md") for number in range(len(blocks(ROOT / page, "python")))],
+    [
+        (page, number)
+        for page in ("README.md", "docs/index.md", "docs/search.md")
+        for number in range(len(blocks(ROOT / page, "python")))
+    ],
 )
 def test_python_block_runs(
     page: str, number: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
