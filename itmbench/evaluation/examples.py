@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import FiniteFloat
 
 from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings
@@ -39,7 +40,7 @@ class Answer:
     id: str
     image: str
     text: str
-    score: float
+    score: FiniteFloat
     right: Right
     twin: bool
     labels: list[str]
@@ -65,7 +66,7 @@ class Example:
     image: str
     text: str
     labels: list[str]
-    outcome: float
+    outcome: FiniteFloat
     sampled: bool
     results: list[Answer]
 

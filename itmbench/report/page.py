@@ -17,8 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from itmbench.report.charts import against_best, bars, mark, sort_keys
+from itmbench.report.gallery import gallery
 from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, looks, seeds_plot
 from itmbench.report.tables import Table, legend
+from itmbench.report.thumbnails import Thumbnails
 from itmbench.report.words import AUDIT, in_words, without_mark
 from itmbench.store import CONFIG, Result
 
@@ -42,7 +44,7 @@ def page(tables: Sequence[Table], folder: Path) -> str:
     Links are relative to the folder that the page will be written to.
 
     Raises:
-        InputError: a cell's ``result.json`` is gone.
+        InputError: a cell's ``result.json`` is gone, or its ``examples.json`` is damaged.
     """
     results = {name: Result.load(Path(name)) for table in tables for name in table.rows["folder"]}
     jinja = jinja2.Environment(
@@ -60,6 +62,8 @@ def page(tables: Sequence[Table], folder: Path) -> str:
     }
     same_looks = looks(tables)
     labels = {label: same_looks[without_mark(label)] for table in tables for label in table.cells.index}
+    thumbnails = Thumbnails()
+    sections = [_section(table, same_looks, results, thumbnails) for table in tables]
     return jinja.get_template("page.html").render(
         marks={label: mark(*look) for label, look in labels.items()},
         colours={label: colour for label, (colour, _) in labels.items()},
@@ -67,15 +71,16 @@ def page(tables: Sequence[Table], folder: Path) -> str:
         benchmarks=sorted({result.benchmark for result in results.values()}),
         methods=len(same_looks),
         datasets=len({result.dataset for result in results.values()}),
-        runs=len(results),
+        cells=len(results),
         finished=max(result.finished for result in results.values()),
         legend=legend(tables, "Bold"),
-        sections=[_section(table, same_looks, results) for table in tables],
+        sections=sections,
+        pictures=thumbnails.uris if any(section["gallery"] for section in sections) else None,
         environment=_distinct([{"commit": _commit(r), **r.versions, **r.hardware} for r in results.values()]),
     )
 
 
-def _section(table: Table, looks: Looks, results: Mapping[str, Result]) -> dict[str, Any]:
+def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnails: Thumbnails) -> dict[str, Any]:
     data = results[table.rows["folder"].iloc[0]].data
     caption = f"{table.objective}: a point for each seed, a line at their mean"
     plots = [(caption, _svg(caption, seeds_plot, table, looks))]
@@ -98,6 +103,7 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result]) -> dict[
         "curves": [
             (what, _svg(what, partial(curve_plot, metrics=of), table, looks)) for what, of in curves(table).items()
         ],
+        "gallery": gallery(table, thumbnails),
         "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
         "show": table.columns[table.objective].show,
     }

@@ -33,6 +33,7 @@ def _change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         _change("queries", "none"),
         _change("files", {"i0": "0.jpg"}),
         lambda content: content["queries"][0]["results"][0].update(score="high"),
+        lambda content: content["queries"][0]["results"][0].update(score=float("nan")),
         lambda content: content["queries"][0].pop("id"),
     ],
 )

@@ -42,6 +42,7 @@ filter.addEventListener("input", () => {
     element.hidden = !keeps(element.dataset.method);
   }
   const kept = [...names].filter(keeps).length;
+  document.dispatchEvent(new CustomEvent("methods", { detail: words.length ? keeps : null })); // for the galleries
   count.textContent = words.length ? `${kept} of ${names.size} methods` : "";
 });
 document.querySelector(".tools").hidden = false;

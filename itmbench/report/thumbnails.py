@@ -1,0 +1,65 @@
+"""Small copies of a dataset's pictures, each once in a page."""
+
+import base64
+import io
+from pathlib import Path, PurePath
+
+from itmbench.data.pictures import read_picture
+from itmbench.errors import InputError
+
+SIDE, QUALITY = 176, 55
+"""Longest side in pixels, and quality of WebP: about 4 kB a photograph."""
+BUDGET = 20_000_000
+"""Most characters of all copies of a page."""
+
+
+class Thumbnails:
+    """WebP copies as data URIs.
+
+    Args:
+        budget: most characters; pictures that come later are left out.
+
+    Attributes:
+        uris: the copies, in the order in which they were asked for.
+        left_out: number of pictures that the budget left out.
+    """
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self.uris: list[str] = []
+        self.left_out = 0
+        self._room = budget
+        self._numbers: dict[Path, int | None] = {}
+
+    def number(self, root: str, name: str, size: int) -> int | None:
+        """Place of a picture in ``uris``.
+
+        None if it is not there, has another size in bytes, cannot be read, lies outside the root, or if the budget is
+        used up.
+        """
+        path = Path(root, name)
+        if path not in self._numbers:
+            self._numbers[path] = self._add(path) if _is_there(path, name, size) else None
+        return self._numbers[path]
+
+    def _add(self, path: Path) -> int | None:
+        try:
+            picture = read_picture(path)
+        except InputError:
+            return None
+        picture.thumbnail((SIDE, SIDE))
+        content = io.BytesIO()
+        picture.save(content, "WEBP", quality=QUALITY)
+        uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+        if len(uri) > self._room:
+            self.left_out += 1
+            return None
+        self._room -= len(uri)
+        self.uris.append(uri)
+        return len(self.uris) - 1
+
+
+def _is_there(path: Path, name: str, size: int) -> bool:
+    try:
+        return ".." not in PurePath(name).parts and not PurePath(name).is_absolute() and path.stat().st_size == size
+    except (OSError, ValueError):  # a name with a null byte
+        return False
