@@ -32,6 +32,9 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # none on a full disk
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -11,6 +11,8 @@ from itmbench.logs import ignore_noise
 
 logger = logging.getLogger(__name__)
 
+OWN = b"<title>itmbench: "
+"""What every page of results begins with."""
 EXAMPLE = """\
 itmbench bench mini                                  # a packaged benchmark; `itmbench list` shows them
 itmbench bench my.yaml --only method=sedra,seed=0    # some cells of a file of your own
@@ -73,6 +75,22 @@ def run(command: str, arguments: Sequence[str]) -> int:
         shown = tables(load(options.results))
         print(plain(shown))
         path = Path(options.results, "index.html")
-        write_out(path, page(shown, path.parent))
-        print(f"As a page: {path}")
+        try:
+            _require_own(path)
+            write_out(path, page(shown, path.parent))
+            print(f"As a page: {path}")
+        except InputError as error:  # the results are there all the same
+            logger.warning("no page: %s", error)
     return 1 if failed else 0
+
+
+def _require_own(page: Path) -> None:
+    """Raise an InputError if a page is not one of results, and so not to be replaced."""
+    try:
+        head = page.read_bytes()[:1000]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{page}: cannot be read ({error.strerror}); move it away") from None
+    if OWN not in head:
+        raise InputError(f"{page}: is no page of itmbench and stays as it is; move it away")

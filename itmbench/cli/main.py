@@ -6,6 +6,7 @@ or 1 (something failed).
 
 import atexit
 import errno
+import io
 import os
 import sys
 import time
@@ -63,16 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback comes before it with ``--debug`` only.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are forked after tokenizers were used
     # By default torch's idle threads spin on cores that the loader processes need, which made training on two cores
     # three times slower. OpenMP reads this when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_memory()
     logs.configure(arguments.count("-v") - arguments.count("-q"))
+    status = 0
     try:
-        return _run([argument for argument in arguments if argument not in FLAGS])
+        status = _run([argument for argument in arguments if argument not in FLAGS])
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
-        return 0
+        return status
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -85,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:  # drop what is left, or Python would complain when it exits
+        except OSError:  # drop what is left, or Python would complain when it exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -95,6 +102,11 @@ def program() -> None:
     Python would take the objects of torch apart one by one, for two seconds. Handlers of other packages run all the
     same: those that are registered last are called first.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller; the next file to be opened would take its place
+            stream = open(os.devnull, mode)  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
     statuses: list[int] = []
 
     def end() -> None:
@@ -109,6 +121,10 @@ def program() -> None:
 
 def _run(arguments: list[str]) -> int:
     command, *rest = arguments or ["--help"]
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder has been removed; change to another") from None
     if command in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<9}  {summary}" for name, (_, summary) in COMMANDS.items())))
         return 0
@@ -126,8 +142,8 @@ def _line(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error).rpartition(IN_LOADER)[2]
     if isinstance(error, OSError) and error.strerror:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{where}{error.strerror}; check the path, its permissions and the space on its disk"
+        where = "the output" if error.filename is None else os.fsdecode(error.filename)
+        return f"{where}: {error.strerror}; check the path, its permissions and the space on its disk"
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(last.filename)}, line {last.lineno}"
     return f"{type(error).__name__}: {error} ({place}); --debug shows the whole traceback"
@@ -138,7 +154,8 @@ def _print_error(lines: Sequence[str]) -> None:
 
     If several devices train, rank 0 prints the error; the others print theirs only if rank 0 does not end with it.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank.isdecimal() and int(rank):
         first, until = os.getppid(), time.monotonic() + 20
         while time.monotonic() < until:
             if os.getppid() != first:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, NpyRows, Stage, Strings
 from itmbench.data.reading import listing
+from itmbench.errors import InputError
 from itmbench.files import digest, file_digest, write_atomically
 
 VERSION = 6
@@ -59,8 +60,15 @@ def cached(name: str, options: Mapping[str, Any], inputs: Sequence[Path], read: 
 
 
 def cache_folder(kind: str) -> Path:
-    """``$ITMBENCH_CACHE/<kind>``, by default ``~/.cache/itmbench/<kind>``."""
-    return Path(os.environ.get("ITMBENCH_CACHE") or "~/.cache/itmbench").expanduser() / kind
+    """``$ITMBENCH_CACHE/<kind>``, by default ``~/.cache/itmbench/<kind>``.
+
+    Raises:
+        InputError: this user has no home.
+    """
+    try:
+        return Path(os.environ.get("ITMBENCH_CACHE") or "~/.cache/itmbench").expanduser() / kind
+    except RuntimeError:
+        raise InputError("no home folder to keep the cache in; set ITMBENCH_CACHE to a folder") from None
 
 
 @contextlib.contextmanager

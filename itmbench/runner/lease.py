@@ -97,7 +97,8 @@ def _held(cell: Path) -> list[Path]:
     """The lease files of a cell, or of one of its leases, by number."""
     start = cell.name.partition(".lease")[0] + ".lease"
     with contextlib.suppress(FileNotFoundError):
-        return sorted((path for path in cell.parent.iterdir() if path.name.startswith(start)), key=_number)
+        files = (path for path in cell.parent.iterdir() if path.name.startswith(start))
+        return sorted((path for path in files if path.name.removeprefix(start).isdecimal()), key=_number)
     return []
 
 
@@ -106,11 +107,12 @@ def _number(path: Path) -> int:
 
 
 def _owner(path: Path) -> dict[str, Any]:
-    """Machine, host and process of a lease's holder; empty while the file is being written."""
+    """Machine, host and process of a lease's holder; empty while the file is being written, or if it is no lease."""
     try:
-        return dict(json.loads(path.read_text()))
+        owner = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) else {}
 
 
 def _alive(path: Path) -> bool:
@@ -119,7 +121,7 @@ def _alive(path: Path) -> bool:
     if owner.get("machine") == _machine() and not _runs(owner["pid"]):
         return False
     try:
-        return _now(path.parent) - path.stat().st_mtime < STALE
+        return abs(_now(path.parent) - path.stat().st_mtime) < STALE  # nobody who lives renews it ahead of time
     except FileNotFoundError:
         return False
 
@@ -129,7 +131,7 @@ def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # an OverflowError: no process has such a number
         return False
     except OSError:  # somebody else's process, or a system without /proc
         return True

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -74,12 +74,17 @@ class Request:
     def outcome(self, planned: Planned) -> str | Failure | None:
         """When a cell finished, or how it failed, in whichever process; None if it still has to run."""
         finished = running.finished_at(self.results / planned.cell.folder, planned.key)
-        if finished is not None and not (self.force and finished < self.since):
+        if finished is not None and not (self.force and not self._follows(finished)):
             return finished
         failed = running.recorded_failure(self.running(planned.cell), planned.key)
-        if failed is not None and not ((self.force or self.retry_failed) and failed.time < self.since):
+        if failed is not None and not ((self.force or self.retry_failed) and not self._follows(failed.time)):
             return failed
         return None
+
+    def _follows(self, time: str) -> bool:
+        """Whether an outcome is one of this request; a time of next week is that of a clock that was wrong."""
+        latest = datetime.now(UTC) + timedelta(days=1)
+        return self.since <= time <= latest.isoformat(timespec="microseconds")
 
 
 class Planner:

@@ -79,6 +79,7 @@ def run(
         plan.print_forecast(planned, request)
         return []
     left = [row for row in planned if request.outcome(row) is None]
+    _require_free(left, request)
     if left and launcher == "local" and devices > 1:
         _require_one_device_each(left, devices)
     path = planner.save(cells, planned, request.results)
@@ -216,6 +217,15 @@ def _require_one_device_each(left: Sequence[Planned], devices: int) -> None:
                 f"--devices {devices} gives each cell one device, but {row.cell} has trainer.devices "
                 f"{row.cell.config['trainer']['devices']}; give one of the two"
             )
+
+
+def _require_free(left: Sequence[Planned], request: Request) -> None:
+    """Raise an InputError if a file lies where the folder of a cell, or one above it, belongs."""
+    for row in left:
+        for place in (request.results / row.cell.folder, request.running(row.cell)):
+            for path in (place, *place.parents):
+                if os.path.lexists(path) and not path.is_dir():
+                    raise InputError(f"{path}: is a file where results of {row.cell} belong; move it away")
 
 
 def _report_failures(planned: Sequence[Planned], request: Request) -> list[Cell]:

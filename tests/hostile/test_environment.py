@@ -1,0 +1,111 @@
+"""A machine that is short of something: an output that is closed or full, no home, no folder, no letters but ASCII."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from refusal import refusal
+from toy import toy_arguments
+
+from itmbench.cli.main import main
+from itmbench.files import write_atomically
+
+CLOSED = {"stdout": (">&-", ""), "stderr": ("2>&-", "methods:"), "all three": ("<&- >&- 2>&-", "")}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+def test_closed_streams(case: str) -> None:
+    """The next file to be opened would take the place of the stream."""
+    streams, printed = CLOSED[case]
+    command = f"{sys.executable} -m itmbench list {streams}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "") and ended.stdout.startswith(printed)
+
+
+def test_a_closed_stream_is_replaced_for_children_too() -> None:
+    code = "import os, subprocess; from itmbench.cli import main; main.main = lambda: subprocess.call(['ls'])"
+    command = f'{sys.executable} -c "{code}; main.program()" >&-'
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["list", "report"])
+def test_output_on_a_full_disk(command: str, results: Path) -> None:
+    more = [f"--results={results}"] if command == "report" else []
+    with open("/dev/full", "w") as full:
+        call = [sys.executable, "-m", "itmbench", command, *more]
+        ended = subprocess.run(call, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("itmbench: the output: No space left on device")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_letters_that_the_terminal_lacks(encoding: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["report", f"--results={results}"]) == 0
+    out.seek(0)
+    shown = out.read()
+    assert "dual_infonce" in shown and ("\\xb1" in shown) == (encoding == "ascii")
+
+
+def test_a_name_that_the_terminal_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stderr", error)
+    assert main(["report", "--results=Übung"]) == 2
+    error.seek(0)
+    assert error.read().startswith("itmbench: \\xdcbung: no such results folder")
+
+
+@pytest.mark.parametrize("command", [["list"], ["report"], ["bench", "mini"], ["fit", "--model=SEDRA"]])
+def test_a_folder_that_was_removed(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the current folder has been removed; change to another" in refusal(command, capsys, tmp_path)
+
+
+MINI = ["data", "prepare", "flickr30k-mini"]
+
+
+def test_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def unknown(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ITMBENCH_CACHE")
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    assert "set ITMBENCH_CACHE to a folder" in refusal(MINI, capsys, tmp_path)
+
+
+CACHES = {"a file": __file__, "below a file": f"{__file__}/x", "in /proc": "/proc/x", "too long": "x" * 5000}
+
+
+@pytest.mark.parametrize("case", CACHES)
+def test_a_cache_that_cannot_be(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ITMBENCH_CACHE", CACHES[case])
+    refusal(MINI, capsys, tmp_path)
+
+
+@pytest.mark.parametrize("rank", ["x", "", "-1", "1.5", "²"])
+def test_a_rank_that_is_none(
+    rank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert "LOCAL_RANK" in refusal(["fit", *toy_arguments(tmp_path)], capsys, tmp_path)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    def fill(file: BinaryIO) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'file'}'"):
+        write_atomically(tmp_path / "file", fill)
+    assert not list(tmp_path.iterdir())

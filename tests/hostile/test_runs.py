@@ -1,0 +1,156 @@
+"""What may lie in the way of a benchmark: files, leases, pages and clocks that are not as they should be."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from refusal import refusal
+from small_benchmark import bench, content, write
+
+from itmbench import store
+from itmbench.cli.main import main
+from itmbench.runner import lease
+
+CELL = Path("small", "toy", "m", "seed0")
+YEAR = 365 * 24 * 3600
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("benchmark"), "m", epochs=1)
+
+
+@pytest.fixture(scope="module")
+def done(spec: Path) -> Path:
+    """The results of the benchmark."""
+    assert main(bench(spec, spec.parent / "results")) == 0
+    return spec.parent / "results"
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+IN_THE_WAY: dict[str, tuple[Path, Callable[[Path], Any]]] = {
+    "a file for the cell": (CELL, Path.touch),
+    "a file for the dataset": (CELL.parent.parent, Path.touch),
+    "a loop of links for the cell": (CELL, loop),
+    "a file for running cells": (Path(store.RUNNING), Path.touch),
+    "a file for the running cell": (store.RUNNING / CELL, Path.touch),
+}
+
+
+@pytest.mark.parametrize("case", IN_THE_WAY)
+def test_files_where_results_belong(case: str, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place, make = IN_THE_WAY[case]
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    make(tmp_path / place)
+    line = refusal(bench(spec, tmp_path), capsys, tmp_path)
+    assert f"DIR/{place}: is a file where results of m on toy, seed 0 belong; move it away" in line
+
+
+PLACES: dict[str, Callable[[Path], Path]] = {
+    "of 5,000 letters": lambda folder: folder / ("x" * 5000),
+    "with a name of 300 letters": lambda folder: folder / ("x" * 300),
+    "in /proc": lambda folder: Path("/proc/x"),
+    "below a file": lambda folder: Path(__file__, "results"),
+    "a file": lambda folder: Path(__file__),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_folders_for_results(case: str, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refusal(bench(spec, PLACES[case](tmp_path)), capsys, tmp_path)
+
+
+def test_a_folder_for_results_that_is_a_loop(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop(tmp_path / "results")
+    assert "DIR/results: " in refusal(bench(spec, tmp_path / "results"), capsys, tmp_path)
+
+
+PAGES: dict[str, Callable[[Path], Any]] = {
+    "somebody's own": lambda path: path.write_text("<title>My home</title>"),
+    "bytes": lambda path: path.write_bytes(bytes(range(256))),
+    "empty": Path.touch,
+    "a folder": Path.mkdir,
+    "a loop of links": loop,
+}
+
+
+@pytest.mark.parametrize("case", PAGES)
+def test_a_page_of_somebody_else_stays(
+    case: str, spec: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Path(shutil.copytree(done, tmp_path / "results"))
+    page = results / "index.html"
+    page.unlink()
+    PAGES[case](page)
+    before = page.read_bytes() if page.is_file() else None
+    assert main(bench(spec, results)) == 0
+    out, err = capsys.readouterr()
+    assert "rSum" in out and "As a page" not in out and f"no page: {page}: " in err
+    assert (page.read_bytes() if page.is_file() else None) == before
+
+
+def test_a_page_of_results_is_written_anew(spec: Path, done: Path, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(done, tmp_path / "results"))
+    page = (results / "index.html").read_text()
+    (results / "index.html").write_text(page[:2000])
+    assert main(bench(spec, results)) == 0
+    assert (results / "index.html").read_text() == page
+
+
+def test_a_result_from_the_future_runs_again_when_asked(spec: Path, done: Path, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(done, tmp_path / "results"))
+    file = results / CELL / store.RESULT
+    wrong = json.loads(file.read_text()) | {"finished": "2099-01-01T00:00:00.000000+00:00"}
+    file.write_text(json.dumps(wrong))
+    assert main(bench(spec, results)) == 0 and store.Result.load(file.parent).finished.startswith("2099")
+    assert main(bench(spec, results, "--force")) == 0 and not store.Result.load(file.parent).finished.startswith("2099")
+    assert content(results) == content(done)
+
+
+OWNERS: dict[str, bytes] = {
+    "a number": b"5",
+    "a list": b"[1]",
+    "nothing": b"",
+    "bytes": bytes(range(256)),
+    "no process": json.dumps({"machine": lease._machine()}).encode(),
+    "a process that is a text": json.dumps({"machine": lease._machine(), "pid": "1"}).encode(),
+    "a process of 30 digits": json.dumps({"machine": lease._machine(), "pid": 10**30}).encode(),
+}
+
+
+@pytest.mark.parametrize("case", OWNERS)
+def test_leases_that_hold(case: str, tmp_path: Path) -> None:
+    cell, file = tmp_path / "seed0", tmp_path / "seed0.lease1"
+    file.write_bytes(OWNERS[case])
+    if case != "a process of 30 digits":  # which cannot live
+        assert lease.holder(cell) is not None and lease.take(cell) is None
+        os.utime(file, (0, 0))
+    held = lease.take(cell)
+    assert held is not None
+    held.release()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["seed0.lease1~", "seed0.lease", "seed0.lease.swp", "seed0.lease-1", "seed0.lease1.5"])
+def test_files_beside_leases(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    held = lease.take(tmp_path / "seed0")
+    assert held is not None and lease.take(tmp_path / "seed0") is None
+    held.check()
+    held.release()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_lease_from_the_future_is_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "seed0.lease1"
+    file.write_text(json.dumps({"machine": "elsewhere", "host": "elsewhere", "pid": 1}))
+    os.utime(file, (time.time() + YEAR, time.time() + YEAR))
+    assert lease.take(tmp_path / "seed0") is not None
