@@ -21,7 +21,7 @@ from itmbench.report.gallery import gallery
 from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, looks, seeds_plot
 from itmbench.report.tables import Table, legend
 from itmbench.report.thumbnails import Thumbnails
-from itmbench.report.words import AUDIT, in_words, without_mark
+from itmbench.report.words import AUDIT, in_words, lead_in_words, without_mark
 from itmbench.store import CONFIG, Result
 
 COSTS = {"seconds": "wall time", "scored_pairs_per_second": "pairs scored per second"}
@@ -64,6 +64,8 @@ def page(tables: Sequence[Table], folder: Path) -> str:
     labels = {label: same_looks[without_mark(label)] for table in tables for label in table.cells.index}
     thumbnails = Thumbnails()
     sections = [_section(table, same_looks, results, thumbnails) for table in tables]
+    for section, name in zip(sections, _names(tables), strict=True):
+        section["name"] = name
     return jinja.get_template("page.html").render(
         marks={label: mark(*look) for label, look in labels.items()},
         colours={label: colour for label, (colour, _) in labels.items()},
@@ -82,15 +84,18 @@ def page(tables: Sequence[Table], folder: Path) -> str:
 
 def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnails: Thumbnails) -> dict[str, Any]:
     data = results[table.rows["folder"].iloc[0]].data
-    caption = f"{table.objective}: a point for each seed, a line at their mean"
+    caption = f"{table.objective} of every seed, and their mean"
     plots = [(caption, _svg(caption, seeds_plot, table, looks))]
     for cost, what in COSTS.items():
         if cost in table.rows and table.rows[cost].notna().any():
-            caption = f"{table.objective} against {what}; dotted: the Pareto front"
+            caption = f"{table.objective} against {what}"
             plots.append((caption, _svg(caption, partial(cost_plot, cost=cost), table, looks)))
     best, lines = against_best(table)
     return {
         "table": table,
+        "subtitle": table.title.removeprefix(f"{table.dataset}: "),
+        "lead": f"{table.objective} {table.cells.at[best, table.objective]!s}" if best else "",
+        "verdict": lead_in_words({line.method: line.verdict for line in lines}, bool(best)),
         "sort_keys": sort_keys(table),
         "bars": bars(table),
         "best": best,
@@ -107,6 +112,15 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnai
         "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
         "show": table.columns[table.objective].show,
     }
+
+
+def _names(tables: Sequence[Table]) -> list[str]:
+    """The dataset of each table, numbered where it has several."""
+    datasets = [table.dataset for table in tables]
+    return [
+        f"{name}, table {datasets[:at].count(name) + 1}" if datasets.count(name) > 1 else name
+        for at, name in enumerate(datasets)
+    ]
 
 
 def _time(iso: str) -> str:
@@ -139,7 +153,7 @@ def _svg(label: str, draw: Callable[[Axes, Table, Looks], None], table: Table, l
     """A plot as an ``svg`` element with a text alternative; its text stays text, with font and colour of the page."""
     text = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5, max(2.6, 0.8 + 0.35 * len(table.cells))), layout="constrained")
+        figure = Figure(figsize=(4.6, max(2.8, 0.8 + 0.32 * len(table.cells))), layout="constrained")
         draw(figure.subplots(), table, looks)
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)

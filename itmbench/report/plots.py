@@ -16,8 +16,9 @@ from itmbench.report.words import without_mark
 Looks = Mapping[str, tuple[str, str]]
 """Method -> colour and marker."""
 
-# Distinguishable to colour-blind readers, legible on white and on black (Okabe and Ito, Color Universal Design).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Legible on white and on black. Colour-blind readers can tell the first six apart (Okabe and Ito, Color Universal
+# Design); a marker always stands with the colour.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d5fc2", "#80843a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -56,7 +57,7 @@ def cost_plot(axes: Axes, table: Table, looks: Looks, cost: str = "seconds") -> 
     costs = table.rows[cost]
     if costs.min() > 0 and costs.max() / costs.min() > 10:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if costs.max() / costs.min() < 100 else (1,)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if costs.max() / costs.min() < 100 else (1,)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     [(heading, (_, column))] = find([cost]).items()
     axes.xaxis.set_major_formatter(lambda value, _: column.show(value))

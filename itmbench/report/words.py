@@ -1,7 +1,7 @@
 """A protocol, its metrics and the leak audit in words, for legends and notes below tables."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MARK = "†"
@@ -81,6 +81,27 @@ def notes(protocol: dict[str, Any], headings: Iterable[str] | None = None) -> li
         return list(sentences.values())
     shown = list(headings)
     return [note for key, note in sentences.items() if any(key in heading for heading in shown)]
+
+
+def lead_in_words(verdicts: Mapping[str, str], ranked: bool) -> str:
+    """How the best method of a table stands against the others, whose verdicts against it are given.
+
+    >>> lead_in_words({"vse": "worse", "scan": "not distinguishable"}, ranked=True)
+    'Best on average; not distinguishable from scan.'
+    """
+    if not ranked:
+        return "No method is ranked."
+    equal = [name for name, verdict in verdicts.items() if verdict == "not distinguishable"]
+    untested = [name for name, verdict in verdicts.items() if verdict == "untested"]
+    if not verdicts:
+        return "The only method."
+    if not equal and not untested:
+        return "Better than every other method, at 5 %."
+    notes = [f"not distinguishable from {', '.join(equal)}"] * bool(equal)
+    notes += [f"untested against {'all others' if len(untested) == len(verdicts) else ', '.join(untested)}"] * bool(
+        untested
+    )
+    return f"Best on average; {'; '.join(notes)}."
 
 
 def audit_in_words(failed: dict[str, list[str]]) -> str:

@@ -1,6 +1,6 @@
 from results_store import CAPTION, LABEL
 
-from itmbench.report.words import in_words, notes
+from itmbench.report.words import in_words, lead_in_words, notes
 
 
 def test_words_follow_the_protocol() -> None:
@@ -22,3 +22,18 @@ def test_notes_explain_the_columns_that_are_shown() -> None:
     assert [note for note in notes(LABEL, ["i2t P at recall 0.3"]) if note.startswith("P at recall")]
     assert not [note for note in notes(LABEL, ["mAP@50"]) if note.startswith("P@K")]
     assert [note for note in notes(LABEL, ["i2t P@50"]) if note.startswith("P@K")]
+
+
+def test_the_lead_of_the_best_method_is_as_tested() -> None:
+    assert lead_in_words({"a": "worse", "b": "worse"}, ranked=True) == "Better than every other method, at 5 %."
+    assert lead_in_words({"a": "not distinguishable", "b": "untested", "c": "worse"}, ranked=True) == (
+        "Best on average; not distinguishable from a; untested against b."
+    )
+    assert (
+        lead_in_words({"a": "untested", "b": "untested"}, ranked=True)
+        == "Best on average; untested against all others."
+    )
+    assert (
+        lead_in_words({}, ranked=True) == "The only method."
+        and lead_in_words({}, ranked=False) == "No method is ranked."
+    )

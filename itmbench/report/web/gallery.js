@@ -95,7 +95,7 @@ function startGallery(root) {
 
   function answered(query, method) {
     const answer = query.answers[method];
-    const name = make("h5", {}, markOf(method), methods[method].name);
+    const name = make("h4", {}, markOf(method), methods[method].name);
     const box = make("article", {}, name);
     if (!answer) return box;
     const what = measure === "rank" ? "rank" : "AP";

@@ -45,4 +45,4 @@ filter.addEventListener("input", () => {
   document.dispatchEvent(new CustomEvent("methods", { detail: words.length ? keeps : null })); // for the galleries
   count.textContent = words.length ? `${kept} of ${names.size} methods` : "";
 });
-document.querySelector(".tools").hidden = false;
+filter.parentElement.hidden = false;
