@@ -214,9 +214,10 @@ def _variance(deviations: Floats) -> Floats:
 
 
 def _mean(values: Floats, axis: int) -> Floats:
-    """Mean of the values that are no NaN, over an axis that is kept."""
+    """Mean of the values that are no NaN, over an axis that is kept; NaN where there are none."""
     known = ~np.isnan(values)
-    return np.asarray(np.where(known, values, 0).sum(axis, keepdims=True) / known.sum(axis, keepdims=True))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis, keepdims=True) / known.sum(axis, keepdims=True))
 
 
 def z_of_t(t: Floats, df: Floats) -> Floats:

@@ -220,6 +220,18 @@ def test_a_fixed_method_has_no_seed_variance() -> None:
     assert np.isfinite(compare_all([single, third]).p).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_metric_that_no_two_methods_share_changes_nothing_else() -> None:
+    methods = made(3)
+    lacking = [
+        method(np.concatenate([m.shares, np.where(place, np.nan, m.shares[..., :1])], -1), m.runs[0])
+        for place, m in enumerate(methods)
+    ]
+    with_it, without = compare_all(lacking), compare_all(methods)
+    assert np.isnan(with_it.p[:, 2]).all() and np.isnan(with_it.difference[:, 2]).all()
+    assert with_it.p[:, :2] == pytest.approx(without.p, abs=0.02)
+
+
 def test_more_comparisons_widen_every_interval() -> None:
     methods = made(2, methods=8)
     two, eight = compare_all(methods[:2]), compare_all(methods)
