@@ -22,6 +22,8 @@ from itmbench.evaluation.scoring import Name, Scorer
 from itmbench.evaluation.shortlist import Shortlist
 from itmbench.evaluation.stage import EvaluatedStage
 
+Labels = NDArray[np.uint8]
+
 
 class _Options:
     """Name, version, objective and options of a protocol."""
@@ -203,43 +205,43 @@ class LabelProtocol(_Options):
         query_images, gallery_images = here.positions(here.stage.queries), here.positions(here.stage.gallery)
         query_texts, gallery_texts = here.texts_of(query_images), here.texts_of(gallery_images)
 
-        i2t = label_queries(
-            here.images[torch.from_numpy(query_images)],
-            here.texts[torch.from_numpy(gallery_texts)],
-            labels[query_images],
-            text_labels[gallery_texts],
-            self.cutoffs,
-            self.normaliser,
+        i2t = self._queries(
+            (here.images[torch.from_numpy(query_images)], here.texts[torch.from_numpy(gallery_texts)]),
+            (labels[query_images], text_labels[gallery_texts]),
             scorer,
-            self.ties,
             lambda row: f"image {here.image_ids[query_images[row]]}",
             unseen[here.owner[gallery_texts]] if len(corpus.train) else None,
         )
-        t2i = label_queries(
-            here.texts[torch.from_numpy(query_texts)],
-            here.images[torch.from_numpy(gallery_images)],
-            text_labels[query_texts],
-            labels[gallery_images],
-            self.cutoffs,
-            self.normaliser,
+        t2i = self._queries(
+            (here.texts[torch.from_numpy(query_texts)], here.images[torch.from_numpy(gallery_images)]),
+            (text_labels[query_texts], labels[gallery_images]),
             None if scorer is None else lambda texts, images: scorer(images, texts).T,
-            self.ties,
             lambda row: f"text {here.text_ids[query_texts[row]]}",
             unseen[gallery_images] if len(corpus.train) else None,
         )
         metrics: dict[str, float] = {}
         for side, queries, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
-            among_unseen = queries.pop("unseen/AP", None)
+            variants = {key.partition("/")[0]: queries.pop(key) for key in [*queries] if key.endswith("/AP")}
             metrics |= _under(side, label_summary(queries))
             metrics[f"chance/{side}/mAP"] = chance.average_precision(queries["relevant"].cpu().numpy(), items)
-            if among_unseen is not None:
-                metrics[f"unseen/{side}/mAP"] = float(among_unseen.mean())
-        for prefix in ("", "chance/", "unseen/"):
+            metrics |= {f"{variant}/{side}/mAP": float(values.mean()) for variant, values in variants.items()}
+        for prefix in ("", "chance/", "unseen/", "optimistic/"):
             if f"{prefix}i2t/mAP" in metrics and f"{prefix}t2i/mAP" in metrics:
                 metrics[f"{prefix}mAP"] = (metrics[f"{prefix}i2t/mAP"] + metrics[f"{prefix}t2i/mAP"]) / 2
         image_ids, text_ids = here.image_ids[query_images], here.text_ids[query_texts]
         parts = [("i2t", image_ids, query_images, i2t["AP"]), ("t2i", text_ids, here.owner[query_texts], t2i["AP"])]
         return Evaluation(metrics, _per_query("ap", here, parts))
+
+    def _queries(
+        self,
+        sides: tuple[Embeddings, Embeddings],
+        labels: tuple[Labels, Labels],
+        scorer: Scorer | None,
+        name: Name,
+        unseen: NDArray[np.bool_] | None,
+    ) -> dict[str, Tensor]:
+        """Metrics per query of one direction; ``sides`` are its queries and its gallery."""
+        return label_queries(*sides, *labels, self.cutoffs, self.normaliser, scorer, self.ties, name, unseen)
 
 
 Protocol = CaptionProtocol | LabelProtocol

@@ -30,6 +30,7 @@ class DSCMR(LabelMatcher):
         super().__init__(**kwargs)
         self.dim, self.alpha, self.beta = dim, alpha, beta
         self.project = self.per_modality(lambda width: nn.Sequential(nn.Linear(width, dim), nn.ReLU()))
+        self.hash_head = self.make_hash_head(dim)
         self.common = nn.Linear(dim, dim)
         self.classifier: nn.Linear | None = None  # built once the number of labels is known
         self.likelihood = PairLikelihood(scale=0.5)
@@ -60,4 +61,5 @@ class DSCMR(LabelMatcher):
         pairs = ((image, image), (text, text), (image, text))
         likelihood_loss = sum(self.likelihood(self.score(*pair), positives) for pair in pairs)
         distance = torch.linalg.vector_norm(image.pooled.float() - text.pooled.float(), dim=1).mean()
-        return label_loss + self.alpha * likelihood_loss + self.beta * distance
+        hash_loss = self.hash_loss(image.pooled, text.pooled, positives)
+        return label_loss + self.alpha * likelihood_loss + self.beta * distance + hash_loss

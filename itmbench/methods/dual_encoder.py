@@ -6,11 +6,12 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from itmbench.encoders import Embeddings
-from itmbench.methods.base import Matcher, Modality
+from itmbench.methods.base import Modality
+from itmbench.methods.hash_codes import HashMatcher
 from itmbench.methods.losses import InfoNCE, TripletLoss
 
 
-class DualEncoder(Matcher):
+class DualEncoder(HashMatcher):
     """Project the pooled image and text vectors into one space and compare them by cosine.
 
     With InfoNCE this is how CLIP (Radford et al., ICML 2021) trains; with ``TripletLoss`` it is how VSE++ (Faghri et
@@ -19,7 +20,7 @@ class DualEncoder(Matcher):
     Args:
         dim: D, size of the common space.
         loss: loss on the in-batch scores; InfoNCE by default.
-        **kwargs: arguments of ``Matcher``.
+        **kwargs: arguments of ``HashMatcher``.
     """
 
     reads_tokens = False
@@ -27,6 +28,7 @@ class DualEncoder(Matcher):
     def __init__(self, dim: int = 256, loss: InfoNCE | TripletLoss | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.project = self.per_modality(lambda width: nn.Linear(width, dim))
+        self.hash_head = self.make_hash_head(dim)
         self.loss = InfoNCE() if loss is None else loss
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:

@@ -47,6 +47,7 @@ class GNN4CMR(LabelMatcher):
         if layers < 1:
             raise InputError(f"GNN4CMR: layers is {layers}; give 1 or more")
         self.dim, self.layers, self.intra_weight, self.label_weight = dim, layers, intra_weight, label_weight
+        self.hash_head = self.make_hash_head(dim)
         self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.classifiers: LabelClassifiers | None = None  # built once the labels are known
         self.contrast = InfoNCE(temperature, learn_temperature=False)
@@ -78,7 +79,7 @@ class GNN4CMR(LabelMatcher):
             self.contrast(self.score(image, image), within) + self.contrast(self.score(text, text), within)
         )
         label_loss = sum(label_error(self.predict_labels(items.pooled), labels) for items in (image, text))
-        return contrast + self.label_weight * label_loss
+        return contrast + self.label_weight * label_loss + self.hash_loss(image.pooled, text.pooled, positives)
 
 
 class LabelClassifiers(nn.Module):

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from itmbench.encoders import Embeddings
-from itmbench.methods.base import Matcher, Modality
+from itmbench.errors import InputError
+from itmbench.methods.base import Modality
+from itmbench.methods.hash_codes import HashMatcher
 
 POWERS = 4
 """Terms of the logarithm's series in a relevance vector."""
@@ -30,19 +32,21 @@ def relevance_vectors(probability: Tensor, modality: Literal["image", "text"]) -
     return torch.cat([vectors, *((missing, nothing) if modality == "image" else (nothing, missing))], dim=1)
 
 
-class LabelMatcher(Matcher):
+class LabelMatcher(HashMatcher):
     """Base of the methods that predict labels from pooled vectors; a subclass implements ``predict_labels``.
 
     Args:
         rank_by: rank test items by the cosine of their vectors, or by the probability that they share a label. With
             ``votes``, a share w of the label probabilities is then the mean label of an item's neighbours.
-        **kwargs: arguments of ``Matcher``.
+        **kwargs: arguments of ``HashMatcher``.
     """
 
-    switchable = Matcher.switchable | {"rank_by"}
+    switchable = HashMatcher.switchable | {"rank_by"}
 
     def __init__(self, rank_by: Literal["cosine", "relevance"] = "cosine", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.hash_bits is not None and rank_by == "relevance":
+            raise InputError(f"{type(self).__name__}: codes are made from vectors; remove rank_by or hash_bits")
         self.rank_by = rank_by
 
     def predict_labels(self, vectors: Tensor) -> Tensor:
@@ -71,10 +75,15 @@ def undecided(predicted: Tensor, voted: Tensor, modality: Modality) -> Embedding
 
 def decided(items: Embeddings, weight: Tensor | float) -> Embeddings:
     """What ``undecided`` returned, as relevance vectors with this share of votes."""
+    return Embeddings(relevance_vectors(*settled(items, weight)))
+
+
+def settled(items: Embeddings, weight: Tensor | float) -> tuple[Tensor, Modality]:
+    """Label probabilities `[B, C]`, with this share of votes, and modality of what ``undecided`` returned."""
     columns = items.pooled[:, :-1]
     predicted, voted = columns.chunk(2, dim=1)
     modality: Modality = "text" if bool(items.pooled[:, -1].any()) else "image"
-    return Embeddings(relevance_vectors(mixed(predicted, voted, weight), modality))
+    return mixed(predicted, voted, weight), modality
 
 
 def mixed(predicted: Tensor, votes: Tensor, weight: Tensor | float) -> Tensor:

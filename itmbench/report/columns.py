@@ -64,6 +64,8 @@ COLUMNS = (
     Column(r"truth/(i2t|t2i)/(R@\d+|mAP@R|R-Precision)", r"\1 \2 (complete truth)", percent, better=1, detail=True),
     Column(r"folds/(i2t|t2i)/(R@\d+)", r"\1 \2 (folds)", percent, better=1, detail=True),
     Column(r"unseen/(i2t|t2i)/mAP", r"\1 mAP (unseen)", percent, better=1, detail=True),
+    Column(r"optimistic/mAP", "mAP (ties won)", percent, better=1, detail=True),
+    Column(r"(i2t|t2i)/([PR])@h2", r"\1 \2 within Hamming 2", percent, better=1, detail=True),
     Column(r"(i2t|t2i)/((mAP|P|R|NDCG)@\d+)", r"\1 \2", percent, better=1, detail=True),
     Column(r"(i2t|t2i)/P@r(\d\.\d)", r"\1 P at recall \2", percent, better=1, detail=True),
     Column(r"(i2t|t2i)/MedR", r"\1 median rank", tenths, better=-1, detail=True),

@@ -60,7 +60,8 @@ class Table:
         differences: all pairs of methods, as `itmbench.report.marks.differences` gives them.
         columns: heading -> its column.
         rows: the results, one a cell of the benchmark, with the method's name in this table as ``label``.
-        published: published figures on the same data, shown below the last table of a dataset.
+        published: published figures on the same data, shown below the last table of a dataset
+            and protocol.
     """
 
     dataset: str
@@ -147,9 +148,12 @@ def tables(frame: pd.DataFrame) -> list[Table]:
     result = []
     for _, dataset in frame.groupby("dataset", sort=False):
         groups = _groups(dataset)
-        *others, last = [_table(group, rows, [other for other, _ in groups]) for group, rows in groups]
-        figures = published(dataset["data"].unique(), last.protocol["name"])
-        result += [*others, replace(last, published=tuple(figures))]
+        made = [_table(group, rows, [other for other, _ in groups]) for group, rows in groups]
+        last = {table.protocol["name"]: table for table in made}
+        for table in made:
+            protocol = table.protocol["name"]
+            figures = published(dataset["data"].unique(), protocol) if table is last[protocol] else []
+            result.append(replace(table, published=tuple(figures)))
     return result
 
 

@@ -52,6 +52,10 @@ LABEL_NOTES = {
     "NDCG@": "The gain of NDCG@K is the number of shared labels.",
     "at recall": "P at recall r is the best precision at any rank that finds a share of at least r of the relevant.",
 }
+HASH_NOTES = {key: note for key, note in LABEL_NOTES.items() if key != "NDCG@"} | {
+    "ties won": "Ties won: mAP if relevant items came first among equal scores; other ways to break ties lie between.",
+    "within Hamming": "P and R within Hamming 2 are those of all items at a distance of at most 2 bits; none counts 0.",
+}
 
 
 def without_mark(label: str) -> str:
@@ -68,13 +72,16 @@ def in_words(protocol: dict[str, Any], inductive: bool) -> str:
             "i2t: an image queries texts. t2i: a text queries images. An item is relevant if it shares a label with "
             "the query. A query without relevant items counts 0."
         )
+        if "bits" in protocol:
+            task += f" Binary codes of {protocol['bits']} bits are ranked by Hamming distance."
     sentences = (task, *notes(protocol), TIES.get(protocol.get("ties", ""), ""), INDUCTIVE[inductive])
     return " ".join(filter(None, sentences))
 
 
 def notes(protocol: dict[str, Any], headings: Iterable[str] | None = None) -> list[str]:
     """A sentence for every kind of column with one of these headings; None for all metrics of the protocol."""
-    metrics = CAPTION_NOTES if protocol["objective"] == "rSum" else LABEL_NOTES
+    of_labels = HASH_NOTES if "bits" in protocol else LABEL_NOTES
+    metrics = CAPTION_NOTES if protocol["objective"] == "rSum" else of_labels
     normaliser = protocol.get("normaliser", "")
     sentences = {key: note.format(normaliser=NORMALISERS.get(normaliser, normaliser)) for key, note in metrics.items()}
     if headings is None:

@@ -1,6 +1,6 @@
 """How fast retrieval is measured, as ratios within one run, and how much memory it takes.
 
-    python scripts/perf/retrieval.py [--repeats 3] [--library-queries 400] [--only captions labels large]
+    python scripts/perf/retrieval.py [--repeats 3] [--library-queries 400] [--only captions labels codes large]
 
 Every case runs in a process of its own. "extra" is the growth of that process's peak memory from just before the first
 measured call, after the inputs exist and a small call has loaded what is loaded once.
@@ -14,7 +14,7 @@ from timing import best_of, peak
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalMAP
 
-from itmbench.evaluation import caption_retrieval, label_retrieval
+from itmbench.evaluation import caption_retrieval, hamming_retrieval, label_retrieval
 from itmbench.evaluation.functional import average_precision
 
 DIMENSIONS = 512
@@ -73,6 +73,22 @@ def labels(options: argparse.Namespace) -> list[tuple[str, str, str]]:
     ]
 
 
+def codes(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """The same queries and items as codes of 64 bits, against vectors of 64 numbers, all metrics of either."""
+    tables = torch.randn(2_000, 64), torch.randn(18_015, 64)
+    hot = multi_hot(2_000, 24, 3.78), multi_hot(18_015, 24, 3.78)
+    hamming_retrieval(tables[0][:100], tables[1], hot[0][:100], hot[1])
+    floats, bits = best_of(
+        options.repeats,
+        lambda: label_retrieval(*tables, *hot),
+        lambda: hamming_retrieval(*tables, *hot),
+    )
+    return [
+        ("codes of 64 bits, 2,000 x 18,015: hamming_retrieval", f"{bits:.2f} s", f"label_retrieval {floats:.2f} s"),
+        ("codes of 64 bits, 2,000 x 18,015: speed over floats", f"{floats / bits:.0f}", "at least 10"),
+    ]
+
+
 def large(options: argparse.Namespace) -> list[tuple[str, str, str]]:
     """2,100 queries x 193,734 items, 21 labels, one direction, all metrics."""
     tables = torch.randn(2_100, DIMENSIONS), torch.randn(193_734, DIMENSIONS)
@@ -93,7 +109,7 @@ def multi_hot(items: int, classes: int, mean: float) -> Tensor:
 
 def main() -> None:
     """Run the cases and print what they found beside what is asked."""
-    cases = {case.__name__: case for case in (captions, labels, large)}
+    cases = {case.__name__: case for case in (captions, labels, codes, large)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="calls of each kind, the shortest counts (3)")
     parser.add_argument("--library-queries", type=int, default=400, help="queries that torchmetrics gets (400)")

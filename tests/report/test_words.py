@@ -12,6 +12,9 @@ def test_words_follow_the_protocol() -> None:
     assert "Ties win" in in_words({**CAPTION, "ties": "optimistic"}, True)
     assert "unseen leaves them out" in label and "training items" not in caption
     assert "encoded alone (inductive)" in caption and "together (transductive)" in in_words(CAPTION, False)
+    codes = in_words({**LABEL, "bits": 64}, True)
+    assert "codes of 64 bits are ranked by Hamming distance" in codes and "Ties won" in codes and "NDCG" not in codes
+    assert "Hamming" not in label and "Ties won" not in label and "NDCG" in label
 
 
 def test_notes_explain_the_columns_that_are_shown() -> None:

@@ -11,14 +11,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, dropout, norma
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.base import Batch, Matcher, Modality
+from itmbench.methods.base import Batch, Modality
 from itmbench.methods.distributed import gather_rows
+from itmbench.methods.hash_codes import HashMatcher
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, Nodes, bank_rows
 from itmbench.methods.mcr_dgn.context import Rule
 from itmbench.methods.mcr_dgn.graph import Keep, Kinds, propagate
 from itmbench.methods.mcr_dgn.labels import LabelNodes
-from itmbench.methods.relevance import decided, mixed, relevance_vectors, undecided
+from itmbench.methods.relevance import LARGEST, mixed, relevance_vectors, settled, undecided
 
 BASIS_ITEMS = 1000
 """Training items whose tokens give the principal directions of the label nodes."""
@@ -26,7 +27,7 @@ Encoded = tuple[Tensor, Nodes]
 """Label logits `[B, C]` of items and their nodes."""
 
 
-class MCRDGN(Matcher):
+class MCRDGN(HashMatcher):
     """Mutual contextual relation-guided dynamic graph network, implemented after its published description.
 
     An item has a node of its pooled vector and one for each label, of the regions or words that the label attends to.
@@ -50,14 +51,14 @@ class MCRDGN(Matcher):
         likelihood_weight: weight of the likelihood of pairs that share a label.
         label_weight: weight of the label prediction.
         dropout: probability, in training, of dropping a channel of an item's pooled vector or of all its tokens.
-        **kwargs: arguments of ``Matcher``.
+        **kwargs: arguments of ``HashMatcher``; codes are made from the label probabilities.
 
     Raises:
         InputError: an option leaves no graph, or ``votes`` are given, which the graph has itself.
     """
 
     graph_weight: Tensor
-    switchable = Matcher.switchable | {"nodes", "graph_weights"}
+    switchable = HashMatcher.switchable | {"nodes", "graph_weights"}
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class MCRDGN(Matcher):
         if self.label_nodes is None:
             self.label_nodes = self.per_modality(lambda width: LabelNodes(width, labels, self.node_dim))
             self.classifier = nn.Linear(self.dim, labels)
+            self.hash_head = self.make_hash_head(labels)
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Vectors and label logits side by side, pooled `[B, D + C]`; at test also the label nodes, `[B, C, E]`."""
@@ -138,7 +140,9 @@ class MCRDGN(Matcher):
         labels = gather_rows(self, batch["labels"]).float().repeat(2, 1)
         predicted = binary_cross_entropy_with_logits(torch.cat([image_logits, text_logits]), labels)
         likelihood = self.likelihood(scores, positives)
-        return self.contrast_weight * contrast + self.likelihood_weight * likelihood + self.label_weight * predicted
+        loss = self.contrast_weight * contrast + self.likelihood_weight * likelihood + self.label_weight * predicted
+        image_logits, text_logits = self._hashed(image_logits.sigmoid()), self._hashed(text_logits.sigmoid())
+        return loss + self.hash_loss(image_logits, text_logits, positives)
 
     def split(self, items: Embeddings) -> tuple[Tensor, Tensor]:
         """Vectors `[B, D]` and logits `[B, C]` of embedded items."""
@@ -157,7 +161,18 @@ class MCRDGN(Matcher):
         probability = self.split(items)[1].sigmoid()
         if self.graph_at_test:
             probability = mixed(probability, self.heard(items, modality, keep), self.graph_weight)
-        return Embeddings(relevance_vectors(probability, modality))
+        return self._represented(probability, modality)
+
+    def _represented(self, probability: Tensor, modality: Modality) -> Embeddings:
+        """Test embeddings from label probabilities `[B, C]`: relevance vectors, or relaxed hash codes."""
+        if self.hash_head is None:
+            return Embeddings(relevance_vectors(probability, modality))
+        return Embeddings(self.hash_head(self._hashed(probability), modality))
+
+    @staticmethod
+    def _hashed(probability: Tensor) -> Tensor:
+        """What codes are made from: logits of label probabilities, none too far from 0."""
+        return torch.logit(probability.float(), eps=1 - LARGEST)
 
     def heard(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Tensor:
         """What the labels hear from the bank for embedded items, `[B, C]`; ``keep`` selects edges."""
@@ -183,7 +198,7 @@ class MCRDGN(Matcher):
         self.graph_weight.fill_(candidate)
 
     def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
-        return decided(items, candidate)
+        return self._represented(*settled(items, candidate))
 
     # --- the bank ---------------------------------------------------------------------------------------------------
 
