@@ -1,86 +1,208 @@
-"""``itmbench explain``: what test items attach to in MCR-DGN's graph, and whether that matters."""
+"""``itmbench explain``: why SEDRA scores a pair as it does, and what items attach to in MCR-DGN's graph."""
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isqrt
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itmbench.cli.arguments import import_from_here, write_out
+from itmbench.cli.arguments import import_from_here, imports, write_out
 from itmbench.cli.fit import lightning_parser
 from itmbench.errors import InputError
 
 if TYPE_CHECKING:
-    from itmbench.methods.mcr_dgn.explain import Deletion, ExplainedItem
+    from itmbench.methods.base import Matcher, Modality
+    from itmbench.methods.mcr_dgn.deletion import Deletion
+    from itmbench.methods.mcr_dgn.explain import ExplainedItem
+    from itmbench.runner.lightning import PreparedCLI
 
 SUMMARY = """\
-Show what test items attach to in MCR-DGN's graph: training items, and for their most probable labels the regions or
+SEDRA: show what each word of a text finds in an image, and what the paths add to the score.
+MCR-DGN: show what items attach to in the graph: training items, and for their most probable labels the regions or
 words that the label attends to. On request, measure the deletion gap: how much more is lost by removing the edges of
 highest attention than by removing as many random ones."""
-EXAMPLE = "itmbench explain --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --items im1,t3"
+EXAMPLE = (
+    "itmbench explain --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --items im1,t3 --out why.html"
+)
 SHOWN = 70
 """Most letters of a text on the screen."""
+MODALITIES: "tuple[Modality, ...]" = ("image", "text")
+FORMATS = (".json", ".html", ".png")
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
     """Explain items and measure the deletion gap."""
     parser = lightning_parser(command, SUMMARY, EXAMPLE)
     parser.add_argument(
-        "--items", default="", metavar="ID,…", help="test images and texts (default: three images, a text of each)"
+        "--items", default="", metavar="ID,…", help="test images and texts (default: the first images, a text of each)"
     )
+    parser.add_argument("--count", type=int, default=3, metavar="N", help="how many images by default (default: 3)")
+    parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="photographs of your own")
+    parser.add_argument("--text", nargs="+", default=[], metavar="TEXT", help="texts of your own")
     parser.add_argument(
         "--top", type=int, default=5, help="training items, regions and words to show for each (default: 5)"
     )
     parser.add_argument(
-        "--draws", type=int, default=0, help="measure the deletion gap with so many draws of random edges"
+        "--draws", type=int, default=0, help="MCR-DGN: measure the deletion gap with so many draws of random edges"
     )
-    parser.add_argument("--out", metavar="FILE", help="JSON file to write everything to")
+    parser.add_argument(
+        "--out", metavar="FILE", help="file to write: numbers (.json), a page (.html) or a picture (.png)"
+    )
     options, rest = parser.parse_known_args(arguments or ["--help"])
-    for option, least in (("top", 1), ("draws", 0)):
+    for option, least in (("top", 1), ("count", 1), ("draws", 0)):
         if getattr(options, option) < least:
             raise InputError(f"--{option} {getattr(options, option)}: give {least} or more")
-    if options.out == "":
-        raise InputError("--out: names no file; give one")
+    if options.out is not None and Path(options.out).suffix not in FORMATS:
+        raise InputError(f"--out {options.out}: give a name that ends in {', '.join(FORMATS)}")
+    if options.items and (options.image or options.text):
+        raise InputError("explain: give --items of the dataset, or --image and --text of your own")
     import_from_here()
 
-    from itmbench.logs import quiet
-    from itmbench.methods.mcr_dgn.explain import attached_bank, explain_items, measure_deletion, select_items
-    from itmbench.methods.mcr_dgn.module import MCRDGN
-    from itmbench.runner.lightning import PreparedCLI
+    with imports():
+        from itmbench.methods.mcr_dgn.module import MCRDGN
+        from itmbench.methods.sedra.module import SEDRA
+        from itmbench.options import restoring
+        from itmbench.runner.lightning import PreparedCLI
 
-    cli = PreparedCLI([*rest, "--trainer.fast_dev_run=false", "--trainer.limit_test_batches=0"])
-    model, data, trainer = cli.model, cli.datamodule, cli.trainer
-    if not isinstance(model, MCRDGN):
-        raise InputError(f"explain: {type(model).__name__} has no graph to explain; give the config of an MCRDGN")
-    if trainer.world_size > 1:
+    with restoring():  # weights come from the checkpoint
+        cli = PreparedCLI([*rest, "--trainer.fast_dev_run=false", "--trainer.limit_test_batches=0"])
+    explain = _graph if isinstance(cli.model, MCRDGN) else _pairs
+    if not isinstance(cli.model, MCRDGN | SEDRA):
+        raise InputError(
+            f"explain: {type(cli.model).__name__} has nothing to show; give the config of an MCRDGN or SEDRA"
+        )
+    if cli.trainer.world_size > 1:
         raise InputError("explain: runs on one device; add --trainer.devices 1")
+    if not cli.ckpt_path:
+        raise InputError("explain: give --ckpt_path, the checkpoint of a trained model")
+    _restore(cli)
+    with cli.trainer.precision_plugin.forward_context():
+        content = explain(cli, options)
+    if options.out and options.out.endswith(".json"):
+        write_out(options.out, json.dumps(content, indent=1))
+    elif options.out:
+        from itmbench.report.explanation import explanation_rows
+        from itmbench.report.sheet import sheet
+
+        write_out(options.out, sheet(f"{content['method']}: why", explanation_rows(content), options.out))
+    return 0
+
+
+def _restore(cli: "PreparedCLI") -> None:
+    """Load the checkpoint without a pass over the data."""
+    from itmbench.checkpoint import read_checkpoint
+
+    content = read_checkpoint(cli.ckpt_path)
+    cli.model.on_load_checkpoint(content)
+    cli.model.load_state_dict(content["state_dict"])
+    cli.model.to(cli.trainer.strategy.root_device).eval()
+
+
+def _pairs(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
+    """Explain pairs by SEDRA: of the dataset, images with their first texts and texts with their images."""
+    from itmbench.methods.explained import corpus_items, own_items, select_items
+    from itmbench.methods.sedra.explain import explain
+
+    model = cli.model
+    if options.draws:
+        raise InputError("--draws: measures MCR-DGN's graph, and this is a SEDRA; leave it out")
+    if options.image or options.text:
+        if not (options.image and options.text):
+            raise InputError("explain: SEDRA explains pairs; give --image and --text")
+        own = [(image, text) for image in options.image for text in options.text]
+        images, texts = (
+            own_items(model, modality, [pair[at] for pair in own]) for at, modality in enumerate(MODALITIES)
+        )
+        name = "of your own"
+    else:
+        corpus = cli.datamodule.corpus
+        selected = select_items(corpus, _ids(options), options.count)
+        rows = [(image, int(corpus.texts_of_image[image][0])) for image in selected["image"]]
+        rows += [(int(corpus.text_to_image[text]), text) for text in selected["text"]]
+        rows = list(dict.fromkeys(rows))
+        images, texts = (
+            corpus_items(model, corpus, modality, [pair[at] for pair in rows]) for at, modality in enumerate(MODALITIES)
+        )
+        name = corpus.name
+    explained = explain(model, images.inputs, texts.inputs)
+    side = _side(model, explained[0].words[0].regions if explained[0].words else [])
+    pairs = [
+        {"image": image, "file": file and str(file), "text_id": text_id, "text": text, **asdict(pair)}
+        for image, file, text_id, text, pair in zip(
+            images.ids, images.files, texts.ids, texts.texts, explained, strict=True
+        )
+    ]
+    for pair in pairs:
+        _print_pair(pair, side, options.top)
+    return {"method": "SEDRA", "dataset": name, "grid": side, "pairs": pairs}
+
+
+def _graph(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
+    """Explain items by MCR-DGN's graph."""
+    from itmbench.evaluation.protocol import protocol_for
+    from itmbench.logs import quiet
+    from itmbench.methods.explained import corpus_items, own_items, select_items
+    from itmbench.methods.mcr_dgn.deletion import measure_deletion
+    from itmbench.methods.mcr_dgn.explain import attached_bank, explain_items
+
+    model, data = cli.model, cli.datamodule
     corpus = data.corpus
-    selected = select_items(corpus, options.items)
-    with quiet():
-        # No batch: this loads the checkpoint.
-        trainer.test(model, datamodule=data, ckpt_path=cli.ckpt_path, verbose=False, weights_only=True)
     attached_bank(model, "image")
-    model.to(trainer.strategy.root_device).eval()
-    with trainer.precision_plugin.forward_context():
-        items = explain_items(model, corpus, selected, options.top)
-        deletion = measure_deletion(model, data, options.draws) if options.draws else None
-    protocol = model.evaluated_by
+    if options.image or options.text:
+        own = {"image": options.image, "text": options.text}
+        chosen = [own_items(model, modality, own[modality]) for modality in MODALITIES if own[modality]]
+    else:
+        rows = select_items(corpus, _ids(options), options.count)
+        chosen = [corpus_items(model, corpus, modality, rows[modality]) for modality in MODALITIES if rows[modality]]
+    items = [each for some in chosen for each in explain_items(model, corpus, some, options.top)]
     print(f"{corpus.name}, test: what items attach to among {len(model.bank):,} training pairs")
     if not model.graph_at_test:
         print("this checkpoint is tested without its graph; the following is what the graph would do")
     _print_items(items)
-    if deletion:
+    deletion, protocol = None, model.protocol or protocol_for(corpus)
+    if options.draws:
+        with quiet():  # no batch: this hands the data to the model
+            cli.trainer.test(model, datamodule=data, verbose=False)
+        model.eval()
+        deletion = measure_deletion(model, data, options.draws)
         _print_deletion(deletion, protocol.objective)
-    if options.out:
-        content = {
-            "dataset": corpus.name,
-            "fingerprint": corpus.fingerprint,
-            "protocol": protocol.as_dict(),
-            "graph_at_test": model.graph_at_test,
-            "items": [asdict(item) for item in items],
-            "deletion": deletion and asdict(deletion) | {"gap": deletion.gap, "spread": deletion.spread},
+    regions: list[float] = next((item.labels[0]["regions"] for item in items if item.modality == "image"), [])
+    return {
+        "method": "MCRDGN",
+        "dataset": corpus.name,
+        "fingerprint": corpus.fingerprint,
+        "protocol": protocol.as_dict(),
+        "graph_at_test": model.graph_at_test,
+        "grid": _side(model, regions),
+        "items": [asdict(item) for item in items],
+        "deletion": deletion and asdict(deletion) | {"gap": deletion.gap, "spread": deletion.spread},
+    }
+
+
+def _ids(options: Namespace) -> list[str]:
+    return options.items.split(",") if options.items else []
+
+
+def _side(model: "Matcher", regions: Sequence[float]) -> int | None:
+    """Rows and columns of the grid of regions that a picture can show; None where regions have no known place."""
+    side = isqrt(len(regions))
+    return side if model.image.grid_tokens and side * side == len(regions) > 0 else None
+
+
+def _print_pair(pair: dict[str, Any], side: int | None, top: int) -> None:
+    print(f"image {pair['image']}  text {pair['text_id']}{_quoted(pair['text'])}")
+    parts = " + ".join(f"{name} {logit:.2f}" for name, logit in pair["paths"].items())
+    print(f"  score {pair['score']:.2f} = {parts}")
+    for word in pair["words"]:
+        weights = {"whole image": word["whole"]} | {
+            f"row {at // side + 1} column {at % side + 1}" if side else f"region {at}": weight
+            for at, weight in enumerate(word["regions"])
         }
-        write_out(options.out, json.dumps(content, indent=1))
-    return 0
+        best = sorted(weights, key=lambda name: -weights[name])[:top]
+        named = ", ".join(f"{name} {weights[name]:.2f}" for name in best)
+        print(f"  {word['share']:.2f} {word['word']:<14} found {word['found']:.2f}: {named}")
 
 
 def _print_items(items: Sequence["ExplainedItem"]) -> None:

@@ -26,7 +26,7 @@ COMMANDS = {
     "test": ("fit", "evaluate a checkpoint on the test split"),
     "predict": ("fit", "write the embeddings of the test split"),
     "audit": ("audit", "check that a method's test numbers use nothing that they must not use"),
-    "explain": ("explain", "show which training items a test item attends to (MCR-DGN)"),
+    "explain": ("explain", "show why: regions and words (SEDRA), neighbours and labels (MCR-DGN)"),
     "search": ("search", "find photographs of your own by a sentence, or sentences by a photograph"),
     "report": ("report", "print the results, or write them as CSV, JSON, Markdown, LaTeX or HTML"),
     "compare": ("compare", "test which differences between methods are significant"),

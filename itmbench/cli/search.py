@@ -1,7 +1,6 @@
 """``itmbench search``: rank photographs of one's own for sentences, or sentences for a photograph."""
 
 import logging
-import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from itmbench.cli.arguments import Parser, imports, write_out
 from itmbench.errors import InputError
 
 if TYPE_CHECKING:
-    from itmbench.report.sheet import Found
+    from itmbench.report.sheet import Row
 
 logger = logging.getLogger(__name__)
 
@@ -54,21 +53,21 @@ def run(command: str, arguments: Sequence[str]) -> int:
             "search: " + ("give no sentences beside --texts" if of_image else "give a sentence to look for")
         )
     found = _texts(options) if of_image else _photographs(options)
-    for query, hits in found:
-        print(_shown(query))
-        for place, (item, score) in enumerate(hits, 1):
-            print(f"{place:>4}  {score:>8.4f}  {_shown(item)}")
+    for row in found:
+        print(row.title if row.picture else f'"{row.title}"')
+        for place, cell in enumerate(row.cells, 1):
+            print(f"{place:>4}  {cell.number:>8}  " + (cell.line if cell.picture else f'"{cell.line}"'))
     if options.out:
-        from itmbench.report.sheet import sheet_html, sheet_png
+        from itmbench.report.sheet import sheet
 
-        write_out(options.out, sheet_png(found) if options.out.endswith(".png") else sheet_html(found))
+        write_out(options.out, sheet(f"Search: {found[0].title}", found, options.out))
     return 0
 
 
-def _photographs(options: Namespace) -> "list[Found]":
+def _photographs(options: Namespace) -> "list[Row]":
     """The best photographs of the gallery for each sentence."""
     with imports():
-        from itmbench.report.sheet import Found
+        from itmbench.report.sheet import Cell, Row, shown
         from itmbench.store.index import load_with_index
 
     folder = Path(options.gallery)
@@ -77,22 +76,23 @@ def _photographs(options: Namespace) -> "list[Found]":
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("the same command resumes") from error
     for name, reason in [*index.broken.items()][:SHOWN]:
-        logger.warning("%s: skipped, %s", _shown(folder / name), reason)
+        logger.warning("%s: skipped, %s", shown(folder / name), reason)
     if len(index.broken) > SHOWN:
         logger.warning("%s: skipped %d photographs in all", folder, len(index.broken))
     ranking = model.rank(model.encode_texts(options.sentences), index.images)
     logger.info("%d photographs searched", len(index.names))
+    paths = [folder / name for name in index.names]
     return [
-        Found(text, [(folder / index.names[row], score) for row, score in best])
+        Row(text, [Cell(shown(paths[row]), f"{score:.4f}", paths[row]) for row, score in best])
         for text, best in zip(options.sentences, ranking.best(options.top), strict=True)
     ]
 
 
-def _texts(options: Namespace) -> "list[Found]":
+def _texts(options: Namespace) -> "list[Row]":
     """The best lines of the file for the photograph."""
     with imports():
         from itmbench.data.reading import read_lines
-        from itmbench.report.sheet import Found
+        from itmbench.report.sheet import Cell, Row, shown
         from itmbench.store.checkpoint import load
         from itmbench.store.index import require_photographs
 
@@ -103,9 +103,5 @@ def _texts(options: Namespace) -> "list[Found]":
     require_photographs(model)
     image = model.encode_images([options.image])
     [best] = model.rank(image, model.encode_texts(texts)).best(options.top)
-    return [Found(Path(options.image), [(texts[row], score) for row, score in best])]
-
-
-def _shown(item: str | Path) -> str:
-    """A sentence in quotation marks, or a path, whatever bytes are in its name."""
-    return f'"{item}"' if isinstance(item, str) else os.fsencode(item).decode(errors="replace")
+    cells = [Cell(texts[row], f"{score:.4f}") for row, score in best]
+    return [Row(shown(options.image), cells, picture=Path(options.image))]

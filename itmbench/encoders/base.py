@@ -47,6 +47,8 @@ class Encoder(Recorded, nn.Module):
     pretraining = "scratch"
     reads: type = object
     """The kind of item that it encodes."""
+    grid_tokens = False
+    """Whether tokens are the cells of a square grid over the whole picture, row by row."""
     word_embedding: nn.Embedding | None = None
     """The vector of every word that a token may be (`Embeddings.words`); None where tokens are no words."""
     pooled_mean: Tensor

@@ -50,6 +50,7 @@ class TimmImageEncoder(Encoder):
     """
 
     reads = ImageFiles
+    grid_tokens = True
     mean: Tensor
     std: Tensor
 

@@ -4,7 +4,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import lightning as L
 import numpy as np
@@ -122,16 +122,30 @@ class Trained(Recorded, L.LightningModule):
     ) -> Embeddings:
         if not items:
             raise InputError(f"{type(self).__name__}: nothing to encode; give at least one item")
-        training, processor = self.training, encoder.processor()
+        training = self.training
         self.eval()
         try:
-            starts = range(0, len(items), batch_size)
-            batches = (move_data_to_device(processor(items[at : at + batch_size], False), self.device) for at in starts)
-            if encoder.freeze and encoder.pretraining != "scratch":  # a run reads its output from disk
-                batches = (as_stored(encoder.embed(batch)) for batch in batches)
-            return Embeddings.cat([encode(batch).to("cpu") for batch in batches])
+            parts = (items[at : at + batch_size] for at in range(0, len(items), batch_size))
+            return Embeddings.cat([encode(self._inputs(encoder, part)).to("cpu") for part in parts])
         finally:
             self.train(training)
+
+    @torch.no_grad()
+    def inputs_of(self, modality: Literal["image", "text"], items: Sequence[Any]) -> Inputs:
+        """A batch of photographs, texts or features, given as to ``encode_images`` and ``encode_texts``, for encoders.
+
+        Raises:
+            InputError: a file is missing or is not an image.
+        """
+        if modality == "image":
+            return self._inputs(self.image, _items(items, self.image, _image_item, "encode_images"))
+        return self._inputs(self.text, _items(items, self.text, _text_item, "encode_texts"))
+
+    def _inputs(self, encoder: Encoder, items: Sequence[Any]) -> Inputs:
+        inputs: Inputs = move_data_to_device(encoder.processor()(items, False), self.device)
+        if encoder.freeze and encoder.pretraining != "scratch":  # a run reads its output from disk
+            return as_stored(encoder.embed(inputs))
+        return inputs
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -1,69 +1,70 @@
-"""Contact sheets: what a search found, as one HTML file or one picture."""
+"""Sheets of photographs and texts, as one HTML file or one picture: what a search found, or what explains a score."""
 
 import base64
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 import matplotlib as mpl
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from itmbench.data.pictures import read_picture
 from itmbench.errors import InputError
 
-Item = str | Path
-"""A sentence, or the file of a photograph."""
 SIDE = 320
 """Longest side of a photograph in a sheet of HTML, in pixels."""
-COLUMNS, CELL, GAP, LINE = 5, 240, 16, 20
+COLUMNS, CELL, GAP, LINE = 6, 220, 16, 20
 """Of a sheet that is a picture: cells in a row; their side, their distance and the height of a line in pixels."""
+GREY = 150
+"""Grey that regions without weight fade to."""
 
 
-class Found(NamedTuple):
-    """A query, and the best items with their scores."""
+@dataclass(frozen=True)
+class Cell:
+    """A photograph with a line below it, or a line alone.
 
-    query: Item
-    hits: Sequence[tuple[Item, float]]
+    Args:
+        line: what it is.
+        number: a score or a weight, as text.
+        picture: the photograph.
+        regions: weights of the cells of a square grid over it `[S * S]`, row by row; those of low weight fade.
+    """
 
-
-def sheet_html(found: Sequence[Found]) -> str:
-    """One page that needs nothing else: a section for each query."""
-    jinja = environment()
-    jinja.tests["picture"] = lambda item: isinstance(item, Path)
-    return jinja.get_template("sheet.html").render(found=found)
-
-
-def sheet_png(found: Sequence[Found]) -> bytes:
-    """One picture: a heading for each query, and its photographs or sentences in order."""
-    sheet = Image.new("RGB", (COLUMNS * (CELL + GAP) + GAP, sum(map(_height, found)) + GAP), "white")
-    draw, top = ImageDraw.Draw(sheet), GAP
-    for query, hits in found:
-        if isinstance(query, Path):
-            sheet.paste(_fitted(query), (GAP, top))
-            top += CELL
-        _write(draw, (GAP, top), name(query), sheet.width - 2 * GAP, 18)
-        top += 2 * LINE
-        for number, (item, score) in enumerate(hits):
-            if isinstance(item, str):
-                _write(draw, (GAP, top), f"{number + 1}   {score:.4f}   {item}", sheet.width - 2 * GAP, 14)
-                top += LINE
-                continue
-            left = GAP + number % COLUMNS * (CELL + GAP)
-            sheet.paste(_fitted(item), (left, top))
-            _write(draw, (left, top + CELL + 2), f"{number + 1}   {score:.4f}   {name(item.name)}", CELL, 14)
-            if number % COLUMNS == COLUMNS - 1 or number == len(hits) - 1:
-                top += CELL + LINE + GAP
-        top += LINE
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
+    line: str
+    number: str
+    picture: Path | None = None
+    regions: Sequence[float] = ()
 
 
-def environment() -> jinja2.Environment:
-    """Templates of this package, with the filters that pages of photographs share."""
+@dataclass(frozen=True)
+class Row:
+    """Cells under a heading.
+
+    Args:
+        title: the heading.
+        cells: in order.
+        note: a second line of the heading.
+        picture: a photograph above the heading.
+    """
+
+    title: str
+    cells: Sequence[Cell]
+    note: str = ""
+    picture: Path | None = None
+
+
+def sheet(title: str, rows: Sequence[Row], file: str) -> str | bytes:
+    """Rows as a page or as a picture, by the ending of the file's name."""
+    return sheet_png(rows) if file.endswith(".png") else sheet_html(title, rows)
+
+
+def sheet_html(title: str, rows: Sequence[Row]) -> str:
+    """One page that needs nothing else."""
     jinja = jinja2.Environment(
         loader=jinja2.PackageLoader("itmbench.report", "web"),
         autoescape=True,
@@ -71,13 +72,40 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    jinja.filters |= {"name": name, "data_uri": lambda path: data_uri(thumbnail(path, SIDE))}
-    return jinja
+    jinja.filters |= {"uri": lambda cell: _data_uri(_faded(thumbnail(cell.picture, SIDE), cell))}
+    return jinja.get_template("sheet.html").render(title=title, rows=rows)
 
 
-def name(item: Item) -> str:
-    """A sentence, or a path in letters that can be written, whatever bytes are in it."""
-    return os.fsencode(item).decode(errors="replace")
+def sheet_png(rows: Sequence[Row]) -> bytes:
+    """One picture: the cells of each row below its heading."""
+    sheet = Image.new("RGB", (COLUMNS * (CELL + GAP) + GAP, sum(map(_height, rows)) + GAP), "white")
+    draw, top, width = ImageDraw.Draw(sheet), GAP, COLUMNS * (CELL + GAP) - GAP
+    for row in rows:
+        if row.picture:
+            sheet.paste(_fitted(Cell("", "", row.picture)), (GAP, top))
+            top += CELL
+        for text, size in ((row.title, 18), (row.note, 14)):
+            if text:
+                _write(draw, (GAP, top), text, width, size)
+                top += LINE + size // 3
+        pictures = [cell for cell in row.cells if cell.picture]
+        for number, cell in enumerate(pictures):
+            place = GAP + number % COLUMNS * (CELL + GAP), top + number // COLUMNS * (CELL + LINE + GAP)
+            sheet.paste(_fitted(cell), place)
+            _write(draw, (place[0], place[1] + CELL + 2), f"{cell.number}   {cell.line}".strip(), CELL, 14)
+        top += -(-len(pictures) // COLUMNS) * (CELL + LINE + GAP)
+        for cell in (cell for cell in row.cells if not cell.picture):
+            _write(draw, (GAP, top), f"{cell.number}   {cell.line}".strip(), width, 14)
+            top += LINE
+        top += LINE
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def shown(path: str | Path) -> str:
+    """A path in letters that can be written, whatever bytes are in it."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
@@ -88,28 +116,42 @@ def thumbnail(path: Path, side: int) -> Image.Image:
         return Image.new("RGB", (side, side), "lightgrey")
 
 
-def data_uri(picture: Image.Image) -> str:
+def _faded(picture: Image.Image, cell: Cell | Row) -> Image.Image:
+    """A photograph that fades to grey where the regions of its cell have little weight."""
+    regions = np.asarray(getattr(cell, "regions", ()), dtype=np.float64)
+    if not regions.size or not regions.max() > 0:
+        return picture
+    side = isqrt(regions.size)
+    light = np.rint(255 * regions.reshape(side, side) / regions.max()).astype(np.uint8)
+    mask = Image.fromarray(light).resize(picture.size, Image.Resampling.NEAREST)
+    faded = Image.blend(picture.convert("L"), Image.new("L", picture.size, GREY), 0.7).convert("RGB")
+    return Image.composite(picture, faded, mask)
+
+
+def _data_uri(picture: Image.Image) -> str:
     """A picture as JPEG within a page."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _height(found: Found) -> int:
-    """Pixels of a query in a sheet that is a picture."""
-    heading = (CELL if isinstance(found.query, Path) else 0) + 3 * LINE
-    if found.hits and isinstance(found.hits[0][0], str):
-        return heading + LINE * len(found.hits)
-    return heading + (CELL + LINE + GAP) * -(-len(found.hits) // COLUMNS)
+def _height(row: Row) -> int:
+    """Pixels of a row in a sheet that is a picture."""
+    pictures = sum(cell.picture is not None for cell in row.cells)
+    heading = (CELL if row.picture else 0) + LINE + 6 + (LINE + 4 if row.note else 0)
+    return heading + -(-pictures // COLUMNS) * (CELL + LINE + GAP) + (len(row.cells) - pictures + 1) * LINE
 
 
-def _fitted(path: Path) -> Image.Image:
-    return ImageOps.pad(thumbnail(path, CELL), (CELL, CELL), color="white")
+def _fitted(cell: Cell) -> Image.Image:
+    assert cell.picture is not None
+    return ImageOps.pad(_faded(thumbnail(cell.picture, CELL), cell), (CELL, CELL), color="white")
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, size: int) -> None:
     """Write a line, cut where it is too long."""
     font = ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-    while draw.textlength(text, font) > width:
-        text = text[:-2].rstrip("…") + "…"
+    if draw.textlength(text, font) > width:
+        while text and draw.textlength(text + "…", font) > width:
+            text = text[:-1]
+        text = text.rstrip() + "…"
     draw.text(place, text, fill="black", font=font)

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from toy import ToyData, printed_metrics, toy_arguments
 
+import itmbench
 from itmbench.cli.main import main
 
 
@@ -90,6 +92,13 @@ def test_what_is_measured_is_what_the_test_measures(
 
 
 WRONG = {
+    "another format": (["--out=why.pdf"], "--out why.pdf: give a name that ends in .json, .html, .png"),
+    "no checkpoint": (["--ckpt_path=null"], "explain: give --ckpt_path, the checkpoint of a trained model"),
+    "both": (
+        ["--items=t3", "--text", "red"],
+        "explain: give --items of the dataset, or --image and --text of your own",
+    ),
+    "no photograph": (["--image", "none.jpg"], "none.jpg: no such image"),
     "an id": (
         ["--items=50.png,nobody"],
         "--items nobody: no test image or text of toy has this id (image ids: 0.png, 1.png, …; ",
@@ -113,10 +122,67 @@ def test_what_is_wrong_is_one_line(
     assert len(lines) == 1 and message in lines[0]
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of a small SEDRA, with its checkpoint."""
+    folder = tmp_path_factory.mktemp("pairs")
+    command = toy_arguments(folder, "--trainer.max_epochs=1", "--trainer.logger=false", model="SEDRA")
+    assert main(["fit", *command, f"--best.dirpath={folder}"]) == 0
+    return [*command, f"--ckpt_path={folder / 'best.ckpt'}"]
+
+
+def test_pairs_are_explained_by_sedra(pairs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids name images, explained with their first text, and texts, with their image; scores are the method's own."""
+    said, content = explained(pairs, tmp_path, capsys, "--items=112.png,t225,t224", "--top=1")
+    found = [(pair["image"], pair["text_id"]) for pair in content["pairs"]]
+    assert found == [("112.png", "t224"), ("112.png", "t225")] and content["grid"] == 2
+    model = itmbench.load(pairs[-1].removeprefix("--ckpt_path="))
+    corpus = ToyData(str(Path(pairs[-1].removeprefix("--ckpt_path=")).parent / "toy")).corpus
+    image = model.encode_images([corpus.images.root / "112.png"])  # type: ignore[union-attr]
+    scores = model.rank(image, model.encode_texts([pair["text"] for pair in content["pairs"]]))
+    expected = scores.scores[0][scores.order[0].argsort()].tolist()
+    assert [pair["score"] for pair in content["pairs"]] == pytest.approx(expected, abs=1e-4)
+    words = content["pairs"][0]["words"]
+    assert [word["word"] for word in words] == str(corpus.texts[224]).split()
+    lines = said.splitlines()
+    assert lines[1].startswith(f"  score {expected[0]:.2f} = global ") and len(lines) == 4 + sum(
+        len(pair["words"]) for pair in content["pairs"]
+    )
+    for word in words:
+        places = [word["whole"], *word["regions"]]
+        assert sum(places) == pytest.approx(1, abs=1e-5)
+        named = ["whole image", *(f"row {at // 2 + 1} column {at % 2 + 1}" for at in range(4))]
+        best = places.index(max(places))
+        assert any(line.endswith(f"{word['found']:.2f}: {named[best]} {places[best]:.2f}") for line in lines)
+
+
+@pytest.mark.parametrize("suffix", ["html", "png"])
+def test_photographs_and_texts_of_ones_own(suffix: str, pairs: list[str], trained: Any, tmp_path: Path) -> None:
+    photo, out = tmp_path / "own.jpg", tmp_path / f"why.{suffix}"
+    Image.new("RGB", (60, 40), "red").save(photo)
+    own = ["--image", str(photo), "--text", "a red square", "pink behind", f"--out={out}"]
+    assert main(["explain", *pairs, *own]) == 0
+    if suffix == "png":
+        assert Image.open(out).size[1] > 400
+    else:
+        page = out.read_text()
+        assert "<h2>a red square</h2>" in page and page.count("own.jpg: score") == 2 and "the photograph" in page
+    assert main(["explain", *trained[1], *own]) == 0
+    if suffix == "html":
+        page = out.read_text()
+        assert "<h2>pink behind</h2>" in page and page.count("where the label looks") == 2 * 3
+    elif suffix == "png":
+        assert Image.open(out).size[1] > 800
+
+
+def test_as_many_images_as_asked_for(trained: tuple[Path, list[str]], tmp_path: Path, capsys: Any) -> None:
+    assert len(explained(trained[1], tmp_path, capsys, "--count=2")[1]["items"]) == 4
+
+
 def test_a_method_without_a_graph_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", *options(tmp_path, "DualEncoder")]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "itmbench: explain: DualEncoder has no graph to explain; give the config of an MCRDGN"
+        "itmbench: explain: DualEncoder has nothing to show; give the config of an MCRDGN or SEDRA"
     )
 
 

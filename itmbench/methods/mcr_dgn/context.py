@@ -16,6 +16,8 @@ Rule = Literal["mutual", "nearest"]
 
 _TILE = 1 << 24
 """Most cosines in memory at a time."""
+_FEW = 0.2
+"""Share of the bank's nodes up to which only their own limits are computed, and not those of all."""
 
 
 class Edges(NamedTuple):
@@ -47,7 +49,9 @@ class Context:
         self.k, self.mean = k, vectors.float().mean(0)
         self.vectors = self._centred(vectors)
         self._penalty = handicaps(len(vectors), vectors.device)
-        self.limit = self._limits() if rule == "mutual" else None
+        self.mutual = rule == "mutual"
+        self._limits = self.vectors.new_full((len(vectors), 2), torch.nan)
+        self._complete = False
 
     def attach(self, vectors: Tensor, hidden: Tensor | None = None) -> Edges:
         """Connect nodes, each on its own, with the bank's.
@@ -58,10 +62,10 @@ class Context:
         """
         with torch.autocast(vectors.device.type, enabled=False):
             cosines = self._centred(vectors) @ self.vectors.T
-        values, source, weight, _ = fading_top(cosines - self._penalty, self.k)
-        cosine = values + self._penalty[source]
-        if self.limit is not None:
-            weight = weight * membership(cosine, self.limit[source])
+            values, source, weight, _ = fading_top(cosines - self._penalty, self.k)
+            cosine = values + self._penalty[source]
+            if self.mutual:
+                weight = weight * membership(cosine, self.limits(source))
         if hidden is not None:
             weight = weight * (1 - hidden.gather(1, source))
         return Edges(source, cosine, weight)
@@ -75,12 +79,18 @@ class Context:
     def _centred(self, vectors: Tensor) -> Tensor:
         return normalize(vectors.float() - self.mean, dim=1)
 
-    def _limits(self) -> Tensor:
-        """Where the neighbourhood of each node among the other nodes ends and fades, float32 `[N, 2]`."""
-        parts, start = [], 0
-        for rows in self.vectors.split(max(1, _TILE // len(self.vectors))):
-            cosines = rows @ self.vectors.T - self._penalty
-            cosines[torch.arange(len(rows)), torch.arange(len(rows)) + start] = -torch.inf
-            parts.append(fading_top(cosines, self.k)[3])
-            start += len(rows)
-        return torch.cat(parts)
+    def limits(self, nodes: Tensor) -> Tensor:
+        """Where the neighbourhoods of some nodes of the bank among its other nodes end and fade, float32 `[..., 2]`.
+
+        They are found when first needed: one item needs those of a few nodes, a batch those of nearly all.
+        """
+        if not self._complete:
+            wanted = nodes.unique()
+            wanted = wanted[self._limits[wanted, 1].isnan()]
+            if len(wanted) > _FEW * len(self.vectors):
+                wanted, self._complete = torch.arange(len(self.vectors), device=nodes.device), True
+            for rows in wanted.split(max(1, _TILE // len(self.vectors))) if len(wanted) else ():
+                cosines = self.vectors[rows] @ self.vectors.T - self._penalty
+                cosines[torch.arange(len(rows)), rows] = -torch.inf
+                self._limits[rows] = fading_top(cosines, self.k)[3]
+        return self._limits[nodes]

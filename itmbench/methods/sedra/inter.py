@@ -88,20 +88,34 @@ class InterModalRelations(nn.Module):
         """
         assert image.tokens is not None and text.tokens is not None and text.mask is not None
         if not (padded(text.mask) and text.pooled.device.type == "cpu"):
-            found = self._find(image, text.tokens.flatten(0, 1)).unflatten(1, text.tokens.shape[:2])
+            found = self.find(image, text.tokens.flatten(0, 1)).unflatten(1, text.tokens.shape[:2])
             return (found * text.tokens[..., -1].float()).sum(2)
         words = text.tokens[text.mask]  # half of a training batch is padding
         texts = torch.arange(len(text)).repeat_interleave(text.mask.sum(1))
         owns = texts.unsqueeze(1) == torch.arange(len(text))
-        return self._find(image, words) @ (owns * words[:, -1:].float())
+        return self.find(image, words) @ (owns * words[:, -1:].float())
 
-    def _find(self, image: Embeddings, words: Tensor) -> Tensor:
+    def find(self, image: Embeddings, words: Tensor) -> Tensor:
         """How well each word `[M, D + 1]` finds a region of each image, float32 `[I, M]`."""
-        assert image.tokens is not None and image.mask is not None
-        regions, mask = SHARPNESS * image.tokens.float(), image.mask
-        strengths = (regions.flatten(0, 1) @ words.float().T).view(*regions.shape[:2], len(words))
+        assert image.mask is not None
+        strengths = self._strengths(image, words)
         if self.mode == "mean":  # the vectors of padded regions are 0
-            return strengths.sum(1) / mask.sum(1, keepdim=True) / SHARPNESS
-        if padded(mask):
-            strengths = strengths + hiding(mask).unsqueeze(2)
+            return strengths.sum(1) / image.mask.sum(1, keepdim=True) / SHARPNESS
         return strengths.exp().sum(1).log() / SHARPNESS
+
+    def regions(self, image: Embeddings, words: Tensor) -> Tensor:
+        """The share of each region in what each word finds, float32 `[I, R, M]`: the gradient of the smooth maximum."""
+        assert image.mask is not None
+        if self.mode == "mean":
+            shares = image.mask.float() / image.mask.sum(1, keepdim=True)
+            return shares.unsqueeze(2).expand(-1, -1, len(words))
+        return self._strengths(image, words).softmax(1)
+
+    def _strengths(self, image: Embeddings, words: Tensor) -> Tensor:
+        """Sharpened cosines `[I, R, M]`; padded regions are as good as absent."""
+        assert image.tokens is not None and image.mask is not None
+        regions = SHARPNESS * image.tokens.float()
+        strengths = (regions.flatten(0, 1) @ words.float().T).view(*regions.shape[:2], len(words))
+        if self.mode == "mean" or not padded(image.mask):
+            return strengths
+        return strengths + hiding(image.mask).unsqueeze(2)

@@ -1,10 +1,13 @@
 """Mutual context against loops over pairs of nodes."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from itmbench.methods.mcr_dgn import context as context_module
 from itmbench.methods.mcr_dgn.context import Context, Rule
 from itmbench.methods.neighbours import HANDICAP
 
@@ -86,8 +89,27 @@ def test_a_copy_is_recognised_and_hidden() -> None:
 
 def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = nodes(23)
-    whole = Context(bank, 4, "mutual").limit
+    every = torch.arange(23)
+    whole = Context(bank, 4, "mutual").limits(every)
     monkeypatch.setattr("itmbench.methods.mcr_dgn.context._TILE", 50)
-    tiled = Context(bank, 4, "mutual").limit
-    assert whole is not None and tiled is not None
+    tiled = Context(bank, 4, "mutual").limits(every)
     torch.testing.assert_close(tiled, whole)
+
+
+def test_limits_of_few_nodes_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = Context(nodes(40), 4, "mutual")
+    searched: list[int] = []
+    real = context_module.fading_top
+
+    def counted(cosines: Tensor, k: int) -> Any:
+        searched.append(len(cosines))
+        return real(cosines, k)
+
+    monkeypatch.setattr(context_module, "fading_top", counted)
+    few = [context.limits(torch.tensor(rows)) for rows in ([[3, 7], [7, 0]], [7, 9], [9, 3])]
+    assert searched == [3, 1]
+    whole = context.limits(torch.arange(40))
+    assert searched == [3, 1, 40]
+    torch.testing.assert_close(few[0], whole[[3, 7, 7, 0]].view(2, 2, 2))
+    torch.testing.assert_close(few[2], whole[[9, 3]])
+    assert torch.equal(context.limits(torch.tensor([1])), whole[[1]]) and len(searched) == 3

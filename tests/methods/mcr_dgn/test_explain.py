@@ -9,13 +9,9 @@ from toy import ToyData
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.mcr_dgn.explain import (
-    MODALITIES,
-    deletion,
-    explain,
-    without_random,
-    without_strongest,
-)
+from itmbench.methods.explained import MODALITIES
+from itmbench.methods.mcr_dgn.deletion import deletion, without_random, without_strongest
+from itmbench.methods.mcr_dgn.explain import explain
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
 
