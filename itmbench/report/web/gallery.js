@@ -47,8 +47,7 @@ function startGallery(root) {
   }
 
   // The queries of a direction that match the search, in the chosen order.
-  function select() {
-    const current = listed[chosen];
+  function select(current) {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const text = (query) => [query.id, query.image, query.text, ...query.labels].join(" ").toLowerCase();
     const worst = order.value.startsWith("worst") ? Number(order.value.slice(5)) : -1;
@@ -63,7 +62,7 @@ function startGallery(root) {
       button.addEventListener("click", () => choose(at));
       return make("li", {}, button);
     }));
-    choose(Math.max(0, listed.indexOf(current)));
+    choose(Math.max(0, listed.indexOf(current))); // the first one if that query is not listed
   }
 
   function choose(at, focus = false) {
@@ -120,12 +119,12 @@ function startGallery(root) {
   function show(which) {
     shown = new Set([...methods.keys()].filter(which));
     chips.forEach((chip, method) => chip.setAttribute("aria-pressed", shown.has(method)));
-    select();
+    select(listed[chosen]);
   }
 
   chips.forEach((chip, clicked) => chip.addEventListener("click", () => show((method) => shown.has(method) !== (method === clicked))));
-  for (const control of [side, order]) control.addEventListener("change", select);
-  search.addEventListener("input", select);
+  for (const control of [side, order]) control.addEventListener("change", () => select());
+  search.addEventListener("input", () => select());
   root.querySelector(".previous").addEventListener("click", () => choose(chosen - 1));
   root.querySelector(".next").addEventListener("click", () => choose(chosen + 1));
   list.addEventListener("keydown", (event) => {
