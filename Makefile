@@ -7,7 +7,7 @@ RESULTS ?= results
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test lint notebooks report clean lock
+.PHONY: help bench test lint notebooks report docs clean lock
 
 help:  ## explain the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,6 +29,9 @@ notebooks: $(VENV)/dev.stamp  ## run the notebooks on the results of `make bench
 report: $(VENV)/runtime.stamp  ## print the tables of all results and write them as a page
 	$(BIN)/itmbench report --results $(RESULTS)
 	$(BIN)/itmbench report --results $(RESULTS) --format html --out $(RESULTS)/report.html
+
+docs: $(VENV)/dev.stamp  ## build the documentation site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and everything that the tools leave, but not the results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache lightning_logs
