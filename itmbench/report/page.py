@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 
 from itmbench.report.charts import against_best, bars, mark, sort_keys
 from itmbench.report.gallery import gallery
-from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, looks, seeds_plot
+from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, epochs_plot, looks, seeds_plot
 from itmbench.report.tables import Table, legend
 from itmbench.report.thumbnails import Thumbnails
+from itmbench.report.training import read_epochs
 from itmbench.report.words import AUDIT, in_words, lead_in_words, without_mark
 from itmbench.store import CONFIG, Result
 
@@ -108,10 +109,21 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnai
         "curves": [
             (what, _svg(what, partial(curve_plot, metrics=of), table, looks)) for what, of in curves(table).items()
         ],
+        "training": _training(table, looks),
         "gallery": gallery(table, thumbnails),
         "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
         "show": table.columns[table.objective].show,
     }
+
+
+def _training(table: Table, looks: Looks) -> list[tuple[str, str]]:
+    """Captions and plots of the epochs; none if no run has validated twice."""
+    if max(len(read_epochs(folder)) for folder in table.rows["folder"]) < 2:
+        return []
+    captions = {"loss": "training loss", "objective": f"{table.objective} on validation"}
+    return [
+        (caption, _svg(caption, partial(epochs_plot, what=what), table, looks)) for what, caption in captions.items()
+    ]
 
 
 def _names(tables: Sequence[Table]) -> list[str]:

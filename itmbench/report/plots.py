@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from itmbench.report.columns import find, percent
 from itmbench.report.tables import Table
+from itmbench.report.training import read_epochs
 from itmbench.report.words import without_mark
 
 Looks = Mapping[str, tuple[str, str]]
@@ -92,6 +93,27 @@ def curve_plot(axes: Axes, table: Table, looks: Looks, metrics: Mapping[float, s
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("K" if max(metrics) > 1 else "recall")
     axes.yaxis.set_major_formatter(lambda value, _: percent(value).removesuffix(".0"))
+    _open_frame(axes)
+
+
+def epochs_plot(axes: Axes, table: Table, looks: Looks, what: str) -> None:
+    """The "loss" or "objective" of each epoch: a line for every seed of each method."""
+    for name, colour, marker, rows in _methods(table, looks):
+        for number, folder in enumerate(rows["folder"]):
+            epochs = read_epochs(folder)
+            axes.plot(
+                [epoch.number for epoch in epochs],
+                [getattr(epoch, what) for epoch in epochs],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                linewidth=1,
+                label="" if number else name,
+            )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    if what == "objective":
+        _as_in_the_table(axes.yaxis, table)
     _open_frame(axes)
 
 

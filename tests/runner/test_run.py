@@ -18,6 +18,7 @@ from itmbench import store
 from itmbench.cli.main import main
 from itmbench.evaluation.leaks import Finding
 from itmbench.report.examples import read_examples
+from itmbench.report.training import read_epochs
 from itmbench.runner import audit
 
 
@@ -44,6 +45,8 @@ def test_a_benchmark_runs_stores_and_is_done(tmp_path: Path, capsys: pytest.Capt
     assert {(query.side, query.id): query.outcome for query in shown.queries}.items() <= ranks.items()
     for query in shown.queries:  # a rank of 1 is the first result, which is the query's own
         assert (query.outcome == 1) == (query.results[0].right == "own")
+    assert [epoch.number for epoch in read_epochs(cell)] == [1, 2]
+    assert read_epochs(cell)[-1].loss > 0 and read_epochs(cell)[-1].objective > 0
     recall = (queries[queries.direction == "i2t"]["rank"] <= 1).mean()
     assert result["metrics"]["i2t/R@1"] == pytest.approx(recall)
     assert result["parameters"]["all"] == result["parameters"]["trained"] > 10_000
