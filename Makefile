@@ -7,16 +7,20 @@ RESULTS ?= results
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test lint notebooks report docs clean lock
+.PHONY: help bench test test-web lint notebooks report docs clean lock
 
 help:  ## explain the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/
 	$(BIN)/itmbench bench mini --results $(RESULTS)
 
 test: $(VENV)/dev.stamp  ## run the tests
 	$(OFFLINE) $(BIN)/python -m pytest
+
+test-web: $(VENV)/dev.stamp  ## run the tests of the page in a browser (Debian: apt-get install chromium)
+	$(PIP) --editable '.[web]'
+	$(OFFLINE) $(BIN)/python -m pytest -n 0 -m web -rs tests/report
 
 lint: $(VENV)/dev.stamp  ## check style and types
 	$(BIN)/ruff check .
