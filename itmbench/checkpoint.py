@@ -2,11 +2,55 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import torch
+from packaging.version import Version
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from torch import Tensor
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, in_a_line
+
+RESUMED = ("optimizer_states", "lr_schedulers", "loops")
+"""What a training resumes from; best.ckpt has it as well."""
+_open = with_config(ConfigDict(extra="allow", strict=True))
+
+
+@_open
+class _Loops(TypedDict):
+    fit_loop: dict[str, Any]
+    validate_loop: dict[str, Any]
+    test_loop: dict[str, Any]
+    predict_loop: dict[str, Any]
+
+
+@_open
+class _Optimizer(TypedDict):
+    state: dict[Any, Any]
+    param_groups: list[dict[str, Any]]
+
+
+def _is_version(text: str) -> str:
+    Version(text)
+    return text
+
+
+_Checkpoint = TypedDict(
+    "_Checkpoint",
+    {  # Lightning takes all of this for granted
+        "state_dict": dict[str, Any],
+        "pytorch-lightning_version": Annotated[str, AfterValidator(_is_version)],
+        "epoch": NotRequired[int],
+        "global_step": NotRequired[int],
+        "loops": NotRequired[_Loops],
+        "callbacks": NotRequired[dict[str, dict[str, Any]]],
+        "optimizer_states": NotRequired[list[_Optimizer]],
+        "lr_schedulers": NotRequired[list[dict[str, Any]]],
+        "hyper_parameters": NotRequired[dict[str, Any]],
+    },
+)
+_checkpoint: TypeAdapter[_Checkpoint] = TypeAdapter(_open(_Checkpoint))
 
 
 def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -17,7 +61,8 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
         map_location: of the tensors; "meta" reads none of them.
 
     Raises:
-        InputError: there is no such file, or it is not a checkpoint of tensors and plain values.
+        InputError: there is no such file, it is not a checkpoint of tensors and plain values, or a part of it has a
+            type that Lightning would not write.
     """
     if not Path(file).is_file():
         raise InputError(f"{file}: no such checkpoint; give a file that `itmbench fit` has written, or a cell's folder")
@@ -28,10 +73,30 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
             f"{file}: damaged, or contains pickled code, which is never run; use a checkpoint of `itmbench fit`"
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(
-            f"{file}: not a checkpoint of tensors and plain values ({reason}); use a checkpoint of `itmbench fit`"
+            f"{file}: not a checkpoint of tensors and plain values ({in_a_line(error)[:100]}); use a checkpoint of "
+            "`itmbench fit`"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise InputError(f"{file}: not a checkpoint but {type(content).__name__}; use a checkpoint of `itmbench fit`")
+    try:
+        _checkpoint.validate_python(content)
+    except ValidationError as error:
+        raise InputError(f"{file}: damaged ({in_a_line(error)}); use a checkpoint of `itmbench fit`") from None
+    for name, value in content["state_dict"].items():
+        if not isinstance(value, Tensor) and not name.endswith("_extra_state"):
+            raise InputError(f"{file}: damaged ({name}: no tensor); use a checkpoint of `itmbench fit`")
     return content
+
+
+def require_resumable(file: str | Path, content: dict[str, Any], max_epochs: int | None) -> None:
+    """Check that a training can resume from a checkpoint.
+
+    Raises:
+        InputError: it holds weights alone, or more epochs than are to be trained.
+    """
+    if missing := [name for name in RESUMED if name not in content]:
+        raise InputError(f"{file}: no {', no '.join(missing)}, so no training resumes from it; give a last.ckpt")
+    epochs = content.get("epoch", -1) + 1
+    if max_epochs is not None and 0 <= max_epochs < epochs:
+        raise InputError(f"{file}: has trained {epochs} epochs, more than trainer.max_epochs {max_epochs}; raise that")

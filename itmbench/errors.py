@@ -34,3 +34,11 @@ class MissingImages(InputError):
     def __init__(self, message: str, names: Sequence[str] = ()) -> None:  # pickle gives the message only
         super().__init__(message)
         self.names = list(names)
+
+
+def in_a_line(error: Exception) -> str:
+    """What an error says in one line; of pydantic's the first three problems, by field."""
+    if not hasattr(error, "errors"):
+        return " ".join(str(error).split()) or type(error).__name__
+    problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()[:3]]
+    return "; ".join(f"{field or 'file'}: {message}" for field, message in problems)

@@ -170,8 +170,15 @@ class CorpusDataModule(L.LightningDataModule):
         return {"epoch": epochs.ready if loop.epoch_loop.batch_progress.is_last_batch else epochs.processed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Resume with the epoch in ``state_dict``."""
-        self._first_epoch = state_dict["epoch"]
+        """Resume with the epoch in ``state_dict``.
+
+        Raises:
+            InputError: there is none.
+        """
+        epoch: Any = state_dict.get("epoch") if isinstance(state_dict, dict) else None
+        if not isinstance(epoch, int):
+            raise InputError(f"{type(self).__name__}: the checkpoint does not say which epoch is next; use another one")
+        self._first_epoch = epoch
 
     @cached_property
     def probes(self) -> Probes:

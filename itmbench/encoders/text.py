@@ -172,7 +172,10 @@ class LearnedTextEncoder(TextEncoder):
         from tokenizers import Tokenizer
 
         if len(state):
-            self.tokenizer = _wrap(Tokenizer.from_str(bytes(state.cpu().numpy()).decode()))
+            try:
+                self.tokenizer = _wrap(Tokenizer.from_str(bytes(state.cpu().numpy()).decode()))
+            except Exception as error:  # tokenizers raises no other
+                raise InputError(f"the tokenizer of the checkpoint is damaged ({error}); use another one") from None
 
 
 class ScratchTextEncoder(LearnedTextEncoder):

@@ -209,8 +209,13 @@ class Trained(Recorded, L.LightningModule):
                 numbers.
         """
         weights = {name for name, _ in self.named_parameters()}
-        wrong = [name for name in weights & {*state_dict} if not bool(state_dict[name].isfinite().all())]
-        if wrong:
+        given = {name: state_dict[name] for name in weights & {*state_dict}}
+        if whole := [name for name, weight in given.items() if not weight.is_floating_point()]:
+            raise InputError(
+                f"{type(self).__name__}: {len(whole)} weights of the checkpoint are {given[min(whole)].dtype} "
+                f"({min(whole)}), not floating-point numbers; use a checkpoint of `itmbench fit`"
+            )
+        if wrong := [name for name, weight in given.items() if not bool(weight.isfinite().all())]:
             raise InputError(
                 f"{type(self).__name__}: {len(wrong)} weights of the checkpoint hold NaN or infinite numbers "
                 f"({min(wrong)}); its training has diverged, so use an earlier one"

@@ -7,10 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+import torch
 import yaml
 
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
+from itmbench.methods.base import Matcher
 from itmbench.runner.spec import load_yaml
 
 
@@ -85,3 +90,52 @@ def require_unused(files: Sequence[Path]) -> None:
             f"{there}: belongs to another run, or is yours; give this run another --trainer.default_root_dir, or "
             "resume that one with --ckpt_path and its last.ckpt"
         )
+
+
+def require_loss(model: Matcher, max_epochs: int | None) -> None:
+    """Check that a model that is to be trained has a loss.
+
+    Raises:
+        InputError: it has none.
+    """
+    lossless = type(model).training_loss is Matcher.training_loss and not hasattr(model, "loss")
+    if lossless and model.trains_by_steps and max_epochs != 0:
+        raise InputError(
+            f"{type(model).__name__}: has no loss to train with; set trainer.max_epochs to 0, or name another method"
+        )
+
+
+def require_trainable(trainer: L.Trainer, model: Matcher, data: CorpusDataModule) -> None:
+    """Check what Lightning would notice late: before the first batch, or after the first epoch.
+
+    Raises:
+        InputError: the model has no loss, validation would never come, or a callback waits for an unknown metric.
+    """
+    require_loss(model, trainer.max_epochs)
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and interval > 1 and trainer.check_val_every_n_epoch is not None:
+        batches = len(data.training_texts(trainer.world_size)) // (data.batch_size * trainer.world_size)
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if interval > batches:
+            raise InputError(
+                f"trainer.val_check_interval: {interval}, but an epoch has {batches} batches; give fewer, or set "
+                "trainer.check_val_every_n_epoch to null"
+            )
+    _require_known_monitors(trainer, model, data)
+
+
+def _require_known_monitors(trainer: L.Trainer, model: Matcher, data: CorpusDataModule) -> None:
+    """Check the metrics that callbacks wait for, if nobody else's code can log metrics of its own."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    monitors = {monitor for callback in callbacks if (monitor := getattr(callback, "monitor", None))}
+    known = {"train/loss", "val/objective"}
+    ours = all(type(part).__module__.startswith(("itmbench.", "lightning.")) for part in (model, *callbacks))
+    if not ours or monitors <= known:
+        return
+    images = data.stage("val").images
+    image, text = (Embeddings(torch.randn(len(rows), 1)) for rows in (images, data.corpus.texts_of(images)))
+    protocol = model.protocol or protocol_for(data.corpus)
+    known |= {f"val/{name}" for name in protocol.evaluate(data.corpus, "val", image, text).metrics}
+    for monitor in sorted(monitors - known):
+        raise InputError(f"{monitor}: no metric that a callback can monitor; give one of {', '.join(sorted(known))}")

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from itmbench import logs
-from itmbench.checkpoint import read_checkpoint
+from itmbench.checkpoint import read_checkpoint, require_resumable
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
 from itmbench.files import write_atomically
@@ -27,7 +27,7 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, SeedEpochs, WholeFiles
-from itmbench.runner.given import config_files, require_ranks, require_sound_configs, require_unused
+from itmbench.runner.given import config_files, require_ranks, require_sound_configs, require_trainable, require_unused
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.units import metric
 
@@ -37,6 +37,12 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "max_epochs": 20,
 }
+
+OF_CONSTRUCTORS = (
+    *(ValueError, RuntimeError, TypeError, ArithmeticError, MemoryError, NotImplementedError),
+    MisconfigurationException,
+)
+"""What constructors raise that do not like their arguments."""
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -151,6 +157,8 @@ class MatcherCLI(LightningCLI):
         for option in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
             if options[option] is not None and options[option] < (option != "log_every_n_steps"):
                 raise InputError(f"trainer.{option}: {options[option]} is too few; give 1 or more")
+        if (options.gradient_clip_val or 0) < 0:
+            raise InputError(f"trainer.gradient_clip_val: {options.gradient_clip_val} is too low; give 0 or more")
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
@@ -170,14 +178,17 @@ class MatcherCLI(LightningCLI):
 
         Options that differ are refused when the checkpoint is loaded (``Matcher.on_load_checkpoint``).
         """
-        path = self.config[self.config.subcommand].get("ckpt_path") if self.config.get("subcommand") else None
-        if path and Path(path).is_file():
-            read_checkpoint(path, map_location="meta")
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
+        if path is not None and not (command == "fit" and path == "last"):  # Lightning looks for it itself
+            content = read_checkpoint(path, map_location="meta")
+            if command == "fit":
+                require_resumable(path, content, self.config.fit.trainer.max_epochs)
 
     def before_instantiate_classes(self) -> None:
         """Leave out Lightning's table of metrics, which has a column a loader; ``after_test`` prints one of its own.
 
-        Checkpoints are read without unpickling code, also those at an address, which Lightning (2.6) would trust.
+        Checkpoints are read without unpickling code.
         """
         if not self.subcommand:
             return
@@ -185,14 +196,18 @@ class MatcherCLI(LightningCLI):
         options.weights_only = True
         if self.subcommand in ("validate", "test"):
             options.verbose = False
-        checkpoint = options.ckpt_path
-        if self.subcommand != "fit" and not checkpoint:
+        if self.subcommand != "fit" and not options.ckpt_path:
             print(f"no --ckpt_path: {self.subcommand} takes the model as it is built, untrained", file=sys.stderr)
-        by_name = self.subcommand == "fit" and checkpoint in ("best", "last", "hpc")
-        if checkpoint and not by_name and ":" not in checkpoint:
-            path = Path(checkpoint)
-            if not (path.is_file() or (path / ".metadata").exists()):  # a folder, where weights were sharded
-                raise InputError(f"{checkpoint}: no such checkpoint; give one that `itmbench fit` has written")
+
+    def before_fit(self) -> None:
+        """Refuse what would fail after a while."""
+        require_trainable(self.trainer, self.model, self.datamodule)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise InputError(self._in_config(" ".join(str(error).split()))) from error
 
     def after_validate(self) -> None:
         """Print the metrics of the validation stage."""
@@ -402,7 +417,7 @@ def _plainly() -> Iterator[None]:
     """What a constructor says of its input is not buried in jsonargparse's words."""
     try:
         yield
-    except (ValueError, RuntimeError, TypeError, ArithmeticError, MemoryError, NotImplementedError) as error:
+    except OF_CONSTRUCTORS as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__

@@ -17,6 +17,7 @@ from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 from itmbench.files import digest, write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import done, lease, running
+from itmbench.runner.given import require_loss
 from itmbench.runner.key import cell_key
 from itmbench.runner.lightning import CellCLI
 from itmbench.runner.running import Failure
@@ -127,7 +128,9 @@ class Planner:
                     if any(request.outcome(row) is None for row in rows):
                         if check_devices:
                             cli.check_devices()
-                        require_valid_pair(cli.make_model(), cli.data, cli.devices)
+                        model = cli.make_model()
+                        require_loss(model, config["trainer"]["max_epochs"])
+                        require_valid_pair(model, cli.data, cli.devices)
                     planned += rows
                 except InputError as error:
                     wrong.append(f"{method} on {dataset}: {error}")

@@ -6,18 +6,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NotRequired,  # pydantic takes no other TypedDict before Python 3.12
-)
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
-from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, TypeAdapter, with_config
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, in_a_line
 from itmbench.files import write_atomically
 
 SCHEMA = 4
@@ -182,7 +176,7 @@ class Result:
             raise
         except (OSError, AttributeError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{path}: not a result ({_in_a_line(error)}); remove that folder and run the cell again"
+                f"{path}: not a result ({in_a_line(error)}); remove that folder and run the cell again"
             ) from None
 
 
@@ -198,11 +192,3 @@ def _texts(value: Any) -> Iterator[str]:
 @cache
 def _validator() -> TypeAdapter[Result]:
     return TypeAdapter(Result)
-
-
-def _in_a_line(error: Exception) -> str:
-    """The error in one line, by field where the field is known."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()[:3]]
-    return "; ".join(f"{field or 'file'}: {message}" for field, message in problems)

@@ -1,6 +1,9 @@
 """Options, configs and checkpoints that cannot work, or would mean something else than they say."""
 
+import json
 import os
+import pickle
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,9 @@ OPTIONS = {
     "--seed_everything=1000000000000": "seed_everything: ",
     "--trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches: 0 is too few",
     "--trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch: 0 is too few",
+    "--trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is too low",
+    "--trainer.profiler=nope": "trainer: ",
+    "--trainer.reload_dataloaders_every_n_epochs=-3": "trainer: ",
     "--trainer.max_epochs=1.5": "trainer.max_epochs: ",
     "--trainer.precision=three": "precision",
     "--trainer.accelerator=abacus": "trainer: ",
@@ -47,7 +53,17 @@ OPTIONS = {
     "--data.nothing=3": "nothing",
     "--config=nowhere.yaml": "nowhere.yaml: no such file",
     "--config=": "name a YAML file",
+    "--best.mode=x": "`mode` can be min, max but got x",
     "--ckpt_path=nowhere.ckpt": "nowhere.ckpt: no such checkpoint",
+    "--ckpt_path=": ": no such checkpoint",
+    "--ckpt_path=.": ".: no such checkpoint",
+    "--ckpt_path=best": "best: no such checkpoint",
+    "--ckpt_path=hpc": "hpc: no such checkpoint",
+    "--ckpt_path=a:b": "a:b: no such checkpoint",
+    "--ckpt_path=http://127.0.0.1:9/x.ckpt": "http://127.0.0.1:9/x.ckpt: no such checkpoint",
+    "--ckpt_path=s3://here/x.ckpt": "s3://here/x.ckpt: no such checkpoint",
+    f"--model={'x' * 100_000}": "model: there is no xxx",
+    "--model=lightning.LightningModule": "model",
 }
 
 
@@ -110,12 +126,55 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+LATE = {
+    "--trainer.val_check_interval=1000": "trainer.val_check_interval: 1000, but an epoch has 12 batches",
+    "--trainer.limit_train_batches=0.001": "limit_train_batches",
+    "--best.monitor=nope": "nope: no metric that a callback can monitor; give one of train/loss, ",
+    "--best.monitor=val/nope": "val/nope: no metric",
+    "--last.monitor=val/i2t/R@3": "val/i2t/R@3: no metric",
+    '--trainer.callbacks={"class_path": "EarlyStopping", "init_args": {"monitor": "rSum"}}': "rSum: no metric",
+    "--trainer.default_root_dir=FILE": "FILE/checkpoints: Not a directory",
+    "--trainer.default_root_dir=FILE/below": "FILE/below/checkpoints: Not a directory",
+    "--trainer.default_root_dir=/proc/x": "/proc/x: No such file or directory",
+    f"--trainer.default_root_dir={'x' * 300}": "File name too long",
+}
+
+
+@pytest.mark.parametrize("option", LATE)
+def test_options_that_would_fail_after_a_while(
+    option: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    (run / "FILE").touch()
+    other = f"--trainer.default_root_dir={run / 'other'}"
+    line = refusal(["fit", *toy_arguments(run, "--trainer.logger=false", other), option], capsys, run)
+    assert LATE[option] in line
+
+
+def test_every_metric_of_validation_can_be_monitored(run: Path, tmp_path: Path) -> None:
+    monitored = ["val/rSum", "val/chance/rSum", "val/i2t/MedR", "val/t2i/R@10", "val/objective", "train/loss"]
+    stop = [{"class_path": "EarlyStopping", "init_args": {"monitor": name}} for name in monitored]
+    short = ["--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}", "--best.monitor=val/rSum"]
+    assert main(["fit", *toy_arguments(run, *short, f"--trainer.callbacks={json.dumps(stop)}")]) == 0
+
+
+@pytest.mark.parametrize("name", ["base.Matcher", "token_matcher.TokenMatcher", "identity.Identity"])
+def test_methods_without_a_loss(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fit", "--data=toy.ToyData", f"--data.root={run / 'toy'}", f"--model=itmbench.methods.{name}"]
+    line = refusal([*command, "--trainer.accelerator=cpu", f"--trainer.default_root_dir={run}"], capsys, run)
+    assert "has no loss to train with; set trainer.max_epochs to 0" in line
+
+
 def spoilt(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
     def spoil(content: dict[str, Any]) -> dict[str, Any]:
         change(content)
         return content
 
     return spoil
+
+
+def weights(content: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
+    return [(key, value) for key, value in content["state_dict"].items() if "_extra_state" not in key]
 
 
 CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
@@ -133,6 +192,42 @@ CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         spoilt(lambda c: next(v for v in c["state_dict"].values() if v.ndim == 2).view(-1)[:1].fill_(torch.inf)),
         "1 weights of the checkpoint hold NaN",
     ),
+    "weights that are a list": (spoilt(lambda c: c.update(state_dict=[1])), "not a checkpoint but dict"),
+    "a weight that is a text": (
+        spoilt(lambda c: c["state_dict"].update({next(iter(c["state_dict"])): "x"})),
+        "image.model.cls_token: no tensor",
+    ),
+    "a weight without a name": (spoilt(lambda c: c["state_dict"].update({5: torch.ones(2)})), "state_dict.5"),
+    "weights of whole numbers": (
+        spoilt(lambda c: c["state_dict"].update({k: v.int() for k, v in weights(c)})),
+        "weights of the checkpoint are torch.int32",
+    ),
+    "weights of complex numbers": (
+        spoilt(lambda c: c["state_dict"].update({k: v.to(torch.complex64) for k, v in weights(c)})),
+        "weights of the checkpoint are torch.complex64",
+    ),
+    "sparse weights": (
+        spoilt(lambda c: c["state_dict"].update({k: v.to_sparse() for k, v in weights(c) if v.ndim == 2})),
+        "c.ckpt: not a checkpoint",
+    ),
+    "a tokenizer of noise": (
+        spoilt(lambda c: [v.fill_(7) for k, v in c["state_dict"].items() if k == "text._extra_state"]),
+        "the tokenizer of the checkpoint is damaged",
+    ),
+    "no version": (spoilt(lambda c: c.pop("pytorch-lightning_version")), "pytorch-lightning_version: Field required"),
+    "a version that is none": (spoilt(lambda c: c.update({"pytorch-lightning_version": "x"})), "Invalid version"),
+    "a version that is a number": (spoilt(lambda c: c.update({"pytorch-lightning_version": 5})), "valid string"),
+    "callbacks a list": (spoilt(lambda c: c.update(callbacks=[1])), "c.ckpt: damaged (callbacks: "),
+    "callbacks of numbers": (spoilt(lambda c: c.update(callbacks={"x": 5})), "c.ckpt: damaged (callbacks.x: "),
+    "loops a number": (spoilt(lambda c: c.update(loops=5)), "c.ckpt: damaged (loops: "),
+    "no loop": (spoilt(lambda c: c.update(loops={})), "c.ckpt: damaged (loops.fit_loop: "),
+    "an epoch that is a text": (spoilt(lambda c: c.update(epoch="x")), "c.ckpt: damaged (epoch: "),
+    "options a number": (spoilt(lambda c: c.update(hyper_parameters=5)), "c.ckpt: damaged (hyper_parameters: "),
+    "arguments a number": (spoilt(lambda c: c["hyper_parameters"].update(init_args=5)), "was trained with"),
+    "state of the data a number": (spoilt(lambda c: c.update(ToyData=5)), "ToyData: the checkpoint does not say"),
+    "optimizers a number": (spoilt(lambda c: c.update(optimizer_states=5)), "c.ckpt: damaged (optimizer_states: "),
+    "an empty optimizer": (spoilt(lambda c: c.update(optimizer_states=[{}])), "damaged (optimizer_states.0.state: "),
+    "schedules a number": (spoilt(lambda c: c.update(lr_schedulers=5)), "c.ckpt: damaged (lr_schedulers: "),
     "a weight too many": (spoilt(lambda c: c["state_dict"].update(more=torch.ones(2))), "does not fit"),
     "other options": (
         spoilt(lambda c: c["hyper_parameters"]["init_args"].update(dim=99)),
@@ -148,6 +243,58 @@ def test_checkpoints(case: str, run: Path, tmp_path: Path, capsys: pytest.Captur
     torch.save(content, tmp_path / "c.ckpt")
     command = ["test", *toy_arguments(run, "--trainer.logger=false"), f"--ckpt_path={tmp_path / 'c.ckpt'}"]
     assert named in refusal(command, capsys, tmp_path)
+
+
+NOT_RESUMED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "weights alone": (spoilt(lambda c: [c.pop(k) for k in ("optimizer_states", "loops")]), "no optimizer_states, no"),
+    "more epochs than are wanted": (
+        spoilt(lambda c: c.update(epoch=20)),
+        "has trained 21 epochs, more than train",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_RESUMED)
+def test_checkpoints_to_resume_from(case: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, named = NOT_RESUMED[case]
+    torch.save(change(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)), tmp_path / "c.ckpt")
+    options = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}", f"--ckpt_path={tmp_path / 'c.ckpt'}"]
+    assert named in refusal(["fit", *toy_arguments(run, *options)], capsys, tmp_path)
+
+
+class Intruder:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "fsdp", "ddp"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_folders_of_sharded_weights_are_not_unpickled(
+    command: str, strategy: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sharded").mkdir()
+    (tmp_path / "sharded" / ".metadata").write_bytes(pickle.dumps(Intruder(tmp_path / "trace")))
+    options = [f"--trainer.strategy={strategy}", f"--trainer.default_root_dir={tmp_path}"]
+    line = refusal([command, *toy_arguments(run, *options, f"--ckpt_path={tmp_path / 'sharded'}")], capsys, tmp_path)
+    assert "DIR/sharded: no such checkpoint" in line and not (tmp_path / "trace").exists()
+
+
+def test_a_full_disk_is_said_to_be_full(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    options = ["--trainer.logger=false", "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        status = main(["fit", *toy_arguments(run, *options)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert status == 1 and said.startswith(f"itmbench: {tmp_path}/checkpoints/best.ckpt: File too large")
+    assert {path.name for path in tmp_path.rglob("*")} == {"checkpoints", "config.yaml"}
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 5000])

@@ -96,9 +96,9 @@ def test_a_checkpoint_used_with_other_options_is_refused(tmp_path: Path) -> None
 def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     torch.save([1, 2], tmp_path / "list.ckpt")
-    torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
-    loss = {"class_path": "itmbench.methods.losses.InfoNCE"}
-    torch.save({"state_dict": {}, "hyper_parameters": loss}, tmp_path / "loss.ckpt")
+    bare = {"state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+    torch.save(bare, tmp_path / "bare.ckpt")
+    torch.save(bare | {"hyper_parameters": {"class_path": "itmbench.methods.losses.InfoNCE"}}, tmp_path / "loss.ckpt")
     for name, message in (
         ("none.ckpt", "no such checkpoint"),
         ("text.ckpt", "not a checkpoint of tensors and plain values"),

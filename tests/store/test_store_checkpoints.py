@@ -1,10 +1,7 @@
 """A checkpoint from elsewhere cannot run code: it is read as tensors and plain values, or not at all."""
 
 import os
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
@@ -41,14 +38,3 @@ def test_no_command_runs_code_of_a_checkpoint(trap: Path, command: str, capsys: 
     assert main([command, *toy_arguments(trap.parent, f"--ckpt_path={path}")]) == 2
     assert not trap.exists()
     assert f"itmbench: {path}: damaged, or contains pickled code" in capsys.readouterr().err
-
-
-def test_nor_does_one_at_an_address(trap: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(trap.parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/best.ckpt"
-        assert main(["test", *toy_arguments(trap.parent, f"--ckpt_path={address}")]) == 1
-        assert "UnpicklingError: Weights only load failed" in capsys.readouterr().err
-        server.shutdown()
-    assert not trap.exists()
