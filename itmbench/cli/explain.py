@@ -4,7 +4,6 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
-from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,10 @@ from itmbench.cli.fit import lightning_parser
 from itmbench.errors import InputError
 
 if TYPE_CHECKING:
-    from itmbench.methods.base import Matcher, Modality
+    from itmbench.methods.base import Modality
     from itmbench.methods.mcr_dgn.deletion import Deletion
     from itmbench.methods.mcr_dgn.explain import ExplainedItem
+    from itmbench.methods.sedra.explain import ExplainedPair
     from itmbench.runner.lightning import PreparedCLI
 
 SUMMARY = """\
@@ -86,7 +86,10 @@ def run(command: str, arguments: Sequence[str]) -> int:
         from itmbench.report.explanation import explanation_rows
         from itmbench.report.sheet import sheet
 
-        write_out(options.out, sheet(f"{content['method']}: why", explanation_rows(content), options.out))
+        write_out(
+            options.out,
+            sheet(f"{content['method']}: why", explanation_rows(content.get("pairs") or content["items"]), options.out),
+        )
     return 0
 
 
@@ -103,7 +106,7 @@ def _restore(cli: "PreparedCLI") -> None:
 def _pairs(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
     """Explain pairs by SEDRA: of the dataset, images with their first texts and texts with their images."""
     from itmbench.methods.explained import corpus_items, own_items, select_items
-    from itmbench.methods.sedra.explain import explain
+    from itmbench.methods.sedra.explain import explain_pairs
 
     model = cli.model
     if options.draws:
@@ -126,17 +129,10 @@ def _pairs(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
             corpus_items(model, corpus, modality, [pair[at] for pair in rows]) for at, modality in enumerate(MODALITIES)
         )
         name = corpus.name
-    explained = explain(model, images.inputs, texts.inputs)
-    side = _side(model, explained[0].words[0].regions if explained[0].words else [])
-    pairs = [
-        {"image": image, "file": file and str(file), "text_id": text_id, "text": text, **asdict(pair)}
-        for image, file, text_id, text, pair in zip(
-            images.ids, images.files, texts.ids, texts.texts, explained, strict=True
-        )
-    ]
+    pairs = explain_pairs(model, images, texts)
     for pair in pairs:
-        _print_pair(pair, side, options.top)
-    return {"method": "SEDRA", "dataset": name, "grid": side, "pairs": pairs}
+        _print_pair(pair, options.top)
+    return {"method": "SEDRA", "dataset": name, "pairs": [asdict(pair) for pair in pairs]}
 
 
 def _graph(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
@@ -168,14 +164,12 @@ def _graph(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
         model.eval()
         deletion = measure_deletion(model, data, options.draws)
         _print_deletion(deletion, protocol.objective)
-    regions: list[float] = next((item.labels[0]["regions"] for item in items if item.modality == "image"), [])
     return {
         "method": "MCRDGN",
         "dataset": corpus.name,
         "fingerprint": corpus.fingerprint,
         "protocol": protocol.as_dict(),
         "graph_at_test": model.graph_at_test,
-        "grid": _side(model, regions),
         "items": [asdict(item) for item in items],
         "deletion": deletion and asdict(deletion) | {"gap": deletion.gap, "spread": deletion.spread},
     }
@@ -185,24 +179,17 @@ def _ids(options: Namespace) -> list[str]:
     return options.items.split(",") if options.items else []
 
 
-def _side(model: "Matcher", regions: Sequence[float]) -> int | None:
-    """Rows and columns of the grid of regions that a picture can show; None where regions have no known place."""
-    side = isqrt(len(regions))
-    return side if model.image.grid_tokens and side * side == len(regions) > 0 else None
-
-
-def _print_pair(pair: dict[str, Any], side: int | None, top: int) -> None:
-    print(f"image {pair['image']}  text {pair['text_id']}{_quoted(pair['text'])}")
-    parts = " + ".join(f"{name} {logit:.2f}" for name, logit in pair["paths"].items())
-    print(f"  score {pair['score']:.2f} = {parts}")
-    for word in pair["words"]:
-        weights = {"whole image": word["whole"]} | {
-            f"row {at // side + 1} column {at % side + 1}" if side else f"region {at}": weight
-            for at, weight in enumerate(word["regions"])
+def _print_pair(pair: "ExplainedPair", top: int) -> None:
+    print(f"image {pair.image}  text {pair.text_id}{_quoted(pair.text)}")
+    print(f"  score {pair.score:.2f} = " + " + ".join(f"{name} {logit:.2f}" for name, logit in pair.paths.items()))
+    for word in pair.words:
+        weights = {"whole image": word.whole} | {
+            f"row {at // pair.grid + 1} column {at % pair.grid + 1}" if pair.grid else f"region {at}": weight
+            for at, weight in enumerate(word.regions)
         }
         best = sorted(weights, key=lambda name: -weights[name])[:top]
         named = ", ".join(f"{name} {weights[name]:.2f}" for name in best)
-        print(f"  {word['share']:.2f} {word['word']:<14} found {word['found']:.2f}: {named}")
+        print(f"  {word.share:.2f} {word.word:<14} found {word.found:.2f}: {named}")
 
 
 def _print_items(items: Sequence["ExplainedItem"]) -> None:

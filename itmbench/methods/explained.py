@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any, get_args
 
@@ -92,6 +93,12 @@ def own_items(model: Matcher, modality: Modality, given: Sequence[str]) -> Items
     texts = [None if modality == "image" else text for text in given]
     files = [Path(path) if modality == "image" else None for path in given]
     return Items(modality, given, texts, files, model.inputs_of(modality, given))
+
+
+def grid_side(model: Matcher, regions: int) -> int | None:
+    """Rows and columns of the grid that regions form over a photograph; None where their places are not known."""
+    side = isqrt(regions)
+    return side if model.image.grid_tokens and side * side == regions > 0 else None
 
 
 def words_of(corpus: Corpus, text: int) -> str | None:

@@ -12,7 +12,7 @@ from itmbench.data.corpus import Corpus
 from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.methods.base import Modality
-from itmbench.methods.explained import Items, file_of, words_of
+from itmbench.methods.explained import Items, file_of, grid_side, words_of
 from itmbench.methods.mcr_dgn.bank import Contexts, bank_rows
 from itmbench.methods.mcr_dgn.context import Edges
 from itmbench.methods.mcr_dgn.graph import attention
@@ -133,6 +133,7 @@ class ExplainedItem:
         id: its id in the corpus; a path, or the text itself, of items of one's own.
         text: the words of the text, or of the image's first text; None where there are none.
         file: the photograph of an image.
+        grid: rows and columns of the grid of its regions; None where there is none.
         sees: training items of its modality that it attaches to, highest weight first: ``id``, ``weight``, ``text``,
             and the ``file`` of an image.
         labels: its most probable labels: ``label``, the probabilities ``predicted`` by the encoder and ``heard`` from
@@ -144,6 +145,7 @@ class ExplainedItem:
     id: str
     text: str | None
     file: str | None
+    grid: int | None
     sees: list[dict[str, Any]]
     labels: list[dict[str, Any]]
 
@@ -180,10 +182,10 @@ def explain_items(model: MCRDGN, corpus: Corpus, items: Items, top: int) -> list
             }
             for each in found.labels
         ]
-        file = _path(items.files[row])
-        explained.append(
-            ExplainedItem(items.modality, items.ids[row], items.texts[row], file, seen(found.neighbours), labels)
-        )
+        file, text = _path(items.files[row]), items.texts[row]
+        grid = None if items.modality == "text" else grid_side(model, len(found.labels[0].parts))
+        sees = seen(found.neighbours)
+        explained.append(ExplainedItem(items.modality, items.ids[row], text, file, grid, sees, labels))
     return explained
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
+from itmbench.methods.explained import Items, grid_side
 from itmbench.methods.losses import log_inverse_temperature
 from itmbench.methods.sedra.module import SEDRA
 
@@ -35,12 +35,22 @@ class ExplainedPair:
     """The score of an image and a text.
 
     Args:
+        image: id of the image in the corpus, or its path.
+        file: the photograph; None for ready-made features.
+        grid: rows and columns of the grid of its regions; None where there is none.
+        text_id: id of the text, or the text itself.
+        text: its words; None for ready-made features.
         score: as the method ranks by it.
         paths: logit of each path; they sum to the score.
         local_scale: inverse temperature of the local path, whose logit is this times the sum of share x found.
         words: of the local path, in the order of the text; empty without that path.
     """
 
+    image: str
+    file: str | None
+    grid: int | None
+    text_id: str
+    text: str | None
     score: float
     paths: dict[str, float]
     local_scale: float
@@ -48,23 +58,42 @@ class ExplainedPair:
 
 
 @torch.no_grad()
-def explain(model: SEDRA, image: Inputs, text: Inputs) -> list[ExplainedPair]:
-    """Explain the score of each image of a batch with the text in the same row of another.
+def explain_pairs(model: SEDRA, images: Items, texts: Items) -> list[ExplainedPair]:
+    """Explain the score of each image with the text in the same row.
 
     Raises:
         InputError: the model has no local path.
     """
     if "local" not in model.paths:
         raise InputError(f"explain: this SEDRA has no local path to show (paths: {', '.join(model.paths)})")
-    images, items = model.embed(model.image(image), "image"), model.text(text)
-    texts = model.embed(items, "text")
-    return [
-        _pair(model, images[rows], texts[rows], None if items.words is None else items.words[row].tolist())
-        for row, rows in ((row, slice(row, row + 1)) for row in range(len(images)))
-    ]
+    image, read = model.embed(model.image(images.inputs), "image"), model.text(texts.inputs)
+    text = model.embed(read, "text")
+    explained = []
+    for row, file in enumerate(images.files):
+        at = slice(row, row + 1)
+        paths, scale, words = _pair(
+            model, image[at], text[at], None if read.words is None else read.words[row].tolist()
+        )
+        explained.append(
+            ExplainedPair(
+                image=images.ids[row],
+                file=None if file is None else str(file),
+                grid=grid_side(model, len(words[0].regions)) if words else None,
+                text_id=texts.ids[row],
+                text=texts.texts[row],
+                score=sum(paths.values()),
+                paths=paths,
+                local_scale=scale,
+                words=words,
+            )
+        )
+    return explained
 
 
-def _pair(model: SEDRA, image: Embeddings, text: Embeddings, words: list[int] | None) -> ExplainedPair:
+def _pair(
+    model: SEDRA, image: Embeddings, text: Embeddings, words: list[int] | None
+) -> tuple[dict[str, float], float, list[ExplainedWord]]:
+    """Logits of the paths, scale of the local one, and its words, of one image and one text."""
     assert text.tokens is not None and text.mask is not None and image.mask is not None
     count = max(1, len(model.vectors))
     parts = zip(image.pooled.float().chunk(count, dim=1), text.pooled.float().chunk(count, dim=1), strict=True)
@@ -85,4 +114,4 @@ def _pair(model: SEDRA, image: Embeddings, text: Embeddings, words: list[int] | 
         )
         for place in text.mask[0].nonzero().flatten().tolist()
     ]
-    return ExplainedPair(sum(paths.values()), paths, scale, explained)
+    return paths, scale, explained

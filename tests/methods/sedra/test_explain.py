@@ -8,8 +8,9 @@ from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
+from itmbench.methods.explained import own_items
 from itmbench.methods.sedra import SEDRA
-from itmbench.methods.sedra.explain import explain
+from itmbench.methods.sedra.explain import explain_pairs
 
 
 def model_and_inputs(folder: Any, **options: Any) -> tuple[SEDRA, Any, Any]:
@@ -20,8 +21,8 @@ def model_and_inputs(folder: Any, **options: Any) -> tuple[SEDRA, Any, Any]:
     for weight in model.parameters():  # shares that differ from word to word
         weight.data += 0.3 * torch.randn_like(weight)
     model.eval()
-    images = model.inputs_of("image", [corpus.images.root / f"{row}.png" for row in range(3)])  # type: ignore[union-attr]
-    return model, images, model.inputs_of("text", ["red", corpus.texts[3], corpus.texts[6]])
+    images = own_items(model, "image", [str(corpus.images.root / f"{row}.png") for row in range(3)])  # type: ignore[union-attr]
+    return model, images, own_items(model, "text", ["red", str(corpus.texts[3]), str(corpus.texts[6])])
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,9 @@ def model_and_inputs(folder: Any, **options: Any) -> tuple[SEDRA, Any, Any]:
 )
 def test_paths_and_words_add_up_to_the_score(options: dict[str, Any], tmp_path: Any) -> None:
     model, images, texts = model_and_inputs(tmp_path, **options)
-    found = explain(model, images, texts)
+    found = explain_pairs(model, images, texts)
     with torch.no_grad():
-        scores = model.score(model.encode_image(images), model.encode_text(texts)).diagonal()
+        scores = model.score(model.encode_image(images.inputs), model.encode_text(texts.inputs)).diagonal()
     assert [pair.score for pair in found] == pytest.approx(scores.tolist(), abs=1e-4)
     for pair in found:
         assert list(pair.paths) == model.paths
@@ -49,9 +50,9 @@ def test_paths_and_words_add_up_to_the_score(options: dict[str, Any], tmp_path: 
 def test_regions_are_the_gradient_of_what_a_word_finds(tmp_path: Any) -> None:
     """A region moved towards a word adds the word's share times the region's to the local path, and so for others."""
     model, images, texts = model_and_inputs(tmp_path)
-    pair, region = explain(model, images, texts)[1], 3
+    pair, region = explain_pairs(model, images, texts)[1], 3
     with torch.no_grad():
-        image, text = model.encode_image(images)[1:2], model.encode_text(texts)[1:2]
+        image, text = model.encode_image(images.inputs)[1:2], model.encode_text(texts.inputs)[1:2]
         assert image.tokens is not None and text.tokens is not None and text.mask is not None
         words = text.tokens[0, text.mask[0], :-1]
         moved = Embeddings(image.pooled, image.tokens.clone(), image.mask)
@@ -66,4 +67,4 @@ def test_regions_are_the_gradient_of_what_a_word_finds(tmp_path: Any) -> None:
 def test_without_a_local_path_there_is_nothing_to_show(tmp_path: Any) -> None:
     model, images, texts = model_and_inputs(tmp_path, paths=["global"])
     with pytest.raises(InputError, match=r"no local path to show \(paths: global\)"):
-        explain(model, images, texts)
+        explain_pairs(model, images, texts)
