@@ -27,8 +27,8 @@ lint: $(VENV)/dev.stamp  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-notebooks: $(VENV)/dev.stamp  ## run the notebooks on the results of `make bench`
-	ITMBENCH_RESULTS=$(abspath $(RESULTS)) $(BIN)/jupyter execute notebooks/results.ipynb --output $(abspath $(RESULTS))/results.ipynb
+notebooks: $(VENV)/notebooks.stamp  ## open the notebooks in JupyterLab, on the results of `make bench`
+	ITMBENCH_RESULTS=$(abspath $(RESULTS)) $(BIN)/jupyter lab notebooks
 
 report: $(VENV)/runtime.stamp  ## print the tables of all results and write them as a page
 	$(BIN)/itmbench report --results $(RESULTS)
@@ -54,6 +54,11 @@ $(VENV)/runtime.stamp: pyproject.toml requirements.lock | $(VENV)/bin/python
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
 	@echo "installing the development tools into $(VENV)"
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/notebooks.stamp: $(VENV)/runtime.stamp
+	@echo "installing JupyterLab into $(VENV)"
+	$(PIP) --editable '.[notebooks]'
 	@touch $@
 
 lock:  ## renew requirements.lock (needs uv)
