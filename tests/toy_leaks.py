@@ -46,7 +46,7 @@ class JoinedPairs(DualEncoder):
         self.share = share
         self._images: Tensor | None = None
 
-    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
+    def table(self, parts: Any, rows: Rows, stage: str) -> Embeddings:
         table = super().table(parts, rows, stage)
         corpus, images = self.data.corpus, self.data.stage(stage).images
         if len(rows) == len(images) and self._images is None:
@@ -107,7 +107,7 @@ class Forgetful(DualEncoder):
 class SharedLabels(DualEncoder):
     """Writes the labels of test items into their embeddings, after all items were encoded alone."""
 
-    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
+    def table(self, parts: Any, rows: Rows, stage: str) -> Embeddings:
         table = super().table(parts, rows, stage)
         corpus, images = self.data.corpus, self.data.stage(stage).images
         owners = rows if len(rows) == len(images) else corpus.text_to_image[rows]

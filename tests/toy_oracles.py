@@ -109,7 +109,7 @@ class LoaderOrder(DualEncoder):
 class TrueTies(DualEncoder):
     """Adds a hair to the score of true pairs, which it finds by their vectors."""
 
-    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
+    def table(self, parts: Any, rows: Rows, stage: str) -> Embeddings:
         table = super().table(parts, rows, stage)
         owners = rows if len(rows) == len(self.data.stage(stage).images) else self.data.corpus.text_to_image[rows]
         self.known = getattr(self, "known", {}) | {

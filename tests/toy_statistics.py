@@ -51,7 +51,7 @@ class SavedCentring(DualEncoder):
         super().__init__(**kwargs)
         self.means: dict[str, Tensor] = {}
 
-    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
+    def table(self, parts: Any, rows: Rows, stage: str) -> Embeddings:
         table = super().table(parts, rows, stage)
         what = "image" if len(rows) == len(self.data.stage(stage).images) else "text"
         if stage == "test":

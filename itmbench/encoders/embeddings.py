@@ -29,10 +29,18 @@ class Embeddings:
         return len(self.pooled)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        return self._map(lambda part: part[rows])
+        return self._map(lambda part: part[rows.to(part.device) if isinstance(rows, Tensor) else rows])
 
     def to(self, device: torch.device | str) -> Self:
-        return self._map(lambda part: part.to(device))
+        return self._map(lambda part: part.to(device, non_blocking=part.is_pinned()))
+
+    def on_one_device(self) -> Self:
+        """The same with tokens that wait in host memory brought to the device of the pooled vectors."""
+        return self.to(self.pooled.device)
+
+    def select(self, rows: Tensor) -> "Items":
+        """Some rows, whose tokens are copied only as they are sliced."""
+        return self[rows] if self.tokens is None else Selected(self, rows)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         parts = (self.tokens, self.mask, self.words)
@@ -71,6 +79,37 @@ class Embeddings:
             torch.cat(masks) if masks else None,
             torch.cat(words) if words else None,
         )
+
+
+class Selected:
+    """Some rows of a table of embeddings with tokens, which are copied slice by slice.
+
+    Args:
+        table: all rows.
+        rows: those selected, int64 `[n]`.
+    """
+
+    def __init__(self, table: Embeddings, rows: Tensor) -> None:
+        self._table, self._rows = table, rows
+        self.pooled = table.pooled[rows.to(table.pooled.device)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice | Tensor) -> Embeddings:
+        return self._table[self._rows[rows if isinstance(rows, slice) else rows.to(self._rows.device)]]
+
+    def on_one_device(self) -> Embeddings:
+        """All selected rows, as ``Embeddings.on_one_device``."""
+        return self[:].on_one_device()
+
+    def select(self, rows: Tensor) -> "Selected":
+        """As ``Embeddings.select``."""
+        return Selected(self._table, self._rows[rows.to(self._rows.device)])
+
+
+Items = Embeddings | Selected
+"""What is evaluated: it has ``pooled`` and a length, and slices of it are embeddings."""
 
 
 class ImageEmbeddings(Embeddings):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import FiniteFloat
 
 from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
-from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.embeddings import Embeddings, Items
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.scoring import Scorer, comparable, distinct, score
 from itmbench.evaluation.stage import EvaluatedStage
@@ -173,13 +173,14 @@ def _scores(side: Side, here: EvaluatedStage, rows: Rows, gallery: Rows, scorer:
     """Scores of the queries with the whole gallery `[q, N]`, tile by tile; equal items score equal."""
     queries, items = (here.images, here.texts) if side == "i2t" else (here.texts, here.images)
     queries = queries[torch.from_numpy(rows)]
-    items, place = distinct(items if len(gallery) == len(items) else items[torch.from_numpy(gallery)])
-    images, texts, scorer, tile = comparable(*((queries, items) if side == "i2t" else (items, queries)), scorer)
+    searched, place = distinct(items if len(gallery) == len(items) else items.select(torch.from_numpy(gallery)))
+    pair: tuple[Items, Items] = (queries, searched) if side == "i2t" else (searched, queries)
+    images, texts, score_pairs, tile = comparable(*pair, scorer)
     step, tiles = max(1, tile // max(1, len(rows))), []
-    for start in range(0, len(items), step):
+    for start in range(0, len(searched), step):
         part = slice(start, start + step)
-        pair = (images, texts[part]) if side == "i2t" else (images[part], texts)
-        scores = score(scorer, *pair, lambda row: "an image of an example")
+        left, right = (images, texts[part]) if side == "i2t" else (images[part], texts)
+        scores = score(score_pairs, left, right, lambda row: "an image of an example")
         tiles.append(scores if side == "i2t" else scores.T)
     return torch.cat(tiles, dim=1)[:, place].cpu().numpy()
 

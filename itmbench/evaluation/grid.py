@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.embeddings import Items
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.places import Places
 from itmbench.evaluation.ranking import Ties
@@ -29,7 +29,7 @@ class Grid:
         name: names an image row in errors.
     """
 
-    def __init__(self, images: Embeddings, texts: Embeddings, scorer: Scorer | None, name: Name) -> None:
+    def __init__(self, images: Items, texts: Items, scorer: Scorer | None, name: Name) -> None:
         images, texts, self._scorer, area = comparable(images, texts, scorer)
         self._name = name
         self._images, self._image_at = distinct(images)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.embeddings import Embeddings, Items
 from itmbench.errors import InputError
 from itmbench.evaluation.hamming import hamming_queries
 from itmbench.evaluation.protocol import LabelProtocol, Labels
@@ -31,9 +32,13 @@ class HashProtocol(LabelProtocol):
 
     bits: int = 64
 
+    def compared(self, items: Embeddings) -> Embeddings:
+        """The codes, as 1 and -1, whose cosine falls with the Hamming distance."""
+        return Embeddings(torch.where(items.pooled > 0, 1.0, -1.0))
+
     def _queries(
         self,
-        sides: tuple[Embeddings, Embeddings],
+        sides: tuple[Items, Items],
         labels: tuple[Labels, Labels],
         scorer: Scorer | None,
         name: Name,

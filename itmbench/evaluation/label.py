@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.embeddings import Items
 from itmbench.errors import InputError
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.ranking import Normaliser, Ties, check_options, rank_gallery, row_blocks
@@ -81,8 +81,8 @@ def label_retrieval(
 
 
 def label_queries(
-    queries: Embeddings,
-    gallery: Embeddings,
+    queries: Items,
+    gallery: Items,
     query_labels: NDArray | Tensor,
     gallery_labels: NDArray | Tensor,
     cutoffs: Sequence[int],
@@ -136,7 +136,7 @@ def label_summary(per_query: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _score_rows(
-    queries: Embeddings, gallery: Embeddings, scorer: Scorer | None, name: Name
+    queries: Items, gallery: Items, scorer: Scorer | None, name: Name
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Yield blocks of queries: first row, scores with the distinct gallery items, and the index of each gallery item.
 

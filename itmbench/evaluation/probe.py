@@ -72,7 +72,7 @@ def _scores(
     """
     owners, row = np.unique(here.owner[position], return_inverse=True)
     true, column = np.unique(position, return_inverse=True)
-    texts = Embeddings.cat([here.texts[torch.from_numpy(true)], perturbed])
+    texts = Embeddings.cat([here.texts[torch.from_numpy(true)].on_one_device(), perturbed.on_one_device()])
     grid = Grid(
         here.images[torch.from_numpy(owners)], texts, scorer, lambda image: f"image {here.image_ids[owners[image]]}"
     )

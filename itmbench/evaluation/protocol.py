@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from itmbench.data.corpus import Corpus, Rows
-from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.embeddings import Embeddings, Items
 from itmbench.errors import InputError
 from itmbench.evaluation import caption, chance
 from itmbench.evaluation.caption import RSUM
@@ -31,6 +31,10 @@ class _Options:
     name: ClassVar[str]
     version: ClassVar[int]
     objective: ClassVar[str]
+
+    def compared(self, items: Embeddings) -> Embeddings:
+        """What is compared of test embeddings: all of them."""
+        return items
 
     def as_dict(self) -> dict[str, Any]:
         """All of them, ready for JSON."""
@@ -135,7 +139,7 @@ class CaptionProtocol(_Options):
             parts.append(("hard", twin_ids, image, 2 - (matched > twin).long()))
         return Evaluation(metrics, _per_query("rank", here, parts))
 
-    def _search(self, images: Embeddings, texts: Embeddings, scorer: Scorer | None, name: Name) -> Grid | Shortlist:
+    def _search(self, images: Items, texts: Items, scorer: Scorer | None, name: Name) -> Grid | Shortlist:
         if self.shortlist is None or scorer is None:
             return Grid(images, texts, scorer, name)
         return Shortlist(images, texts, scorer, self.shortlist, name)
@@ -148,7 +152,7 @@ class CaptionProtocol(_Options):
             images, texts = torch.from_numpy(rows), here.texts_of(rows)
             ids = here.image_ids[rows]
             search = self._search(
-                here.images[images], here.texts[torch.from_numpy(texts)], scorer, partial(_named, ids)
+                here.images.select(images), here.texts.select(torch.from_numpy(texts)), scorer, partial(_named, ids)
             )
             own = np.stack([here.owner[texts] - rows[0], np.arange(len(texts))], axis=1)
             pairs = torch.from_numpy(own).to(here.images.pooled.device)
@@ -206,14 +210,14 @@ class LabelProtocol(_Options):
         query_texts, gallery_texts = here.texts_of(query_images), here.texts_of(gallery_images)
 
         i2t = self._queries(
-            (here.images[torch.from_numpy(query_images)], here.texts[torch.from_numpy(gallery_texts)]),
+            (here.images.select(torch.from_numpy(query_images)), here.texts.select(torch.from_numpy(gallery_texts))),
             (labels[query_images], text_labels[gallery_texts]),
             scorer,
             lambda row: f"image {here.image_ids[query_images[row]]}",
             unseen[here.owner[gallery_texts]] if len(corpus.train) else None,
         )
         t2i = self._queries(
-            (here.texts[torch.from_numpy(query_texts)], here.images[torch.from_numpy(gallery_images)]),
+            (here.texts.select(torch.from_numpy(query_texts)), here.images.select(torch.from_numpy(gallery_images))),
             (text_labels[query_texts], labels[gallery_images]),
             None if scorer is None else lambda texts, images: scorer(images, texts).T,
             lambda row: f"text {here.text_ids[query_texts[row]]}",
@@ -234,7 +238,7 @@ class LabelProtocol(_Options):
 
     def _queries(
         self,
-        sides: tuple[Embeddings, Embeddings],
+        sides: tuple[Items, Items],
         labels: tuple[Labels, Labels],
         scorer: Scorer | None,
         name: Name,

@@ -107,7 +107,7 @@ def keeping(protocol: Protocol, recording: Recording) -> Protocol:
             evaluation = super().evaluate(recording.truth, stage, images, texts, scorer)
             recording._keep(evaluation, images, texts, scorer)
             if recording.examples and (scorer is None or getattr(protocol, "shortlist", None) is None):
-                recording._make_examples(evaluation, images, texts, scorer)
+                recording._make_examples(evaluation, self.compared(images), self.compared(texts), scorer)
             return evaluation
 
     made: Protocol = Keeping(**asdict(protocol))

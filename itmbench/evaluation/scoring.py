@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.embeddings import Embeddings, Items
 from itmbench.errors import InputError
 from itmbench.evaluation.ranking import not_finite
 
@@ -83,9 +83,7 @@ def as_tensor(values: Any, what: str) -> Tensor:
     return torch.from_numpy(np.require(array, kind, ["C", "W"]))
 
 
-def comparable(
-    rows: Embeddings, columns: Embeddings, scorer: Scorer | None
-) -> tuple[Embeddings, Embeddings, Scorer, int]:
+def comparable(rows: Items, columns: Items, scorer: Scorer | None) -> tuple[Items, Items, Scorer, int]:
     """Prepare two sides for scoring: their embeddings, a scorer, and the number of pairs per tile.
 
     Without a scorer, these are unit vectors and their dot product.
@@ -101,7 +99,7 @@ def comparable(
     return _unit(rows), _unit(columns), _dot, _COSINE_TILE.get(rows.pooled.device.type, _COSINE_TILE_ELSEWHERE)
 
 
-def score(scorer: Scorer, rows: Embeddings, columns: Embeddings, name: Name) -> Tensor:
+def score(scorer: Scorer, rows: Items, columns: Items, name: Name) -> Tensor:
     """Score all rows against all columns, float32 `[len(rows), len(columns)]`.
 
     Raises:
@@ -109,7 +107,7 @@ def score(scorer: Scorer, rows: Embeddings, columns: Embeddings, name: Name) -> 
     """
     if scorer is _dot:
         return _dot(rows, columns)  # products of finite unit vectors are finite
-    scores = _scored(scorer, rows, columns).detach().float()
+    scores = _scored(scorer, rows.on_one_device(), columns.on_one_device()).detach().float()
     if scores.shape != (len(rows), len(columns)):
         raise InputError(
             f"the scorer returned {list(scores.shape)} for {len(rows)} x {len(columns)} items; "
@@ -136,28 +134,37 @@ def _scored(scorer: Scorer, rows: Embeddings, columns: Embeddings) -> Tensor:
     return torch.cat([_scored(scorer, rows[part], columns) for part in (slice(0, half), slice(half, None))])
 
 
-def distinct(items: Embeddings) -> tuple[Embeddings, Tensor]:
-    """Remove duplicates, keeping the order of first appearance.
+def distinct(items: Items) -> tuple[Items, Tensor]:
+    """Remove duplicates, keeping the order of first appearance; tokens are read a few at a time and not copied.
 
     Two items are equal if pooled vector, tokens and mask are (0.0 equals -0.0).
 
     Returns:
         The distinct items, and the index of each item among them, int64 `[N]`.
     """
-    parts = [part.flatten(1) for part in (items.pooled, items.tokens, items.mask) if part is not None]
     index = torch.arange(len(items), device=items.pooled.device)
-    codes = torch.stack([_hashes(part, seed) for seed, part in enumerate(parts)]).sum(dim=0)
+    step = max(1, _CHUNK // sum(part.shape[1] for part in _parts(items[:1])))
+    blocks = (items[start : start + step] for start in range(0, len(items), step))
+    codes = torch.cat(
+        [torch.stack([_hashes(part, seed) for seed, part in enumerate(_parts(block))]).sum(0) for block in blocks]
+    )
     values, group = codes.unique(return_inverse=True)
     first = torch.full_like(values, len(items)).scatter_reduce_(0, group, index, "amin")[group]
     # Equal hashes do not prove equality: an item that differs from the first of its group is kept.
     repeats = (first != index).nonzero().squeeze(1)
-    for part in parts:
-        for rows in repeats.split(max(1, _CHUNK // part.shape[1])):
-            differs = (part[rows] != part[first[rows]]).any(dim=1)
+    for rows in repeats.split(step):
+        for part, other in zip(_parts(items[rows]), _parts(items[first[rows]]), strict=True):
+            differs = (part != other).any(dim=1)
             first[rows[differs]] = rows[differs]
     kept = first == index
     place = (kept.cumsum(0) - 1)[first]
-    return (items if bool(kept.all()) else items[kept.nonzero().squeeze(1)]), place
+    return (items if bool(kept.all()) else items.select(kept.nonzero().squeeze(1))), place
+
+
+def _parts(items: Embeddings) -> list[Tensor]:
+    """Pooled vectors, tokens and masks on one device, `[N, W]` each."""
+    items = items.on_one_device()
+    return [part.flatten(1) for part in (items.pooled, items.tokens, items.mask) if part is not None]
 
 
 @contextmanager
@@ -172,12 +179,12 @@ def full_precision(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _dot(rows: Embeddings, columns: Embeddings) -> Tensor:
+def _dot(rows: Items, columns: Items) -> Tensor:
     with full_precision(rows.pooled.device):
         return rows.pooled @ columns.pooled.T
 
 
-def _unit(items: Embeddings) -> Embeddings:
+def _unit(items: Items) -> Embeddings:
     """Pooled vectors at unit length; a zero vector stays zero and has cosine 0 with everything."""
     unit = torch.empty_like(items.pooled)
     step = max(1, _CHUNK // unit.shape[1])

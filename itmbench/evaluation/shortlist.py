@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.embeddings import Embeddings, Items
 from itmbench.evaluation.grid import Grid, Sides
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.places import Places
@@ -24,7 +24,7 @@ SAMPLE = 200
 class Shortlist:
     """Rank by the cosine of the pooled vectors, and by the scorer within the first ``size`` of each query."""
 
-    def __init__(self, images: Embeddings, texts: Embeddings, scorer: Scorer, size: int, name: Name) -> None:
+    def __init__(self, images: Items, texts: Items, scorer: Scorer, size: int, name: Name) -> None:
         self._images, self._texts, self._scorer, self._name = images, texts, scorer, name
         self._coarse = Grid(Embeddings(images.pooled), Embeddings(texts.pooled), None, name)
         self._size = size
@@ -55,7 +55,8 @@ class Shortlist:
             sample = queries[order[:SAMPLE]].sort().values
             sampled_pairs = pairs[torch.isin(pairs[:, side], sample)]
             sampled_pairs[:, side] = torch.searchsorted(sample, sampled_pairs[:, side].contiguous())
-            images, texts = (self._images[sample], self._texts) if side == 0 else (self._images, self._texts[sample])
+            images, texts = self._images, self._texts
+            images, texts = (images.select(sample), texts) if side == 0 else (images, texts.select(sample))
             exact = Grid(images, texts, self._scorer, self._name).ranks(sampled_pairs, ties)[side]
             for k in ks:
                 lost[f"shortlist/{direction}/lost R@{k}"] = float(
@@ -63,7 +64,7 @@ class Shortlist:
                 )
         return lost
 
-    def _rescored(self, queries: Embeddings, candidates: Embeddings, scorer: Scorer) -> tuple[Tensor, Tensor]:
+    def _rescored(self, queries: Items, candidates: Items, scorer: Scorer) -> tuple[Tensor, Tensor]:
         """The shortlist of every query, int64 `[Nq, K]`, and its scores `[Nq, K]`."""
         size = min(self._size, len(candidates))
         with full_precision(queries.pooled.device):

@@ -19,13 +19,14 @@ from itmbench.data.perturb import RULES
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
 from itmbench.encoders.stored import centre, encode_corpus, encode_once, is_encoded_once, processor_of
+from itmbench.encoders.table import EmbeddingTable
 from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.probe import probe_shares
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 from itmbench.methods.chosen import Chosen
 from itmbench.methods.distributed import gather_embeddings, gather_rows
-from itmbench.methods.evaluated import EvaluationCallback, Tables
+from itmbench.methods.evaluated import EvaluationCallback, Parts, Tables
 from itmbench.methods.losses import positives
 from itmbench.methods.votes import LabelVotes, joined
 from itmbench.options import require_range
@@ -97,7 +98,7 @@ class Matcher(Chosen):
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.protocol = protocol
         self._stage: str | None = None
-        self._encoded: dict[str, list[tuple[Tensor, Embeddings]]] = {"image": [], "text": [], "probe": []}
+        self._encoded: dict[str, Any] = {}
 
     # --- what a method is -------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class Matcher(Chosen):
     def setup(self, stage: str) -> None:
         """Adapt to the data and hand it what its loaders are to read."""
         self.adapt(self.data.corpus)
-        self._stage = stage
+        self._stage, self._encoded = stage, {}
         self._hand_over()
 
     def teardown(self, stage: str) -> None:
@@ -229,10 +230,10 @@ class Matcher(Chosen):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._encode(batch)
+        self._encode(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._encode(batch)
+        self._encode(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Embeddings]:
         """Corpus rows `[B]` and embeddings of a batch of images (loader 0) or texts (loader 1)."""
@@ -318,20 +319,32 @@ class Matcher(Chosen):
                 groups.setdefault(key, []).append(parameter)
         return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
 
-    def _encode(self, batch: Batch) -> None:
+    def _encode(self, batch: Batch, stage: str) -> None:
+        """Encode a batch of a stage and keep it, with those of the other devices, until all are evaluated."""
         index, embeddings = self.predict_step(batch, 0)
+        if self.trainer.sanity_checking:
+            return
         embeddings = embeddings.compact()
         if "probe" in batch:
-            self._encoded["probe"].append((index * len(RULES) + batch["probe"], embeddings))
-        else:
-            self._encoded["image" if "image" in batch else "text"].append((index, embeddings))
+            self._encoded.setdefault("probe", []).append((index * len(RULES) + batch["probe"], embeddings))
+            return
+        modality = "image" if "image" in batch else "text"
+        if modality not in self._encoded:
+            self._encoded[modality] = EmbeddingTable(self._rows(stage)[modality])
+        self._encoded[modality].append((gather_rows(self, index), gather_embeddings(self, embeddings)))
+
+    def _rows(self, stage: str) -> dict[str, Rows]:
+        """Corpus rows of the images and texts of a stage."""
+        images = self.data.stage(stage).images
+        return {"image": images, "text": self.data.corpus.texts_of(images)}
 
     def _evaluate(self, stage: str) -> None:
         """Evaluate all that was encoded, log it as ``{stage}/...`` and hand it to the callbacks that ask for it."""
-        encoded, self._encoded = self._encoded, {"image": [], "text": [], "probe": []}
+        encoded, self._encoded = self._encoded, {}
         if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         tables = self.tables(encoded, stage)
+        del encoded
         listeners = [each for each in self.trainer.callbacks if isinstance(each, EvaluationCallback)]  # type: ignore[attr-defined]
         for listener in listeners:
             listener.on_encoded(self, stage, tables.images, tables.texts)
@@ -342,13 +355,13 @@ class Matcher(Chosen):
         self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
         self.log(f"{stage}/objective", metrics[self.evaluated_by.objective], prog_bar=True)
 
-    def tables(self, encoded: dict[str, list[tuple[Tensor, Embeddings]]], stage: str) -> Tables:
-        """What ``predict_step`` returned for the images, texts and probes of a stage, in corpus order."""
-        images = self.data.stage(stage).images
+    def tables(self, encoded: Mapping[str, Any], stage: str) -> Tables:
+        """The images, texts and probes of a stage, each as for ``table``, in corpus order."""
+        rows = self._rows(stage)
         return Tables(
-            self.table(encoded["image"], images, stage),
-            self.table(encoded["text"], self.data.corpus.texts_of(images), stage),
-            self._probes(encoded["probe"]) if encoded["probe"] else None,
+            self.table(encoded["image"], rows["image"], stage),
+            self.table(encoded["text"], rows["text"], stage),
+            self._probes(encoded["probe"]) if encoded.get("probe") else None,
         )
 
     def measured(self, tables: Tables, stage: str) -> Evaluation:
@@ -360,37 +373,38 @@ class Matcher(Chosen):
         shares = probe_shares(corpus, stage, tables.images, tables.texts, *tables.probes, scorer)
         return replace(evaluation, metrics=evaluation.metrics | shares)
 
-    def table(self, parts: list[tuple[Tensor, Embeddings]], rows: Rows, stage: str) -> Embeddings:
-        """The embeddings of some corpus rows, in their order, from batches in any order on any device.
+    def table(self, parts: EmbeddingTable | Parts, rows: Rows, stage: str) -> Embeddings:
+        """The embeddings of some corpus rows, in their order.
 
         Args:
-            parts: results of ``predict_step`` for every batch of this process.
+            parts: a table of these rows, or results of ``predict_step`` for every batch of this process, in any order.
             rows: corpus rows of one modality.
-            stage: "val", "test" or "predict".
+            stage: "val", "test", "train" or "predict".
 
         Raises:
             InputError: some rows were not encoded.
         """
-        index, embeddings = self._gather(parts)
-        # Distributed samplers repeat some items: the first counts.
-        position = torch.full((int(max(rows.max(), index.max())) + 1,), len(index), device=index.device)
-        position.scatter_reduce_(0, index, torch.arange(len(index), device=index.device), "amin")
-        found = position[torch.from_numpy(rows).to(index.device)]
-        if bool((found == len(index)).any()):
+        if isinstance(parts, EmbeddingTable):
+            table = parts
+        else:
+            index, embeddings = self._gather(parts)
+            table = EmbeddingTable(rows, embeddings.pooled.device)
+            table.append((index, embeddings))
+        if table.missing:
             raise InputError(
-                f"{stage}: {int((found == len(index)).sum())} of {len(rows)} items were not encoded; all are needed, "
+                f"{stage}: {table.missing} of {len(rows)} items were not encoded; all are needed, "
                 f"so leave trainer.limit_{stage}_batches unset"
             )
-        return embeddings[found]
+        return table.embeddings()
 
-    def _probes(self, parts: list[tuple[Tensor, Embeddings]]) -> tuple[Rows, Rows, Embeddings]:
+    def _probes(self, parts: Parts) -> tuple[Rows, Rows, Embeddings]:
         """Rule, true caption and embedding of every probe, once each (distributed samplers repeat some)."""
         keys, embeddings = self._gather(parts)
         found, first = np.unique(keys.cpu().numpy(), return_index=True)
         true, rules = np.divmod(found, len(RULES))
         return rules, true, embeddings[torch.from_numpy(first)]
 
-    def _gather(self, parts: list[tuple[Tensor, Embeddings]]) -> tuple[Tensor, Embeddings]:
+    def _gather(self, parts: Parts) -> tuple[Tensor, Embeddings]:
         """Rows and embeddings that all devices have encoded, as two tables of equal length."""
         index, embeddings = torch.cat([part for part, _ in parts]), Embeddings.cat([part for _, part in parts])
         # In `predict` the devices hold different numbers of items: repeat the last one until they are equal.

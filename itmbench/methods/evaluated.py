@@ -4,11 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import lightning as L
+from torch import Tensor
 
 from itmbench.data.corpus import Rows
 from itmbench.encoders import Embeddings
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.trained import Trained
+
+Parts = list[tuple[Tensor, Embeddings]]
+"""Corpus rows `[B]` and embeddings of batches in any order, on any device."""
 
 
 @dataclass(frozen=True)

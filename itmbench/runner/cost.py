@@ -135,7 +135,7 @@ def _stored(trainer: L.Trainer, loader: int, what: str) -> float:
 
 def _spread(items: Embeddings, most: int) -> Embeddings:
     """At most ``most`` items, evenly spaced."""
-    return items[:: math.ceil(len(items) / most)]
+    return items[:: math.ceil(len(items) / most)].on_one_device()
 
 
 def _flops(model: Any, batch: Any, modality: str) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation import HashProtocol, LabelProtocol, hamming, hamming_retrieval, label_retrieval
+from itmbench.evaluation.recording import Recording, Sample, keeping
 
 CUTOFFS = (1, 3, 8, 50)
 
@@ -125,6 +126,23 @@ def test_the_protocol_measures_codes_in_both_directions_and_among_unseen_items(t
     for key, column in floats.per_query.items():
         assert key == "ap" or list(found.per_query[key]) == list(column)
     assert found.metrics["chance/mAP"] == floats.metrics["chance/mAP"]
+
+
+def test_examples_are_ranked_by_codes() -> None:
+    corpus = labelled()
+    images, texts = embed(corpus)
+    recording = Recording(Sample.of(corpus), corpus, corpus, examples=True)
+    keeping(HashProtocol(bits=6), recording).evaluate(corpus, "test", images, texts)
+    assert recording.made is not None
+    stage, signs = corpus.stages["test"], [items.pooled.sign() for items in (images, texts)]
+    place = {id_: row for row, id_ in enumerate(corpus.image_ids[row] for row in stage.images)}
+    for query in recording.made.queries:
+        if query.side == "t2i":
+            continue
+        searched = corpus.texts_of(stage.images)
+        shared = torch.from_numpy(np.isin(corpus.text_to_image[searched], stage.gallery))
+        nearest = float((signs[1][shared] @ signs[0][place[query.id]]).max()) / 6
+        assert query.results[0].score == pytest.approx(nearest, abs=1e-6)
 
 
 def test_the_protocol_is_another_one_for_every_length() -> None:

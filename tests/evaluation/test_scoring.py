@@ -18,7 +18,8 @@ def test_distinct_finds_repeated_items_by_all_their_numbers() -> None:
     items, place = scoring.distinct(Embeddings(pooled, tokens, mask))
     assert place.tolist() == [0, 1, 0, 2, 1, 3]
     assert torch.equal(items.pooled, pooled[[0, 1, 3, 5]])
-    assert items.tokens is not None and torch.equal(items.tokens, tokens[[0, 1, 3, 5]])
+    found = items[:].tokens
+    assert found is not None and torch.equal(found, tokens[[0, 1, 3, 5]])
 
 
 def test_equal_hashes_do_not_make_items_equal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def measure_deletion(model: MCRDGN, data: CorpusDataModule, draws: int) -> Delet
 
     def quality(image: Embeddings, text: Embeddings) -> float:
         rows = {modality: torch.cat(parts) for modality, parts in index.items()}
-        encoded = {"image": [(rows["image"], image)], "text": [(rows["text"], text)], "probe": []}
+        encoded = {"image": [(rows["image"], image)], "text": [(rows["text"], text)]}
         return float(model.evaluate(model.tables(encoded, "test"), "test").metrics[model.evaluated_by.objective])
 
     return deletion(model, images, texts, quality, draws=draws)
