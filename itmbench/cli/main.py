@@ -125,6 +125,9 @@ def _run(arguments: list[str]) -> int:
         os.getcwd()
     except FileNotFoundError:
         raise InputError("the current folder has been removed; change to another") from None
+    for argument in arguments:
+        if not argument.isprintable() and argument != argument.encode(errors="replace").decode():
+            raise InputError(f"{argument}: is not UTF-8, which files of results cannot be named after; rename it")
     if command in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<9}  {summary}" for name, (_, summary) in COMMANDS.items())))
         return 0

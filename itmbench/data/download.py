@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -54,7 +55,7 @@ def download(
         backoff: seconds to wait after the first failure, doubled after every further one.
 
     Raises:
-        InputError: no mirror has the file; says why of each.
+        InputError: no mirror has the file (says why of each), or there is too little room for it.
         OSError: the file cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +140,9 @@ def _receive(session: requests.Session, url: str, part: Path, size: int | None, 
         whole = int(length) if length.isdecimal() else size
         if size is not None and whole != size:
             raise _Refused(f"{whole:,} bytes instead of {size:,}")
+        left, free = (whole or 0) - (_length(part) if resumed else 0), shutil.disk_usage(part.parent).free
+        if left > free:
+            raise InputError(f"{as_size(left)} to download, but {as_size(free)} free in {part.parent}; make room")
         if not resumed:  # in this order, so that no state ever describes bytes of another version
             part.write_bytes(b"")
             write_atomically(_state_file(part), json.dumps({"url": url, "version": version}))

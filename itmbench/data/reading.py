@@ -16,6 +16,8 @@ from itmbench.errors import InputError, MissingImages
 
 CHUNK = 1 << 22
 """Numbers of a file that are checked at once."""
+MOST_TEXT = 1 << 26
+"""Bytes that a small compressed file may become; a large one, a hundred times its own."""
 
 
 def require(paths: Iterable[Path], layout: str) -> None:
@@ -40,12 +42,17 @@ def read_text(path: Path) -> str:
     """Read a UTF-8 file, decompressed if its name ends in ``.gz``, without a byte order mark.
 
     Raises:
-        InputError: the file is missing, unreadable, damaged or not UTF-8.
+        InputError: the file is missing, unreadable, damaged, compressed beyond all texts or not UTF-8.
     """
     try:
-        data = path.read_bytes()
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            most = max(MOST_TEXT, 100 * path.stat().st_size)
+            with gzip.open(path) as file:
+                data = file.read(most + 1)
+            if len(data) > most:
+                raise InputError(f"{path}: becomes more than {most:,} bytes of text; restore the original file")
+        else:
+            data = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; restore it or correct the path") from None
     except (OSError, EOFError, zlib.error) as error:

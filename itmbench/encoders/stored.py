@@ -259,8 +259,34 @@ def _names(source: ImageFiles | Strings, rows: Rows) -> list[bytes]:
 def _index(folder: Path) -> tuple[list[Path], dict[bytes, tuple[int, int]]]:
     """All shards, and the shard and the position there of every stored item, by name."""
     shards = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for shard in [shard for shard in shards if not _is_whole(shard)]:
+        logger.warning("%s: damaged; its items are encoded again", shard)
+        shutil.rmtree(shard)
+        shards.remove(shard)
     names = ((at, np.load(shard / "names.npy")) for at, shard in enumerate(shards))
     return shards, {name.tobytes(): (at, place) for at, some in names for place, name in enumerate(some)}
+
+
+def _is_whole(shard: Path) -> bool:
+    """Whether the files of a shard fit each other; this reads little more than their headers."""
+    try:
+        names, pooled, tokens, ends = (
+            np.load(shard / f"{name}.npy", mmap_mode="r") for name in ("names", "pooled", "tokens", "ends")
+        )
+        words = np.load(shard / "words.npy", mmap_mode="r") if (shard / "words.npy").exists() else tokens
+        json.loads((shard / "cost.json").read_text(encoding="utf-8"))["flops"]
+        lengths = np.diff(ends, prepend=0)
+        return bool(
+            names.shape == (len(ends), 16)
+            and names.dtype == np.uint8
+            and len(pooled) == len(ends)
+            and pooled.dtype == tokens.dtype == np.float16
+            and pooled.shape[1:] == tokens.shape[1:]
+            and (lengths > 0).all()
+            and len(tokens) == len(words) == (ends[-1] if len(ends) else 0)
+        )
+    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError):
+        return False
 
 
 def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes, int], folder: Path) -> None:

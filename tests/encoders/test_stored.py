@@ -1,7 +1,9 @@
 """What a frozen encoder gives is computed once, kept on disk, and the same as if it were computed each time."""
 
 import multiprocessing
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,32 @@ def test_every_item_is_encoded_once(tmp_path: Path, images: ImageFiles) -> None:
     moved = ImageFiles(images.root, [images.names[row] for row in ALL[::-1]], images.sizes[::-1])
     torch.testing.assert_close(encode(again, moved, [7, 6]).pooled, whole.pooled[:2], atol=0, rtol=0)
     assert counted.items == 2
+
+
+SPOILT: dict[str, Callable[[Path], Any]] = {
+    "names cut short": lambda shard: os.truncate(shard / "names.npy", 40),
+    "no names": lambda shard: (shard / "names.npy").unlink(),
+    "vectors cut short": lambda shard: os.truncate(shard / "pooled.npy", 200),
+    "a row too few": lambda shard: np.save(shard / "pooled.npy", np.load(shard / "pooled.npy")[1:]),
+    "tokens of bytes": lambda shard: (shard / "tokens.npy").write_bytes(bytes(range(256))),
+    "tokens of another type": lambda shard: np.save(shard / "tokens.npy", np.load(shard / "tokens.npy").astype(int)),
+    "ends that go back": lambda shard: np.save(shard / "ends.npy", np.load(shard / "ends.npy")[::-1]),
+    "ends beyond the tokens": lambda shard: np.save(shard / "ends.npy", np.load(shard / "ends.npy") + 9),
+    "ends that are texts": lambda shard: np.save(shard / "ends.npy", np.load(shard / "ends.npy").astype(str)),
+    "a pickle": lambda shard: np.save(shard / "names.npy", np.array([{}], dtype=object), allow_pickle=True),
+    "no cost": lambda shard: (shard / "cost.json").write_text("5"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_damaged_shard_is_encoded_again(case: str, tmp_path: Path, images: ImageFiles) -> None:
+    whole = encode(vision(tmp_path), images, ALL)
+    (shard,) = (tmp_path / "cache" / "frozen").glob("*/[!.]*/")
+    SPOILT[case](shard)
+    again = vision(tmp_path)
+    counted = Counted(again)
+    torch.testing.assert_close(encode(again, images, ALL).tokens, whole.tokens, atol=0, rtol=0)
+    assert counted.items == len(ALL) + 1 and not shard.exists()
 
 
 def test_equal_texts_are_stored_once() -> None:

@@ -90,6 +90,10 @@ KARPATHY: dict[str, Case] = {
         instead(JSON, lambda p: Path(f"{p}.gz").write_bytes(gzip.compress(b"{}")[:-9])),
         "cannot be rea",
     ),
+    "gzip of 80 MB of blanks": (
+        instead(JSON, lambda p: Path(f"{p}.gz").write_bytes(gzip.compress(b" " * 80_000_000, 1))),
+        "json.gz: becomes more than 67,108,864 bytes of text",
+    ),
     "gzip that is none": (instead(JSON, lambda p: Path(f"{p}.gz").write_bytes(b"{}")), "cannot be read"),
     "filename a list": (entry(filename=["1.jpg"]), "images[1]"),
     "filename a number": (entry(filename=1), "images[1]"),
@@ -113,6 +117,7 @@ KARPATHY: dict[str, Case] = {
     "sentences an object": (entry(sentences={"raw": "x", "sentid": 3}), "images[1]"),
     "sentences of texts": (entry(sentences=["a", "b"]), "images[1]"),
     "a test image without captions": (entry(sentences=[]), "1.jpg"),
+    "a val image without captions": (entry(sentences=[], split="val"), "1.jpg"),
     "caption NaN": (caption(raw=float("nan")), "102"),
     "caption null": (caption(raw=None), "102"),
     "caption a number": (caption(raw=12.5), "102"),

@@ -73,6 +73,21 @@ def test_a_folder_for_results_that_is_a_loop(spec: Path, tmp_path: Path, capsys:
     assert "DIR/results: " in refusal(bench(spec, tmp_path / "results"), capsys, tmp_path)
 
 
+@pytest.mark.parametrize("command", ["bench", "report", "results list"])
+def test_a_folder_whose_name_is_no_text(
+    command: str, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / os.fsdecode(b"\xff\xfe")
+    results.mkdir()
+    words = [*command.split(), str(spec)] if command == "bench" else command.split()
+    assert "DIR/\\udcff\\udcfe: is not UTF-8" in refusal([*words, f"--results={results}"], capsys, tmp_path)
+
+
+def test_a_folder_with_a_newline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(["report", f"--results={tmp_path}/one\ntwo"], capsys, tmp_path)
+    assert line.startswith("DIR/one\\ntwo: no such results folder")
+
+
 PAGES: dict[str, Callable[[Path], Any]] = {
     "somebody's own": lambda path: path.write_text("<title>My home</title>"),
     "bytes": lambda path: path.write_bytes(bytes(range(256))),
