@@ -1,8 +1,11 @@
 """A method and a dataset that fail."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor
 from toy import ToyData
@@ -41,3 +44,10 @@ class BrokenToyData(ToyData):
         corpus = super().read()
         (self.root / "0.png").write_bytes((self.root / "0.png").read_bytes()[:50])
         return corpus
+
+
+class Terminate(L.Callback):
+    """Sends SIGTERM, as a scheduler does, in the first epoch."""
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)

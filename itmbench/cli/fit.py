@@ -64,7 +64,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     try:
         MatcherCLI([command, *rest, *(["--help"] if options.help_all else [])])
     except (KeyboardInterrupt, SystemExit) as error:
-        interrupted = isinstance(error, KeyboardInterrupt) or error.code == 1  # Lightning's answer to Ctrl-C
+        # Lightning's answers: 1 to Ctrl-C, None to SIGTERM
+        interrupted = isinstance(error, KeyboardInterrupt) or error.code in (1, None)
         if not interrupted:
             raise
         resume = ["resume with --ckpt_path and the last.ckpt of this run"] if command == "fit" else []

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,7 +12,9 @@ import lightning as L
 import pandas as pd
 
 from itmbench import store
+from itmbench.checkpoint import read_checkpoint
 from itmbench.data.datamodule import CorpusDataModule
+from itmbench.errors import InputError
 from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import audit, cost, tracker
@@ -24,6 +27,8 @@ from itmbench.runner.spec import Cell
 from itmbench.store import environment
 from itmbench.store.versions import versions
 
+logger = logging.getLogger(__name__)
+
 INDUCTIVE = ("alone", "subset", "replay")
 """Checks that show that every test item is encoded and scored without the others."""
 
@@ -35,6 +40,12 @@ def train(
     trainer, model = cli.make(folder, [EpochLines(), StopWhenDiverged(), *callbacks])
     data = copy.copy(cli.data)  # Lightning attaches the trainer, and with it the model, to the datamodule
     last = folder / LAST
+    if last.exists():
+        try:
+            read_checkpoint(last, map_location="meta")
+        except InputError as error:
+            logger.warning("    starts over: %s", error)
+            last.unlink()
     trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     validation = cli.best.best_model_score
     if validation is None:  # no epoch was trained (max_epochs 0): evaluate the model as it is

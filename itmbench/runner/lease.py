@@ -33,10 +33,17 @@ class Lease:
         self._path = path
         self._released = threading.Event()
         self._lost = False
+        self._looked = time.time()
         threading.Thread(target=self._live, name=f"lease of {path.name}", daemon=True).start()
 
-    def check(self) -> None:
-        """Raise ``Lost`` if another process has taken over the cell."""
+    def check(self, on_disk: bool = False) -> None:
+        """Raise ``Lost`` if another process has taken over the cell.
+
+        Args:
+            on_disk: look now; else only if this process has slept since the last renewal.
+        """
+        if on_disk or time.time() - self._looked > 2 * BEAT:
+            self._renew()
         if self._lost:
             raise Lost(f"{self._path.name} is gone, or there is a later one")
 
@@ -48,14 +55,18 @@ class Lease:
                 path.unlink(missing_ok=True)
 
     def _live(self) -> None:
-        while not self._released.wait(BEAT):
-            try:
+        while not (self._lost or self._released.wait(BEAT)):
+            self._renew()
+
+    def _renew(self) -> None:
+        self._looked = time.time()
+        try:
+            lost = _held(self._path)[-1:] != [self._path]
+            if not lost:
                 os.utime(self._path)
-                self._lost = _held(self._path)[-1:] != [self._path]
-            except OSError as error:  # a network may fail for a moment; only a missing file means that it is lost
-                self._lost = isinstance(error, FileNotFoundError)
-            if self._lost:
-                return
+        except OSError as error:  # a network may fail for a moment; only a missing file means that it is lost
+            lost = isinstance(error, FileNotFoundError)
+        self._lost = self._lost or lost
 
 
 def take(cell: Path) -> Lease | None:

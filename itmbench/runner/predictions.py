@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,23 @@ class EmbeddingWriter(L.Callback):
         if not trainer.is_global_zero:
             return
         place = Path(trainer.default_root_dir, self.folder)
-        folder = place.with_name(f".{place.name}.partial")  # moved when complete
-        folder.mkdir(exist_ok=True)
-        for name, table in tables.items():
-            values = table.pooled if table.tokens is None else table.tokens
-            np.save(folder / f"{name}s.npy", values.float().cpu().numpy())
-            if table.mask is not None:
-                np.save(folder / f"{name}_mask.npy", table.mask.cpu().numpy())
-        np.save(folder / "text_to_image.npy", np.searchsorted(images, corpus.text_to_image[rows["text"]]))
-        for name, ids in (("image", corpus.image_ids), ("text", corpus.text_ids)):
-            (folder / f"{name}_ids.txt").write_text("".join(f"{ids[row]}\n" for row in rows[name]), encoding="utf-8")
-        if corpus.labels is not None:
-            np.save(folder / "labels.npy", corpus.labels[images])
-        if len(np.intersect1d(corpus.train, images)):
-            (folder / "splits.json").write_text(json.dumps(_splits(corpus, images)), encoding="utf-8")
-        os.replace(folder, place)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as temporary:  # moved when complete
+            folder = Path(temporary, "whole")
+            folder.mkdir()
+            for name, table in tables.items():
+                values = table.pooled if table.tokens is None else table.tokens
+                np.save(folder / f"{name}s.npy", values.float().cpu().numpy())
+                if table.mask is not None:
+                    np.save(folder / f"{name}_mask.npy", table.mask.cpu().numpy())
+            np.save(folder / "text_to_image.npy", np.searchsorted(images, corpus.text_to_image[rows["text"]]))
+            for name, ids in (("image", corpus.image_ids), ("text", corpus.text_ids)):
+                lines = "".join(f"{ids[row]}\n" for row in rows[name])
+                (folder / f"{name}_ids.txt").write_text(lines, encoding="utf-8")
+            if corpus.labels is not None:
+                np.save(folder / "labels.npy", corpus.labels[images])
+            if len(np.intersect1d(corpus.train, images)):
+                (folder / "splits.json").write_text(json.dumps(_splits(corpus, images)), encoding="utf-8")
+            os.replace(folder, place)
         what = "tokens" if self.tokens else "vectors"
         print(f"{what} of {len(images):,} images and {len(rows['text']):,} texts: {place}")
         if type(pl_module).score is not Matcher.score:

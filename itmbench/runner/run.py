@@ -165,7 +165,7 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
                     _run_ranks(planned, folder, held)
                 else:
                     cell.train_and_test(planned.cell, cli, folder, planned.key, [CheckLease(held)])
-        held.check()
+        held.check(on_disk=True)
         running.finish(folder, request.results / planned.cell.folder)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None

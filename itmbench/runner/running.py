@@ -15,10 +15,13 @@ from pathlib import Path
 import torch
 
 from itmbench import store
+from itmbench.checkpoint import read_checkpoint
 from itmbench.errors import InputError
 from itmbench.files import write_atomically
 
 KEY, LAST, LOG, FAILURE, TRACEBACK = "key", "last.ckpt", "log.txt", "failure.json", "error.txt"
+FILES = (store.RESULT, store.CONFIG, store.PER_QUERY, store.CHECKPOINT)
+"""What every finished cell holds."""
 
 
 class Diverged(RuntimeError):
@@ -51,7 +54,13 @@ def start(folder: Path, key: str) -> None:
 
 
 def finish(folder: Path, place: Path) -> None:
-    """Move a finished cell to its place among the results."""
+    """Move a finished cell to its place among the results.
+
+    Raises:
+        RuntimeError: somebody has removed a file of it meanwhile.
+    """
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise RuntimeError(f"{', '.join(missing)} was removed while the cell ran")
     for name in (LAST, KEY):
         (folder / name).unlink(missing_ok=True)
     store.commit(folder, place)
@@ -67,10 +76,12 @@ def finished_at(folder: Path, key: str) -> str | None:
 
 def epochs_done(folder: Path, key: str) -> int:
     """Number of training epochs after which exactly this cell would resume."""
-    last = folder / LAST
-    if not (last.exists() and _belongs_to(folder, key)):
+    if not _belongs_to(folder, key):
         return 0
-    return 1 + int(torch.load(last, weights_only=True, mmap=True)["epoch"])
+    try:
+        return 1 + int(read_checkpoint(folder / LAST, map_location="meta")["epoch"])
+    except InputError:  # none, or a damaged one, which is not resumed from
+        return 0
 
 
 def record_failure(folder: Path, key: str, error: BaseException) -> Failure:

@@ -2,19 +2,22 @@
 
 import json
 import os
+import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from refusal import refusal
 from small_benchmark import bench, content, write
+from toy import toy_arguments, toy_corpus
 
 from itmbench import store
 from itmbench.cli.main import main
-from itmbench.runner import lease
+from itmbench.runner import cell, lease, running
 
 CELL = Path("small", "toy", "m", "seed0")
 YEAR = 365 * 24 * 3600
@@ -130,6 +133,82 @@ def test_a_result_from_the_future_runs_again_when_asked(spec: Path, done: Path, 
     assert content(results) == content(done)
 
 
+def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(spec: Path, done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / store.RUNNING / CELL
+    folder.mkdir(parents=True)
+    (folder / running.KEY).write_text(store.Result.load(done / CELL).key)
+    (folder / running.LAST).write_bytes((done / CELL / store.CHECKPOINT).read_bytes()[:5000])
+    assert main(bench(spec, tmp_path, "--dry-run")) == 0
+    assert main(bench(spec, tmp_path)) == 0 and content(tmp_path) == content(done)
+
+
+@pytest.mark.parametrize("gone", [store.RUNNING, f"{store.RUNNING}/{CELL.parent}", f"{store.RUNNING}/{CELL}.lease1"])
+def test_a_folder_that_is_removed_while_its_cell_runs(
+    gone: str, spec: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, real, calls = tmp_path / "results", cell.train_and_test, list[str]()
+
+    def train_and_test(*arguments: Any) -> None:
+        real(*arguments)
+        calls.append("")
+        if len(calls) == 1:
+            path = results / gone
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+
+    monkeypatch.setattr(cell, "train_and_test", train_and_test)
+    assert main(bench(spec, results)) == 0
+    assert content(results) == content(done)
+
+
+@pytest.mark.parametrize("name", [store.CONFIG, store.PER_QUERY, store.CHECKPOINT, store.RESULT])
+def test_a_file_that_is_removed_while_its_cell_runs(
+    name: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, real = tmp_path / "results", cell.train_and_test
+
+    def train_and_test(*arguments: Any) -> None:
+        real(*arguments)
+        (results / store.RUNNING / CELL / name).unlink()
+
+    monkeypatch.setattr(cell, "train_and_test", train_and_test)
+    assert main(bench(spec, results)) == 1 and not (results / CELL).exists()
+    assert f"RuntimeError: {name} was removed while the cell ran" in capsys.readouterr().err
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond this many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_that_gets_room(spec: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    with full_disk(100_000):
+        assert main(bench(spec, results)) == 1
+    error = capsys.readouterr().err
+    assert "FAILED m on toy, seed 0: OSError: [Errno 27] File too large" in error and "Traceback" not in error
+    assert not list(results.rglob("*.partial")) and not (results / CELL).exists()
+    assert main(bench(spec, results, "--retry-failed")) == 0 and content(results) == content(done)
+
+
+def test_a_full_disk_leaves_no_half_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_corpus(tmp_path / "toy")
+    with full_disk(1000):
+        line = refusal(["predict", *toy_arguments(tmp_path, "--trainer.logger=false")], capsys, tmp_path)
+    assert "1024 requested and" in line and {path.name for path in tmp_path.iterdir()} == {"toy"}
+
+
+def test_a_terminated_training_is_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = "--trainer.callbacks=toy_failures.Terminate"
+    assert main(["fit", *toy_arguments(tmp_path, callback)]) == 1
+    assert "itmbench: interrupted; resume with --ckpt_path" in capsys.readouterr().err
+
+
 OWNERS: dict[str, bytes] = {
     "a number": b"5",
     "a list": b"[1]",
@@ -143,12 +222,12 @@ OWNERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("case", OWNERS)
 def test_leases_that_hold(case: str, tmp_path: Path) -> None:
-    cell, file = tmp_path / "seed0", tmp_path / "seed0.lease1"
+    folder, file = tmp_path / "seed0", tmp_path / "seed0.lease1"
     file.write_bytes(OWNERS[case])
     if case != "a process of 30 digits":  # which cannot live
-        assert lease.holder(cell) is not None and lease.take(cell) is None
+        assert lease.holder(folder) is not None and lease.take(folder) is None
         os.utime(file, (0, 0))
-    held = lease.take(cell)
+    held = lease.take(folder)
     assert held is not None
     held.release()
     assert not list(tmp_path.iterdir())
