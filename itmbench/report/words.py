@@ -94,21 +94,22 @@ def lead_in_words(verdicts: Mapping[str, str], ranked: bool) -> str:
     """How the best method of a table stands against the others, whose verdicts against it are given.
 
     >>> lead_in_words({"vse": "worse", "scan": "not distinguishable"}, ranked=True)
-    'Best on average; not distinguishable from scan.'
+    'Best on average: better than vse, at 5 %; not distinguishable from scan.'
     """
     if not ranked:
         return "No method is ranked."
-    equal = [name for name, verdict in verdicts.items() if verdict == "not distinguishable"]
-    untested = [name for name, verdict in verdicts.items() if verdict == "untested"]
     if not verdicts:
         return "The only method."
-    if not equal and not untested:
+    by_verdict = {verdict: [name for name in verdicts if verdicts[name] == verdict] for verdict in verdicts.values()}
+    worse, equal, untested = (by_verdict.get(name, []) for name in ("worse", "not distinguishable", "untested"))
+    if len(worse) == len(verdicts):
         return "Better than every other method, at 5 %."
-    notes = [f"not distinguishable from {', '.join(equal)}"] * bool(equal)
+    notes = [f"better than {worse[0] if len(worse) == 1 else f'{len(worse)} others'}, at 5 %"] * bool(worse)
+    notes += [f"not distinguishable from {', '.join(equal)}"] * bool(equal)
     notes += [f"untested against {'all others' if len(untested) == len(verdicts) else ', '.join(untested)}"] * bool(
         untested
     )
-    return f"Best on average; {'; '.join(notes)}."
+    return f"Best on average: {'; '.join(notes)}."
 
 
 def audit_in_words(failed: dict[str, list[str]]) -> str:

@@ -29,13 +29,11 @@ def test_notes_explain_the_columns_that_are_shown() -> None:
 
 def test_the_lead_of_the_best_method_is_as_tested() -> None:
     assert lead_in_words({"a": "worse", "b": "worse"}, ranked=True) == "Better than every other method, at 5 %."
-    assert lead_in_words({"a": "not distinguishable", "b": "untested", "c": "worse"}, ranked=True) == (
-        "Best on average; not distinguishable from a; untested against b."
+    mixed = {"a": "not distinguishable", "b": "untested", "c": "worse", "d": "worse"}
+    assert lead_in_words(mixed, ranked=True) == (
+        "Best on average: better than 2 others, at 5 %; not distinguishable from a; untested against b."
     )
-    assert (
-        lead_in_words({"a": "untested", "b": "untested"}, ranked=True)
-        == "Best on average; untested against all others."
-    )
+    assert lead_in_words({"a": "untested", "b": "untested"}, True) == "Best on average: untested against all others."
     assert (
         lead_in_words({}, ranked=True) == "The only method."
         and lead_in_words({}, ranked=False) == "No method is ranked."
