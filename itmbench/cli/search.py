@@ -2,7 +2,8 @@
 
 import logging
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 EXAMPLE = """\
 itmbench search --model results/mini/flickr30k-mini/sedra/seed0 --gallery photos "two dogs run on a beach"
 itmbench search --model best.ckpt --gallery photos "a red car" "a wedding" --top 20 --out found.html
+itmbench search --model best.ckpt --gallery photos --serve    # a page to search in
 itmbench search --model best.ckpt --image photo.jpg --texts captions.txt"""
 SHOWN = 10
 """Photographs that cannot be read, named on the screen."""
@@ -39,6 +41,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--image", metavar="FILE", help="a photograph to find sentences for")
     parser.add_argument("--texts", metavar="FILE", help="the sentences, one a line")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="results of each query (default: %(default)s)")
+    parser.add_argument(
+        "--serve", nargs="?", type=int, const=8765, metavar="PORT", help="search in a page on this machine instead"
+    )
     parser.add_argument("--out", metavar="FILE", help="contact sheet to write: .html or .png")
     options = parser.parse_args(arguments or ["--help"])
     if options.top < 1:
@@ -48,11 +53,17 @@ def run(command: str, arguments: Sequence[str]) -> int:
     of_image = options.image is not None or options.texts is not None
     if of_image == (options.gallery is not None) or (of_image and not (options.image and options.texts)):
         raise InputError("search: give --gallery DIR and sentences, or --image FILE and --texts FILE")
+    if options.serve is not None:
+        if of_image or options.sentences or options.out:
+            raise InputError(
+                "--serve: the page asks for sentences and shows the sheet; give --model and --gallery alone"
+            )
+        return _serve(options)
     if bool(options.sentences) == of_image or not all(text.strip() for text in options.sentences):
         raise InputError(
             "search: " + ("give no sentences beside --texts" if of_image else "give a sentence to look for")
         )
-    found = _texts(options) if of_image else _photographs(options)
+    found = _texts(options) if of_image else _gallery(options)(options.sentences)
     for row in found:
         print(row.title if row.picture else f'"{row.title}"')
         for place, cell in enumerate(row.cells, 1):
@@ -64,8 +75,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _photographs(options: Namespace) -> "list[Row]":
-    """The best photographs of the gallery for each sentence."""
+def _gallery(options: Namespace) -> "Callable[[Sequence[str]], list[Row]]":
+    """Encode the gallery; what finds its best photographs for each of some sentences."""
     with imports():
         from itmbench.report.sheet import Cell, Row, shown
         from itmbench.store.index import load_with_index
@@ -79,13 +90,29 @@ def _photographs(options: Namespace) -> "list[Row]":
         logger.warning("%s: skipped, %s", shown(folder / name), reason)
     if len(index.broken) > SHOWN:
         logger.warning("%s: skipped %d photographs in all", folder, len(index.broken))
-    ranking = model.rank(model.encode_texts(options.sentences), index.images)
-    logger.info("%d photographs searched", len(index.names))
+    logger.info("%d photographs to search", len(index.names))
     paths = [folder / name for name in index.names]
-    return [
-        Row(text, [Cell(shown(paths[row]), f"{score:.4f}", paths[row]) for row, score in best])
-        for text, best in zip(options.sentences, ranking.best(options.top), strict=True)
-    ]
+
+    def search(sentences: Sequence[str]) -> list[Row]:
+        ranking = model.rank(model.encode_texts(sentences), index.images)
+        return [
+            Row(text, [Cell(shown(paths[row]), f"{score:.4f}", paths[row]) for row, score in best])
+            for text, best in zip(sentences, ranking.best(options.top), strict=True)
+        ]
+
+    return search
+
+
+def _serve(options: Namespace) -> int:
+    """Answer the page until interrupted."""
+    from itmbench.cli.serve import ADDRESS, server
+
+    search = _gallery(options)
+    with server(lambda sentence: search([sentence]), f"Search: {options.gallery}", options.serve) as serving:
+        print(f"http://{ADDRESS}:{serving.server_port}/  (end with Ctrl-C)", flush=True)
+        with suppress(KeyboardInterrupt):
+            serving.serve_forever()
+    return 0
 
 
 def _texts(options: Namespace) -> "list[Row]":

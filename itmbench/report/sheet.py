@@ -63,8 +63,8 @@ def sheet(title: str, rows: Sequence[Row], file: str) -> str | bytes:
     return sheet_png(rows) if file.endswith(".png") else sheet_html(title, rows)
 
 
-def sheet_html(title: str, rows: Sequence[Row]) -> str:
-    """One page that needs nothing else."""
+def sheet_html(title: str, rows: Sequence[Row], sentence: str | None = None) -> str:
+    """One page that needs nothing else; with a sentence, even an empty one, it has a form to search for another."""
     jinja = jinja2.Environment(
         loader=jinja2.PackageLoader("itmbench.report", "web"),
         autoescape=True,
@@ -73,7 +73,7 @@ def sheet_html(title: str, rows: Sequence[Row]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     jinja.filters |= {"uri": lambda cell: _data_uri(_faded(thumbnail(cell.picture, SIDE), cell))}
-    return jinja.get_template("sheet.html").render(title=title, rows=rows)
+    return jinja.get_template("sheet.html").render(title=title, rows=rows, sentence=sentence)
 
 
 def sheet_png(rows: Sequence[Row]) -> bytes:

@@ -78,7 +78,7 @@ def load_with_index(model: str | Path, folder: str | Path) -> tuple[Matcher, Ind
     require_photographs(matcher)
     matcher.to("cuda" if torch.cuda.is_available() else "cpu")
     key = digest(str(VERSION), __version__, file_digest(checkpoint_file(model)), matcher.image.recipe())
-    entry = cache_folder("search") / digest(key, str(folder.resolve()), size=16)
+    entry = cache_folder("search") / digest(key, os.fsencode(folder.resolve()), size=16)
     try:
         entry.mkdir(parents=True, exist_ok=True)
         with locked(entry):
@@ -98,7 +98,7 @@ def photographs(folder: Path) -> list[Stamp]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name one with photographs")
     found = []
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in os.walk(folder, onerror=_skip):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(where, name)
@@ -106,6 +106,10 @@ def photographs(folder: Path) -> list[Stamp]:
                 stat = path.stat()
                 found.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
     return sorted(found)
+
+
+def _skip(error: OSError) -> None:
+    logger.warning("%s: skipped, %s", os.fsencode(error.filename).decode(errors="replace"), error.strerror)
 
 
 def require_photographs(model: Matcher) -> None:

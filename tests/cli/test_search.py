@@ -3,6 +3,10 @@
 import os
 import re
 import shutil
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from toy import ToyData, evaluation_of, toy_encoders
 
 import itmbench
 from itmbench.cli.main import main
+from itmbench.cli.serve import server
 from itmbench.data.datasets import FeatureFolder
 from itmbench.encoders import Embeddings, FeatureEncoder
 from itmbench.errors import InputError
@@ -23,6 +28,7 @@ from itmbench.methods import trained as methods_trained
 from itmbench.methods.base import Matcher
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.evaluated import EvaluationCallback
+from itmbench.report.sheet import Row
 from itmbench.runner import registry
 from itmbench.store import index as store_index
 from itmbench.store.index import load_with_index
@@ -196,7 +202,88 @@ def test_broken_photographs_are_named_and_skipped(
             assert re.search(rf"^{gallery / name}: skipped, not a readable image \(.*\)", said, re.MULTILINE)
 
 
+def test_any_bytes_in_names_and_folders_that_cannot_be_listed(
+    checkpoint: Path, gallery: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = gallery / "2024" / "\udcff"
+    strange.mkdir()
+    (gallery / "0.png").rename(strange / "a\udcfe.png")
+    (strange / "folder.png").mkdir()
+    below = gallery / "2024"
+    for _ in range(2):
+        lines, _ = search(
+            capsys, "--model", checkpoint, "--gallery", below, "a red square", "--out", gallery / "a.html"
+        )
+        assert {line.split()[2] for line in lines[1:]} == {f"{below}/night.JPG", f"{below}/\ufffd/a\ufffd.png"}
+    real = os.scandir
+
+    def forbidden(path: Any) -> Any:
+        if Path(path) == gallery / "2024":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    lines, said = search(capsys, "--model", checkpoint, "--gallery", gallery, "a red square")
+    assert len(lines) == 4 and f"{gallery / '2024'}: skipped, Permission denied" in said
+
+
+def test_a_page_on_this_machine_alone() -> None:
+    asked: list[str] = []
+
+    def rows(sentence: str) -> list[Row]:
+        asked.append(sentence)
+        return [Row(f"found {sentence}", [])]
+
+    def page(path: str, host: str | None = None) -> tuple[int, str]:
+        headers = {} if host is None else {"Host": host}
+        request = urllib.request.Request(f"http://127.0.0.1:{serving.server_port}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+
+    with server(rows, "Search", 0) as serving:
+        assert serving.server_address[0] == "127.0.0.1"
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        status, empty = page("/")
+        assert status == 200 and "<form>" in empty and "<h2>" not in empty and asked == []
+        status, found = page("/?" + urllib.parse.urlencode({"q": ' <b>"two" dogs '}))
+        assert status == 200 and asked == ['<b>"two" dogs'] and "<b>" not in found
+        assert 'value="&lt;b&gt;&#34;two&#34; dogs"' in found and "<h2>found &lt;b&gt;" in found
+        assert page("/etc/passwd")[0] == page("/../photo.jpg")[0] == 404
+        assert page("/?q=x", host="elsewhere.example")[0] == 403 and len(asked) == 1
+        with pytest.raises(
+            InputError, match=f"--serve {serving.server_port}: Address already in use; give another port"
+        ):
+            server(rows, "Search", serving.server_port)
+        serving.shutdown()
+
+
+def test_the_page_finds_what_the_command_finds(
+    checkpoint: Path, gallery: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, _ = search(capsys, "--model", checkpoint, "--gallery", gallery, "a red square")
+    pages: list[list[str]] = []
+
+    def once(serving: Any) -> None:
+        """Ask one thing, then Ctrl-C."""
+        thread = threading.Thread(target=serving.handle_request)
+        thread.start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{serving.server_port}/?q=a+red+square", timeout=30) as answer:
+            pages.append(re.findall(r"</span> (.*?)</li>", answer.read().decode()))
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", once)
+    shown, _ = search(capsys, "--model", checkpoint, "--gallery", gallery, "--serve", "0")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/  \(end with Ctrl-C\)", shown[0])
+    assert pages == [[line.split()[2] for line in lines[1:]]]
+
+
 WRONG = {
+    "serve and ask": (["--gallery", "photos", "x", "--serve", "0"], "--serve: the page asks for sentences"),
+    "no port": (["--gallery", "photos", "--serve", "99999"], "--serve 99999: "),
     "no folder": (["--gallery", "nowhere", "x"], "nowhere: no such folder"),
     "an empty folder": (["--gallery", "bare", "x"], "bare: no photographs (.avif, .bmp, "),
     "no sentence": (["--gallery", "photos"], "search: give a sentence to look for"),
