@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,12 +64,20 @@ def cache_folder(kind: str) -> Path:
     """``$ITMBENCH_CACHE/<kind>``, by default ``~/.cache/itmbench/<kind>``.
 
     Raises:
-        InputError: this user has no home.
+        InputError: this user has no home, or others could have put numbers of their own into the folder.
     """
     try:
-        return Path(os.environ.get("ITMBENCH_CACHE") or "~/.cache/itmbench").expanduser() / kind
+        folder = Path(os.environ.get("ITMBENCH_CACHE") or "~/.cache/itmbench").expanduser() / kind
     except RuntimeError:
         raise InputError("no home folder to keep the cache in; set ITMBENCH_CACHE to a folder") from None
+    with contextlib.suppress(OSError, AttributeError):  # not there yet, or a system without owners
+        found, user = folder.stat(), os.getuid()
+        if found.st_mode & stat.S_IWOTH or (user != 0 and found.st_uid not in (0, user)):
+            raise InputError(
+                f"{folder}: belongs to another user, or anybody can write to it, so its numbers cannot be trusted; set "
+                "ITMBENCH_CACHE to a folder of your own, or correct its permissions"
+            )
+    return folder
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from own_features import write_features
 from refusal import refusal
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
+from toy import toy_arguments, toy_corpus
 
 from itmbench.cli.main import main
 
@@ -388,6 +389,13 @@ def test_sparse_matrices_are_read_like_dense_ones(tmp_path: Path, capsys: pytest
         assert main(["data", "prepare", "dcmh", f"--root={folder}", "--queries=2", "--train=8", "--val=2"]) == 0
         printed.append(capsys.readouterr().out.splitlines()[:-1])
     assert printed[0] == printed[1]
+
+
+def test_a_picture_without_end_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_corpus(tmp_path / "toy")
+    (tmp_path / "toy" / "3.png").write_bytes(png(60_000, 60_000))
+    line = refusal(["fit", *toy_arguments(tmp_path, "--trainer.logger=false")], capsys, tmp_path / "toy")
+    assert "3.png: too many pixels" in line
 
 
 ROOTS = {"of 5,000 letters": "x" * 5000, "that does not exist": "nowhere", "empty": ""}

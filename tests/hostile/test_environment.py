@@ -1,6 +1,7 @@
 """A machine that is short of something: an output that is closed or full, no home, no folder, no letters but ASCII."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,23 @@ def test_a_cache_that_cannot_be(
 ) -> None:
     monkeypatch.setenv("ITMBENCH_CACHE", CACHES[case])
     refusal(MINI, capsys, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["everybody's", "somebody else's"])
+def test_a_cache_of_others_is_not_trusted(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ITMBENCH_CACHE", str(tmp_path))
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "corpora").mkdir()
+    for folder in tmp_path.iterdir():
+        if kind == "everybody's":
+            folder.chmod(0o777)
+        elif os.getuid() == 0:
+            os.chown(folder, 54321, -1)
+    if kind != "everybody's":
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert "its numbers cannot be trusted; set ITMBENCH_CACHE" in refusal(MINI, capsys, tmp_path)
 
 
 @pytest.mark.parametrize("rank", ["x", "", "-1", "1.5", "²"])
