@@ -1,7 +1,7 @@
 """Score all images against all texts in tiles, and rank given pairs in both directions in one pass."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from itmbench.encoders.embeddings import Items
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.places import Places
 from itmbench.evaluation.ranking import Ties
+from itmbench.evaluation.ranks import by_rank, summed
 from itmbench.evaluation.scoring import Name, Scorer, comparable, distinct, full_precision, score
 
 Sides = tuple[Tensor, Tensor]
@@ -20,7 +21,7 @@ _KEPT = 1 << 25
 
 
 class Grid:
-    """Scores of all image-text pairs, computed tile by tile and discarded.
+    """Scores of all image-text pairs, computed tile by tile and discarded; ranks share the tiles.
 
     Args:
         images: embeddings `[Ni]`.
@@ -39,6 +40,7 @@ class Grid:
         self._height = max(1, min(square, area, len(self._images)))
         self._width = max(1, min(area // self._height, len(self._texts)))
         self._across = math.ceil(len(self._texts) / self._width)
+        self._cells = math.ceil(len(self._images) / self._height) * self._across
         self._side = math.isqrt(area)
         self._images_of = _members(self._image_at, self._height)
         self._texts_of = _members(self._text_at, self._width)
@@ -84,7 +86,7 @@ class Grid:
         images, texts = len(self._image_at), len(self._text_at)
         best = _Best(pairs, of_pairs, images, texts, ties)
         i2t, t2i = Places(matches[0][:, 0], of_i2t, images, ties), Places(matches[1][:, 1], of_t2i, texts, ties)
-        cells = self._by_cell(wanted)
+        counters, cells = (best, i2t, t2i), self._by_cell(wanted)
 
         def ahead(cell: int) -> list[tuple[tuple[Tensor, ...], ...]]:
             tile = kept.pop(cell) if cell in kept else self._tile(cell)
@@ -96,23 +98,36 @@ class Grid:
                 for block in self._blocks(cell, tile)
             ]
 
-        with full_precision(pairs.device):  # a global setting, so outside the threads
-            for blocks in tile_map(ahead, range(len(self._images_of) * len(self._texts_of)), pairs.device):
+        def counted(share: Sequence[int]) -> list[Tensor]:
+            for blocks in tile_map(ahead, share, pairs.device):
                 for counts in blocks:
-                    for counter, count in zip((best, i2t, t2i), counts, strict=True):
+                    for counter, count in zip(counters, counts, strict=True):
                         counter.add(*count)  # type: ignore[attr-defined]
+            return [tally.cpu() for counter in counters for tally in counter.tallies]
+
+        with full_precision(pairs.device):  # a global setting, so outside the threads
+            totals = iter(summed(by_rank(counted, self._cells)))
+        for counter in counters:
+            for tally in counter.tallies:
+                tally.copy_(next(totals))
         return best.ranks(), (i2t.places(), t2i.places())
 
     def _scores(self, pairs: Tensor, keep: int) -> tuple[Tensor, dict[int, Tensor]]:
         """Scores of the given pairs `[P]`, and the first ``keep`` of the tiles computed for them."""
-        values = torch.empty(len(pairs), device=pairs.device)
         kept: dict[int, Tensor] = {}
-        for cell, members in self._by_cell(pairs).items():
-            tile = self._tile(cell)
-            values[members] = tile[self._within(pairs[members])]
-            if len(kept) < keep:
-                kept[cell] = tile
-        return values, kept
+        by_cell = self._by_cell(pairs)
+
+        def scored(share: Sequence[int]) -> list[Tensor]:
+            values = torch.zeros(len(pairs), device=pairs.device)
+            for cell in filter(share.__contains__, by_cell):
+                tile, members = self._tile(cell), by_cell[cell]
+                values[members] = tile[self._within(pairs[members])]
+                if len(kept) < keep:
+                    kept[cell] = tile
+            return [values.cpu()]
+
+        [values] = summed(by_rank(scored, self._cells))
+        return values.to(pairs.device), kept
 
     def _tile(self, cell: int) -> Tensor:
         down, across = divmod(cell, self._across)
@@ -154,6 +169,7 @@ class _Best:
         self._reach = torch.ge if ties == "pessimistic" else torch.gt
         self._image_best, self._image_ahead = self._start(pairs[:, 0], values, images)
         self._text_best, self._text_ahead = self._start(pairs[:, 1], values, texts)
+        self.tallies = torch.zeros_like(self._image_ahead), torch.zeros_like(self._text_ahead)
 
     def ahead(self, images: Tensor, texts: Tensor, block: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Count the scores of a block `[images, texts]` that reach the best pair of each image and of each text."""
@@ -165,12 +181,12 @@ class _Best:
 
     def add(self, images: Tensor, texts: Tensor, image_counts: Tensor, text_counts: Tensor) -> None:
         """Add what ``ahead`` returned."""
-        self._image_ahead[images] += image_counts
-        self._text_ahead[texts] += text_counts
+        self.tallies[0][images] += image_counts
+        self.tallies[1][texts] += text_counts
 
     def ranks(self) -> tuple[Tensor, Tensor]:
         """Ranks of the images' best texts and of the texts' best images, from 1."""
-        return 1 + self._image_ahead, 1 + self._text_ahead
+        return 1 + self._image_ahead + self.tallies[0], 1 + self._text_ahead + self.tallies[1]
 
     def _start(self, items: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Best score of each item's pairs, and minus the number of its pairs that ``ahead`` will count."""

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from itmbench.encoders.embeddings import Items
 from itmbench.errors import InputError
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.ranking import Normaliser, Ties, check_options, rank_gallery, row_blocks
+from itmbench.evaluation.ranks import by_rank
 from itmbench.evaluation.scoring import (
     Name,
     Scorer,
@@ -26,6 +29,8 @@ from itmbench.evaluation.scoring import (
 
 # Scores in memory (128 MiB): a matrix product needs a hundred queries or more to amortise reading the gallery.
 _SCORES = 1 << 25
+# Queries of a block, which is what ranks share.
+_QUERIES = 256
 
 
 def label_retrieval(
@@ -108,21 +113,30 @@ def label_queries(
         )
     some = unseen is not None and bool(unseen.any()) and not bool(unseen.all())
     part = torch.from_numpy(unseen).to(device) if some else None
-    parts: list[dict[str, Tensor]] = []
-    for start, scores, place in _score_rows(queries, gallery, scorer, name):
+    asked, searched, scorer, area = comparable(queries, gallery, scorer)
+    items, place = distinct(searched)
+    step = max(1, min(len(asked), _QUERIES, math.isqrt(area), _SCORES // len(items)))
 
-        def measure(
-            rows: slice, start: int = start, scores: Tensor = scores, place: Tensor | None = place
-        ) -> dict[str, Tensor]:
-            block = scores[rows] if place is None else scores[rows][:, place]
-            gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
-            ranked = rank_gallery(block, gains, ties, part)
-            metrics = ranked.whole.metrics(cutoffs, normaliser)
-            return metrics if ranked.part is None else metrics | {"unseen/AP": ranked.part.average_precision()}
+    def measured(share: Sequence[int]) -> list[tuple[int, dict[str, Tensor]]]:
+        parts: list[tuple[int, dict[str, Tensor]]] = []
+        for start, scores in _score_rows(asked, items, scorer, area, name, step, share):
 
-        with full_precision(device):
-            parts += tile_map(measure, row_blocks(len(scores), sizes[1], device), device)
-    per_query = {key: torch.cat([block[key] for block in parts]) for key in parts[0]}
+            def measure(rows: slice, start: int = start, scores: Tensor = scores) -> tuple[int, dict[str, Tensor]]:
+                block = scores[rows] if len(items) == len(place) else scores[rows][:, place]
+                gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
+                ranked = rank_gallery(block, gains, ties, part)
+                metrics = ranked.whole.metrics(cutoffs, normaliser)
+                if ranked.part is not None:
+                    metrics["unseen/AP"] = ranked.part.average_precision()
+                return start + rows.start, {key: values.cpu() for key, values in metrics.items()}
+
+            with full_precision(device):
+                parts += tile_map(measure, row_blocks(len(scores), sizes[1], device), device)
+        return parts
+
+    shares = by_rank(measured, math.ceil(len(asked) / step))
+    blocks = [metrics for _, metrics in sorted(chain(*shares), key=itemgetter(0))]
+    per_query = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
     if unseen is not None and bool(unseen.all()):
         per_query["unseen/AP"] = per_query["AP"]
     return per_query
@@ -136,24 +150,21 @@ def label_summary(per_query: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _score_rows(
-    queries: Items, gallery: Items, scorer: Scorer | None, name: Name
-) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """Yield blocks of queries: first row, scores with the distinct gallery items, and the index of each gallery item.
+    queries: Items, items: Items, scorer: Scorer, area: int, name: Name, step: int, share: Sequence[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield some of the numbered blocks of ``step`` queries: first row, and scores with all items.
 
-    The index is None if the gallery has no duplicates. The next block overwrites the scores.
+    The next block overwrites the scores.
     """
-    queries, gallery, scorer, area = comparable(queries, gallery, scorer)
-    items, place = distinct(gallery)
-    step = max(1, min(len(queries), math.isqrt(area), _SCORES // len(items)))
     width = max(1, area // step)
-    table = torch.empty(step, len(items), device=place.device)
-    for start in range(0, len(queries), step):
+    table = torch.empty(step, len(items), device=queries.pooled.device)
+    for start in (number * step for number in share):
         block = queries[start : start + step]
         scores = table[: len(block)]
         for left in range(0, len(items), width):
             columns = slice(left, left + width)
             scores[:, columns] = score(scorer, block, items[columns], _shifted(name, start))
-        yield start, scores, place if len(items) < len(place) else None
+        yield start, scores
 
 
 def _shifted(name: Name, start: int) -> Name:

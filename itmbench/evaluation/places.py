@@ -29,7 +29,7 @@ class Places:
         self._real = torch.arange(int(sizes.max()) if n else 0, device=device) < self._sizes
         self._values = torch.full(self._real.shape, torch.inf, device=device)
         self._values[self._real] = values[self._order]
-        self._counts = torch.zeros(self._real.shape, dtype=torch.int64, device=device)
+        self.tallies = (torch.zeros(self._real.shape, dtype=torch.int64, device=device),)
 
     def ahead(self, queries: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Count, for each match of some queries `[q]`, which of their scores `[q, items]` reach it."""
@@ -41,14 +41,14 @@ class Places:
 
     def add(self, rows: Tensor, counts: Tensor) -> None:
         """Add what ``ahead`` returned."""
-        self._counts[rows] += counts
+        self.tallies[0][rows] += counts
 
     def places(self) -> Tensor:
         """Place of every match in the ranking of its query, from 1, int64 `[M]`."""
         matches = self._sizes - torch.searchsorted(self._values, self._values, right=self._beyond)
         later = self._sizes - torch.arange(self._real.shape[1], device=matches.device)
         result = torch.empty_like(self._order)
-        result[self._order] = (self._counts - matches + later)[self._real]
+        result[self._order] = (self.tallies[0] - matches + later)[self._real]
         return result
 
 

@@ -15,6 +15,7 @@ from itmbench.evaluation.grid import Grid, Sides
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.places import Places
 from itmbench.evaluation.ranking import Ties
+from itmbench.evaluation.ranks import by_rank, summed
 from itmbench.evaluation.scoring import Name, Scorer, full_precision, score
 
 SAMPLE = 200
@@ -75,12 +76,20 @@ class Shortlist:
                     for block in queries.pooled.split(max(1, (1 << 22) // len(candidates)))
                 ]
             )
-        scores = tile_map(
-            lambda row: score(scorer, queries[row : row + 1], candidates[lists[row]], lambda _: f"query {row}"),
-            range(len(queries)),
-            queries.pooled.device,
-        )
-        return lists, torch.cat(list(scores))
+
+        def rescored(share: Sequence[int]) -> list[Tensor]:
+            scores = torch.zeros(len(queries), size)
+            of_rows = tile_map(
+                lambda row: score(scorer, queries[row : row + 1], candidates[lists[row]], lambda _: f"query {row}"),
+                share,
+                queries.pooled.device,
+            )
+            for row, of_row in zip(share, of_rows, strict=True):
+                scores[row] = of_row.squeeze(0)
+            return [scores]
+
+        [scores] = summed(by_rank(rescored, len(queries)))
+        return lists, scores.to(lists.device)
 
     def _within(self, side: int, pairs: Tensor, coarse: Tensor, ties: Ties) -> Tensor:
         """Final ranks `[Nq]` from those of the first pass, ``coarse``; pairs are (query, item)."""

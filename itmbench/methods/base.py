@@ -24,6 +24,7 @@ from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.probe import probe_shares
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
+from itmbench.evaluation.ranks import shared_among_ranks
 from itmbench.methods.chosen import Chosen
 from itmbench.methods.distributed import gather_embeddings, gather_rows
 from itmbench.methods.evaluated import EvaluationCallback, Parts, Tables
@@ -367,10 +368,11 @@ class Matcher(Chosen):
     def measured(self, tables: Tables, stage: str) -> Evaluation:
         """Evaluate a stage by the protocol; perturbed captions add their shares."""
         corpus, scorer = self.data.corpus, None if type(self).score is Matcher.score else self.score
-        evaluation = self.evaluated_by.evaluate(corpus, stage, tables.images, tables.texts, scorer)
-        if tables.probes is None:
-            return evaluation
-        shares = probe_shares(corpus, stage, tables.images, tables.texts, *tables.probes, scorer)
+        with shared_among_ranks(self.trainer.world_size > 1):
+            evaluation = self.evaluated_by.evaluate(corpus, stage, tables.images, tables.texts, scorer)
+            if tables.probes is None:
+                return evaluation
+            shares = probe_shares(corpus, stage, tables.images, tables.texts, *tables.probes, scorer)
         return replace(evaluation, metrics=evaluation.metrics | shares)
 
     def table(self, parts: EmbeddingTable | Parts, rows: Rows, stage: str) -> Embeddings:
