@@ -8,6 +8,7 @@ import atexit
 import errno
 import io
 import os
+import signal
 import sys
 import time
 import traceback
@@ -115,8 +116,15 @@ def program() -> None:
             os._exit(statuses[0])
 
     atexit.register(end)
+    if {"bench", "tune"} & set(sys.argv[1:]):  # others have Lightning's handler, or nothing to finish
+        signal.signal(signal.SIGTERM, _interrupt)  # while they plan; later `runner.run.sigterm_interrupts` holds
     statuses.append(main())
     sys.exit(statuses[0])
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM, which schedulers send, acts as Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _run(arguments: list[str]) -> int:

@@ -4,6 +4,9 @@ import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -248,3 +251,24 @@ def test_a_lease_from_the_future_is_not_waited_for(tmp_path: Path) -> None:
     file.write_text(json.dumps({"machine": "elsewhere", "host": "elsewhere", "pid": 1}))
     os.utime(file, (time.time() + YEAR, time.time() + YEAR))
     assert lease.take(tmp_path / "seed0") is not None
+
+
+def test_sigterm_while_a_benchmark_is_planned_is_an_interruption(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "itmbench", "bench", "mini", "--results", str(tmp_path / "results")]
+    environment = os.environ | {"ITMBENCH_CACHE": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not catches(process.pid, signal.SIGTERM):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        last = process.stderr.read().splitlines()[-1]
+    assert (process.returncode, last[:21]) == (1, "itmbench: interrupted")
+    assert not (tmp_path / "results").exists()
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path("/proc", str(pid), "status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
