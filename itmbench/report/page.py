@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from itmbench.report.charts import against_best, bars, mark, sort_keys
 from itmbench.report.gallery import gallery
 from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, epochs_plot, looks, seeds_plot
 from itmbench.report.tables import Table, legend
+from itmbench.report.templates import template
 from itmbench.report.thumbnails import Thumbnails
 from itmbench.report.training import read_epochs
 from itmbench.report.words import AUDIT, in_words, lead_in_words, without_mark
@@ -48,26 +48,20 @@ def page(tables: Sequence[Table], folder: Path) -> str:
         InputError: a cell's ``result.json`` is gone, or its ``examples.json`` is damaged.
     """
     results = {name: Result.load(Path(name)) for table in tables for name in table.rows["folder"]}
-    jinja = jinja2.Environment(
-        loader=jinja2.PackageLoader("itmbench.report", "web"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    filled = template(
+        "page.html",
+        time=_time,
+        link=lambda path: quote(Path(os.path.relpath(path, folder)).as_posix()),  # "javascript:" is no scheme then
+        config=_config,
+        number=_number,
     )
-    jinja.filters |= {
-        "time": _time,
-        "link": lambda path: quote(Path(os.path.relpath(path, folder)).as_posix()),  # "javascript:" is no scheme then
-        "config": _config,
-        "number": _number,
-    }
     same_looks = looks(tables)
     labels = {label: same_looks[without_mark(label)] for table in tables for label in table.cells.index}
     thumbnails = Thumbnails()
     sections = [_section(table, same_looks, results, thumbnails) for table in tables]
     for section, name in zip(sections, _names(tables), strict=True):
         section["name"] = name
-    return jinja.get_template("page.html").render(
+    return filled.render(
         marks={label: mark(*look) for label, look in labels.items()},
         colours={label: colour for label, (colour, _) in labels.items()},
         checks=AUDIT,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from itmbench.data.pictures import read_picture
 from itmbench.errors import InputError
+from itmbench.report.templates import template
 
 SIDE = 320
 """Longest side of a photograph in a sheet of HTML, in pixels."""
@@ -65,15 +65,8 @@ def sheet(title: str, rows: Sequence[Row], file: str) -> str | bytes:
 
 def sheet_html(title: str, rows: Sequence[Row], sentence: str | None = None) -> str:
     """One page that needs nothing else; with a sentence, even an empty one, it has a form to search for another."""
-    jinja = jinja2.Environment(
-        loader=jinja2.PackageLoader("itmbench.report", "web"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    jinja.filters |= {"uri": lambda cell: _data_uri(_faded(thumbnail(cell.picture, SIDE), cell))}
-    return jinja.get_template("sheet.html").render(title=title, rows=rows, sentence=sentence)
+    page = template("sheet.html", uri=lambda cell: _data_uri(_faded(thumbnail(cell.picture, SIDE), cell)))
+    return page.render(title=title, rows=rows, sentence=sentence)
 
 
 def sheet_png(rows: Sequence[Row]) -> bytes:
