@@ -13,9 +13,8 @@ from itmbench.errors import InputError
 
 if TYPE_CHECKING:
     from itmbench.methods.base import Modality
+    from itmbench.methods.explanations import ExplainedItem, ExplainedPair, Seen
     from itmbench.methods.mcr_dgn.deletion import Deletion
-    from itmbench.methods.mcr_dgn.explain import ExplainedItem
-    from itmbench.methods.sedra.explain import ExplainedPair
     from itmbench.runner.lightning import PreparedCLI
 
 SUMMARY = """\
@@ -61,35 +60,33 @@ def run(command: str, arguments: Sequence[str]) -> int:
     import_from_here()
 
     with imports():
-        from itmbench.methods.mcr_dgn.module import MCRDGN
-        from itmbench.methods.sedra.module import SEDRA
+        from itmbench.methods.explained import ExplainsItems, ExplainsPairs
         from itmbench.options import restoring
         from itmbench.runner.lightning import PreparedCLI
 
     with restoring():  # weights come from the checkpoint
         cli = PreparedCLI([*rest, "--trainer.fast_dev_run=false", "--trainer.limit_test_batches=0"])
-    explain = _graph if isinstance(cli.model, MCRDGN) else _pairs
-    if not isinstance(cli.model, MCRDGN | SEDRA):
+    if not isinstance(cli.model, ExplainsItems | ExplainsPairs):
         raise InputError(
-            f"explain: {type(cli.model).__name__} has nothing to show; give the config of an MCRDGN or SEDRA"
+            f"explain: {type(cli.model).__name__} has nothing to show; give the config of a method such as SEDRA "
+            "or MCRDGN"
         )
     if cli.trainer.world_size > 1:
         raise InputError("explain: runs on one device; add --trainer.devices 1")
     if not cli.ckpt_path:
         raise InputError("explain: give --ckpt_path, the checkpoint of a trained model")
     _restore(cli)
+    explain = _graph if isinstance(cli.model, ExplainsItems) else _pairs
     with cli.trainer.precision_plugin.forward_context():
-        content = explain(cli, options)
+        explained, files, content = explain(cli, options)
     if options.out and options.out.endswith(".json"):
+        content |= {"files": {id_: str(file) for id_, file in files.items()}}
         write_out(options.out, json.dumps(content, indent=1))
     elif options.out:
         from itmbench.report.explanation import explanation_rows
         from itmbench.report.sheet import sheet
 
-        write_out(
-            options.out,
-            sheet(f"{content['method']}: why", explanation_rows(content.get("pairs") or content["items"]), options.out),
-        )
+        write_out(options.out, sheet(f"{content['method']}: why", explanation_rows(explained, files), options.out))
     return 0
 
 
@@ -103,22 +100,21 @@ def _restore(cli: "PreparedCLI") -> None:
     cli.model.to(cli.trainer.strategy.root_device).eval()
 
 
-def _pairs(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
-    """Explain pairs by SEDRA: of the dataset, images with their first texts and texts with their images."""
-    from itmbench.methods.explained import corpus_items, own_items, select_items
-    from itmbench.methods.sedra.explain import explain_pairs
+def _pairs(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedPair], dict[str, Path], dict[str, Any]]":
+    """Explain pairs: of the dataset, images with their first texts and texts with their images."""
+    from itmbench.methods.explained import corpus_items, explain_pairs, own_items, photographs, select_items
 
-    model = cli.model
+    model, method = cli.model, type(cli.model).__name__
     if options.draws:
-        raise InputError("--draws: measures MCR-DGN's graph, and this is a SEDRA; leave it out")
+        raise InputError(f"--draws: measures MCR-DGN's graph, and this is a {method}; leave it out")
     if options.image or options.text:
         if not (options.image and options.text):
-            raise InputError("explain: SEDRA explains pairs; give --image and --text")
+            raise InputError(f"explain: {method} explains pairs; give --image and --text")
         own = [(image, text) for image in options.image for text in options.text]
         images, texts = (
             own_items(model, modality, [pair[at] for pair in own]) for at, modality in enumerate(MODALITIES)
         )
-        name = "of your own"
+        corpus = None
     else:
         corpus = cli.datamodule.corpus
         selected = select_items(corpus, _ids(options), options.count)
@@ -128,33 +124,36 @@ def _pairs(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
         images, texts = (
             corpus_items(model, corpus, modality, [pair[at] for pair in rows]) for at, modality in enumerate(MODALITIES)
         )
-        name = corpus.name
     pairs = explain_pairs(model, images, texts)
     for pair in pairs:
         _print_pair(pair, options.top)
-    return {"method": "SEDRA", "dataset": name, "pairs": [asdict(pair) for pair in pairs]}
+    files = {path: Path(path) for path in options.image} if corpus is None else photographs(corpus, pairs)
+    name = "of your own" if corpus is None else corpus.name
+    return pairs, files, {"method": method, "dataset": name, "pairs": [asdict(pair) for pair in pairs]}
 
 
-def _graph(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
-    """Explain items by MCR-DGN's graph."""
+def _graph(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedItem], dict[str, Path], dict[str, Any]]":
+    """Explain items by the training items that they attach to."""
     from itmbench.evaluation.protocol import protocol_for
     from itmbench.logs import quiet
-    from itmbench.methods.explained import corpus_items, own_items, select_items
+    from itmbench.methods.explained import corpus_items, own_items, photographs, select_items
     from itmbench.methods.mcr_dgn.deletion import measure_deletion
-    from itmbench.methods.mcr_dgn.explain import attached_bank, explain_items
+    from itmbench.methods.mcr_dgn.module import MCRDGN
 
-    model, data = cli.model, cli.datamodule
+    model, data, method = cli.model, cli.datamodule, type(cli.model).__name__
+    if options.draws and not isinstance(model, MCRDGN):
+        raise InputError(f"--draws: measures MCR-DGN's graph, and this is a {method}; leave it out")
     corpus = data.corpus
-    attached_bank(model, "image")
     if options.image or options.text:
         own = {"image": options.image, "text": options.text}
         chosen = [own_items(model, modality, own[modality]) for modality in MODALITIES if own[modality]]
     else:
         rows = select_items(corpus, _ids(options), options.count)
         chosen = [corpus_items(model, corpus, modality, rows[modality]) for modality in MODALITIES if rows[modality]]
-    items = [each for some in chosen for each in explain_items(model, corpus, some, options.top)]
-    print(f"{corpus.name}, test: what items attach to among {len(model.bank):,} training pairs")
-    if not model.graph_at_test:
+    items = [each for some in chosen for each in model.explain_items(corpus, some, options.top)]
+    if isinstance(model, MCRDGN):
+        print(f"{corpus.name}, test: what items attach to among {len(model.bank):,} training pairs")
+    if isinstance(model, MCRDGN) and not model.graph_at_test:
         print("this checkpoint is tested without its graph; the following is what the graph would do")
     _print_items(items)
     deletion, protocol = None, model.protocol or protocol_for(corpus)
@@ -164,15 +163,20 @@ def _graph(cli: "PreparedCLI", options: Namespace) -> dict[str, Any]:
         model.eval()
         deletion = measure_deletion(model, data, options.draws)
         _print_deletion(deletion, protocol.objective)
-    return {
-        "method": "MCRDGN",
-        "dataset": corpus.name,
-        "fingerprint": corpus.fingerprint,
-        "protocol": protocol.as_dict(),
-        "graph_at_test": model.graph_at_test,
-        "items": [asdict(item) for item in items],
-        "deletion": deletion and asdict(deletion) | {"gap": deletion.gap, "spread": deletion.spread},
-    }
+    files = photographs(corpus, items) | {path: Path(path) for path in options.image}
+    return (
+        items,
+        files,
+        {
+            "method": method,
+            "dataset": corpus.name,
+            "fingerprint": corpus.fingerprint,
+            "protocol": protocol.as_dict(),
+            "graph_at_test": isinstance(model, MCRDGN) and model.graph_at_test,
+            "items": [asdict(item) for item in items],
+            "deletion": deletion and asdict(deletion) | {"gap": deletion.gap, "spread": deletion.spread},
+        },
+    )
 
 
 def _ids(options: Namespace) -> list[str]:
@@ -197,16 +201,16 @@ def _print_items(items: Sequence["ExplainedItem"]) -> None:
         print(f"{item.modality} {item.id}{_quoted(item.text)}")
         _print_seen(item.sees, "  ")
         for label in item.labels:
-            print(f"  {label['label']}: {label['predicted']:.2f} by the encoder, {label['heard']:.2f} by the graph")
+            print(f"  {label.label}: {label.predicted:.2f} by the encoder, {label.heard:.2f} by the graph")
             kind = "words" if item.modality == "text" else "regions"
-            parts = ", ".join(f"{part['part']} {part['weight']:.2f}" for part in label["parts"])
+            parts = ", ".join(f"{part.part} {part.weight:.2f}" for part in label.parts)
             print(f"    {kind}: {parts or 'none'}")
-            _print_seen(label["sees"], "    ")
+            _print_seen(label.sees, "    ")
 
 
-def _print_seen(seen: Sequence[dict[str, Any]], indent: str) -> None:
+def _print_seen(seen: Sequence["Seen"], indent: str) -> None:
     for each in seen:
-        print(f"{indent}{each['weight']:.3f}  {each['id']}{_quoted(each['text'])}")
+        print(f"{indent}{each.weight:.3f}  {each.id}{_quoted(each.text)}")
     if not seen:
         print(f"{indent}nothing: no mutual neighbour in the bank")
 

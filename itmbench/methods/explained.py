@@ -1,20 +1,24 @@
-"""Items to explain, of a corpus or of one's own: their names and words, and what the encoders read of them."""
+"""What is explained, items of a corpus or of one's own, and the hooks of the methods that explain it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
+import torch
 from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
 
 from itmbench.data.batches import read
 from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
+from itmbench.encoders import Embeddings
 from itmbench.encoders.base import Inputs
 from itmbench.encoders.stored import encode_once, is_encoded_once, processor_of
 from itmbench.errors import InputError
 from itmbench.methods.base import Matcher, Modality
+from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedWord
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -27,15 +31,57 @@ class Items:
         modality: "image" or "text".
         ids: the id of each in the corpus; a path, or the text itself, where they are of one's own.
         texts: the words of each text, or of the first text of each image; None where there are none.
-        files: the photograph of each image; None for texts and ready-made features.
         inputs: a batch of them, as evaluation reads it.
     """
 
     modality: Modality
     ids: Sequence[str]
     texts: Sequence[str | None]
-    files: Sequence[Path | None]
     inputs: Inputs
+
+
+class Attended(NamedTuple):
+    """What the score of one image with one text is made of.
+
+    Args:
+        paths: logit of each path, that of the words last; they sum to the score.
+        scale: of the path of the words, whose logit is this times the sum of ``shares`` x ``found``.
+        shares: how much each word counts `[L]`.
+        found: how well it finds a region `[L]`.
+        whole: the share of the whole image in what it finds `[L]`.
+        regions: the share of each region `[L, R]`.
+    """
+
+    paths: dict[str, float]
+    scale: float
+    shares: Tensor
+    found: Tensor
+    whole: Tensor
+    regions: Tensor
+
+
+@runtime_checkable
+class ExplainsPairs(Protocol):
+    """A method whose words look for regions: ``explain_pairs`` explains its scores."""
+
+    def attended(self, image: Embeddings, text: Embeddings) -> Attended:
+        """What the score of an image with a text, embedded, is made of, for the L real words and R real regions.
+
+        Raises:
+            InputError: there is nothing to show.
+        """
+
+
+@runtime_checkable
+class ExplainsItems(Protocol):
+    """A method whose items attach to training items."""
+
+    def explain_items(self, corpus: Corpus, items: Items, top: int) -> Sequence[ExplainedItem]:
+        """Explain items by the training items of a corpus: ``top`` of everything.
+
+        Raises:
+            InputError: there is nothing to show.
+        """
 
 
 def select_items(corpus: Corpus, ids: Sequence[str], count: int) -> dict[Modality, list[int]]:
@@ -79,7 +125,6 @@ def corpus_items(model: Matcher, corpus: Corpus, modality: Modality, rows: Seque
         modality,
         [ids[row] for row in rows],
         [words_of(corpus, text) for text in first],
-        [file_of(corpus, row) if modality == "image" else None for row in rows],
         move_data_to_device(inputs, model.device),
     )
 
@@ -91,8 +136,37 @@ def own_items(model: Matcher, modality: Modality, given: Sequence[str]) -> Items
         InputError: a file is missing or is no image, or the method reads ready-made features.
     """
     texts = [None if modality == "image" else text for text in given]
-    files = [Path(path) if modality == "image" else None for path in given]
-    return Items(modality, given, texts, files, model.inputs_of(modality, given))
+    return Items(modality, given, texts, model.inputs_of(modality, given))
+
+
+@torch.no_grad()
+def explain_pairs(model: Matcher, images: Items, texts: Items) -> list[ExplainedPair]:
+    """Explain the score of each image with the text in the same row, by a method that is an `ExplainsPairs`.
+
+    Raises:
+        InputError: there is nothing to show.
+    """
+    assert isinstance(model, ExplainsPairs)
+    image, read = model.embed(model.image(images.inputs), "image"), model.text(texts.inputs)
+    text = model.embed(read, "text")
+    explained = []
+    for row in range(len(texts.ids)):
+        at = slice(row, row + 1)
+        paths, scale, *parts, regions = model.attended(image[at], text[at])
+        assert text.mask is not None
+        real = text.mask[row]
+        names = [*map(str, range(len(real)))]
+        if read.words is not None:
+            names = [model.text.word(word) or "[mark]" for word in read.words[row].tolist()]
+        columns = zip(*(part.tolist() for part in (*parts, regions)), strict=True)
+        words = [ExplainedWord(names[at], *next(columns)) for at in real.nonzero().flatten().tolist()]
+        grid = grid_side(model, regions.shape[1])
+        explained.append(
+            ExplainedPair(
+                images.ids[row], grid, texts.ids[row], texts.texts[row], sum(paths.values()), paths, scale, words
+            )
+        )
+    return explained
 
 
 def grid_side(model: Matcher, regions: int) -> int | None:
@@ -106,7 +180,22 @@ def words_of(corpus: Corpus, text: int) -> str | None:
     return corpus.texts[text] if isinstance(corpus.texts, Strings) else None
 
 
-def file_of(corpus: Corpus, image: int) -> Path | None:
-    """The photograph of an image; None where images are ready-made features."""
+def image_rows(corpus: Corpus, explained: Iterable[ExplainedPair | ExplainedItem]) -> dict[str, int]:
+    """Rows of the images of a corpus that explanations name, by id; none if its images are ready-made features."""
+    if not isinstance(corpus.images, ImageFiles):
+        return {}
+    named = set[str]()
+    for each in explained:
+        if isinstance(each, ExplainedPair):
+            named.add(each.image)
+        elif each.modality == "image":
+            seen = [*each.sees, *(one for label in each.labels for one in label.sees)]
+            named |= {each.id, *(one.id for one in seen)}
+    return {id_: row for row, id_ in enumerate(corpus.image_ids) if id_ in named}
+
+
+def photographs(corpus: Corpus, explained: Iterable[ExplainedPair | ExplainedItem]) -> dict[str, Path]:
+    """Files of the images of a corpus that explanations name, by id."""
     images = corpus.images
-    return images.root / images.names[image] if isinstance(images, ImageFiles) else None
+    rows = image_rows(corpus, explained)
+    return {id_: images.root / images.names[row] for id_, row in rows.items()} if isinstance(images, ImageFiles) else {}

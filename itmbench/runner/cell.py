@@ -24,6 +24,7 @@ from itmbench.runner.lightning import CellCLI
 from itmbench.runner.replay import by_fresh_instance
 from itmbench.runner.running import LAST
 from itmbench.runner.spec import Cell
+from itmbench.runner.why import explanations, rounded
 from itmbench.store import environment
 from itmbench.store.versions import versions
 
@@ -76,6 +77,10 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
     if test.examples is not None:
         write_atomically(folder / store.EXAMPLES, json.dumps(asdict(test.examples)))
+        with trainer.precision_plugin.forward_context():
+            explained = explanations(model, data.corpus, test.examples.queries)
+        if explained is not None:
+            write_atomically(folder / store.EXPLANATIONS, json.dumps(rounded(asdict(explained))))
     corpus = data.corpus
     result = store.Result(
         key=key,

@@ -16,7 +16,6 @@ from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.methods.base import Modality
 from itmbench.methods.explained import MODALITIES
-from itmbench.methods.mcr_dgn.explain import attached_bank
 from itmbench.methods.mcr_dgn.graph import Keep
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
@@ -83,7 +82,7 @@ def deletion(
     generator = torch.Generator().manual_seed(seed)
     embedded: dict[Modality, list[Embeddings]] = {}
     for modality, encoder, batches in zip(MODALITIES, (model.image, model.text), (images, texts), strict=True):
-        attached_bank(model, modality)
+        model.attached(modality)
         embedded[modality] = [model.embed(encoder(inputs), modality) for inputs in batches]
 
     def quality_with(keep: Keep | None) -> float:

@@ -10,13 +10,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, dropout, norma
 
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders import Embeddings
+from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Modality
 from itmbench.methods.distributed import gather_rows
+from itmbench.methods.explained import Items
+from itmbench.methods.explanations import ExplainedItem
 from itmbench.methods.hash_codes import HashMatcher
 from itmbench.methods.losses import InfoNCE, PairLikelihood
-from itmbench.methods.mcr_dgn.bank import Bank, Nodes, bank_rows
+from itmbench.methods.mcr_dgn.bank import Bank, Contexts, Nodes, bank_rows
 from itmbench.methods.mcr_dgn.context import Rule
+from itmbench.methods.mcr_dgn.explain import Explanation, Label, in_words, neighbours
 from itmbench.methods.mcr_dgn.graph import Keep, Kinds, propagate
 from itmbench.methods.mcr_dgn.labels import LabelNodes
 from itmbench.methods.relevance import LARGEST, mixed, relevance_vectors, settled, undecided
@@ -199,6 +203,70 @@ class MCRDGN(HashMatcher):
 
     def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
         return self._represented(*settled(items, candidate))
+
+    # --- why --------------------------------------------------------------------------------------------------------
+
+    def attached(self, modality: Modality) -> Contexts:
+        """What items of a modality attach to.
+
+        Raises:
+            InputError: the model has no graph, or the bank is empty.
+        """
+        if self.nodes == "none" or not len(self.bank):
+            raise InputError(
+                "explain: the model has no graph or is untrained; give a checkpoint of a model with a graph"
+            )
+        return self.bank.contexts(modality, self.k, self.edges)
+
+    @torch.no_grad()
+    def explain(self, modality: Modality, inputs: Inputs, labels: int = 3) -> list[Explanation]:
+        """Explain each item of a batch: its neighbours in the bank, and its ``labels`` most probable labels.
+
+        Raises:
+            InputError: the model has no graph, or the bank is empty.
+        """
+        contexts = self.attached(modality)
+        assert self.label_nodes is not None
+        items = (self.image if modality == "image" else self.text)(inputs)
+        embedded = self.embed(items, modality)
+        assert embedded.tokens is not None
+        parts = cast(LabelNodes, self.label_nodes[modality]).attention(items)
+        vectors, logits = self.split(embedded)
+        predicted, heard = logits.sigmoid(), self.heard(embedded, modality)
+        hidden = contexts.item.copies(vectors)
+        whole = contexts.item.attach(vectors, hidden)
+        nodes = zip(contexts.labels, embedded.tokens.unbind(1), strict=True)
+        of_labels = [context.attach(own, hidden) for context, own in nodes]
+        probable = mixed(predicted, heard, self.graph_weight if self.graph_at_test else 0.0).argsort(descending=True)
+        return [
+            Explanation(
+                neighbours(whole, row),
+                [
+                    Label(
+                        label,
+                        float(predicted[row, label]),
+                        float(heard[row, label]),
+                        parts[row, :, label],
+                        neighbours(of_labels[label], row),
+                    )
+                    for label in first[:labels]
+                ],
+                None if items.words is None else items.words[row],
+            )
+            for row, first in enumerate(probable.tolist())
+        ]
+
+    def explain_items(self, corpus: Corpus, items: Items, top: int) -> list[ExplainedItem]:
+        """Explain items by the training items of the corpus that the model was trained on: ``top`` of everything.
+
+        Raises:
+            InputError: training on this corpus would not have given the rows that the bank holds, or there is no graph.
+        """
+        found = self.explain(items.modality, items.inputs)
+        pairs = bank_rows(corpus, self.bank_size)
+        if not np.array_equal(pairs[0], self.bank.rows.cpu()):
+            raise InputError(f"explain: the checkpoint was not trained on this {corpus.name}; give its training data")
+        return in_words(found, items, corpus, pairs, self, self.bank.labels, top)
 
     # --- the bank ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher, Modality
+from itmbench.methods.explained import Attended
 from itmbench.methods.losses import InfoNCE, TripletLoss, log_inverse_temperature, side_by_side
 from itmbench.methods.sedra.fusion import RelationFusion
 from itmbench.methods.sedra.inter import Inter, InterModalRelations, Words
@@ -106,6 +107,26 @@ class SEDRA(TokenMatcher):
         if "local" in self.paths:
             scores.append(super().score(image, text))
         return torch.stack([loss(own, positives) for loss, own in zip(self.losses, scores, strict=True)]).sum()
+
+    def attended(self, image: Embeddings, text: Embeddings) -> Attended:
+        """The paths' logits for one image and one text, and what each word of the local path finds.
+
+        Raises:
+            InputError: there is no local path.
+        """
+        if "local" not in self.paths:
+            raise InputError(f"explain: this SEDRA has no local path to show (paths: {', '.join(self.paths)})")
+        assert text.tokens is not None and text.mask is not None and image.mask is not None
+        count = max(1, len(self.vectors))
+        parts = zip(*(items.pooled.float().chunk(count, dim=1) for items in (image, text)), strict=True)
+        paths = {name: float((ours * theirs).sum()) for name, (ours, theirs) in zip(self.vectors, parts, strict=False)}
+        words, scale = text.tokens[0, text.mask[0]], float(log_inverse_temperature(self.losses[-1]).exp())
+        found, regions = self.inter.find(image, words)[0], self.inter.regions(image, words)[0].T
+        shares = words[:, -1].float()
+        local = scale * float((found * shares).sum())
+        return Attended(
+            {**paths, "local": local}, scale, shares, found, regions[:, 0], regions[:, 1:][:, image.mask[0, 1:]]
+        )
 
 
 class PooledVector(nn.Linear):

@@ -11,7 +11,6 @@ from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods.explained import MODALITIES
 from itmbench.methods.mcr_dgn.deletion import deletion, without_random, without_strongest
-from itmbench.methods.mcr_dgn.explain import explain
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
 
@@ -45,7 +44,7 @@ def test_as_many_are_left_out_at_random() -> None:
 def test_an_explanation_is_what_the_labels_hear(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path)
     for modality, batch in zip(MODALITIES, inputs(model, data, range(48, 52)), strict=True):
-        found = explain(model, modality, batch)
+        found = model.explain(modality, batch)
         with torch.no_grad():
             items = getattr(model, modality)(batch)
             embedded = model.embed(items, modality)
@@ -78,7 +77,7 @@ def test_nothing_to_explain_is_one_line(tmp_path: Path) -> None:
     images, texts = inputs(none, data, range(2))
     for model in (untrained, none):
         with pytest.raises(InputError, match="no graph or is untrained"):
-            explain(model, "image", images)
+            model.explain("image", images)
         with pytest.raises(InputError, match="no graph or is untrained"):
             deletion(model, [images], [texts], lambda image, text: 0.0)
 

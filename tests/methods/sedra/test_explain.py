@@ -8,9 +8,8 @@ from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.explained import own_items
+from itmbench.methods.explained import explain_pairs, own_items
 from itmbench.methods.sedra import SEDRA
-from itmbench.methods.sedra.explain import explain_pairs
 
 
 def model_and_inputs(folder: Any, **options: Any) -> tuple[SEDRA, Any, Any]:
