@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from itmbench import __version__, logs
+from itmbench import __version__, interruption, logs
 from itmbench.errors import InputError, InputErrors
 from itmbench.processors import keep_memory
 
@@ -116,24 +116,28 @@ def program() -> None:
             os._exit(statuses[0])
 
     atexit.register(end)
-    if {"bench", "tune"} & set(sys.argv[1:]):  # others have Lightning's handler, or nothing to finish
-        signal.signal(signal.SIGTERM, _interrupt)  # while they plan; later `runner.run.sigterm_interrupts` holds
     statuses.append(main())
     sys.exit(statuses[0])
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """SIGTERM, which schedulers send, acts as Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 def _run(arguments: list[str]) -> int:
     command, *rest = arguments or ["--help"]
+    # For SIGTERM others have Lightning's handler, or nothing to finish.
+    signals = [signal.SIGINT, *([signal.SIGTERM] if command in ("bench", "tune") else [])]
+    with interruption.watched(*signals):
+        try:
+            return _call(command, rest)
+        except Exception:  # may be what a package made of the interruption
+            interruption.require_none()
+            raise
+
+
+def _call(command: str, arguments: list[str]) -> int:
     try:
         os.getcwd()
     except FileNotFoundError:
         raise InputError("the current folder has been removed; change to another") from None
-    for argument in arguments:
+    for argument in (command, *arguments):
         if not argument.isprintable() and argument != argument.encode(errors="replace").decode():
             raise InputError(f"{argument}: is not UTF-8, which files of results cannot be named after; rename it")
     if command in ("-h", "--help"):
@@ -145,7 +149,7 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise InputError(f"{command}: no such command; give one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[command]
-    return int(import_module(f"itmbench.cli.{module}").run(command, rest))
+    return int(import_module(f"itmbench.cli.{module}").run(command, arguments))
 
 
 def _line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from itmbench import interruption
 from itmbench.data.batches import derived_seed, global_seed
 from itmbench.files import write_atomically
 from itmbench.runner.lease import Lease
@@ -68,6 +69,16 @@ class CheckLease(L.Callback):
         self._lease.check()
 
     on_train_batch_end = on_validation_start = on_test_start = _check  # type: ignore[assignment]
+    on_validation_end = on_train_epoch_end = _check  # type: ignore[assignment]  # before checkpoints are written
+
+
+class NoticeInterruption(L.Callback):
+    """Ends a run whose interruption Python has dropped."""
+
+    def _look(self, *arguments: Any) -> None:
+        interruption.require_none()
+
+    on_train_batch_end = on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _look  # type: ignore[assignment]
 
 
 class StopWhenDiverged(L.Callback):

@@ -18,8 +18,9 @@ from itmbench.errors import InputError
 from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import audit, cost, tracker
-from itmbench.runner.callbacks import EpochLines, StopWhenDiverged
+from itmbench.runner.callbacks import CheckLease, EpochLines, StopWhenDiverged
 from itmbench.runner.key import cell_key, without_switchable
+from itmbench.runner.lease import Lease
 from itmbench.runner.lightning import CellCLI
 from itmbench.runner.replay import by_fresh_instance
 from itmbench.runner.running import LAST
@@ -55,12 +56,15 @@ def train(
     return trainer, model, data, float(validation)
 
 
-def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: Sequence[L.Callback] = ()) -> None:
-    """Train and test a cell in its folder, and write the result there on rank 0; called on every device."""
+def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, held: Lease | None = None) -> None:
+    """Train and test a cell in its folder, and write the result there on rank 0, which has a lease on it.
+
+    It is called on every device.
+    """
     cost.reset_peak_memory()
     meter = cost.Meter()
     tracker.prepare(cli.config, cell)
-    trainer, model, data, validation = train(cli, folder, [meter, *callbacks])
+    trainer, model, data, validation = train(cli, folder, [meter, *([CheckLease(held)] if held else [])])
     config = cli.resolved()
     del config["seed_everything"]
     recipe, training = cell_key(config, data.corpus), cell_key(without_switchable(config, model), data.corpus)
@@ -73,6 +77,8 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, callbacks: 
     findings = {f.name: f for f in audit.quick_audit(trainer, model, data, test, checkpoint, replay)}
     if not trainer.is_global_zero:
         return
+    if held:
+        held.check(on_disk=True)
     evaluation = test.reported
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
     if test.examples is not None:

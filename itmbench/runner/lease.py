@@ -1,9 +1,10 @@
 """The right to run a cell: a file that only one process can create, and that it keeps fresh while it lives.
 
 This needs nothing of a file system but exclusive creation and modification times, so machines that share a results
-folder share its cells. A holder counts as dead if its file grows old, or if it is a process of this machine that is
-gone. Files are numbered. To take a cell over, a process creates the next number, which only one can do; nobody removes
-a file that another process may have renewed. All times are those of the file system, so clocks need not agree.
+folder share its cells. A process of this machine counts as dead once it is gone: one that is merely stopped would write
+into the cell when it continues. Any other holder counts as dead if its file grows old. Files are numbered. To take a
+cell over, a process creates the next number, which only one can do; nobody removes a file that another process may have
+renewed. All times are those of the file system, so clocks need not agree.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ class Lease:
         self._path = path
         self._released = threading.Event()
         self._lost = False
-        self._looked = time.time()
+        self._looked = _awake()
         threading.Thread(target=self._live, name=f"lease of {path.name}", daemon=True).start()
 
     def check(self, on_disk: bool = False) -> None:
@@ -42,7 +43,7 @@ class Lease:
         Args:
             on_disk: look now; else only if this process has slept since the last renewal.
         """
-        if on_disk or time.time() - self._looked > 2 * BEAT:
+        if on_disk or _awake() - self._looked > 2 * BEAT:
             self._renew()
         if self._lost:
             raise Lost(f"{self._path.name} is gone, or there is a later one")
@@ -59,7 +60,7 @@ class Lease:
             self._renew()
 
     def _renew(self) -> None:
-        self._looked = time.time()
+        self._looked = _awake()
         try:
             lost = _held(self._path)[-1:] != [self._path]
             if not lost:
@@ -78,7 +79,7 @@ def take(cell: Path) -> Lease | None:
     cell.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x") as file:
-            json.dump({"machine": _machine(), "host": socket.gethostname(), "pid": os.getpid()}, file)
+            json.dump(_identity(), file)
     except FileExistsError:
         return None
     if any(_alive(other) for other in _held(cell) if other != path):  # taken while this one looked
@@ -101,7 +102,9 @@ def holder(cell: Path) -> str | None:
     if not held or not _alive(held[-1]):
         return None
     owner = _owner(held[-1])
-    return f"{owner.get('host', 'another machine')}, process {owner.get('pid', 'unknown')}"
+    stopped = owner.get("machine") == _machine() and _state(owner["pid"])[:1] in (["T"], ["t"])
+    process = f"{owner.get('host', 'another machine')}, process {owner.get('pid', 'unknown')}"
+    return f"{process}, which is stopped: continue or kill it" if stopped else process
 
 
 def _held(cell: Path) -> list[Path]:
@@ -129,8 +132,12 @@ def _owner(path: Path) -> dict[str, Any]:
 def _alive(path: Path) -> bool:
     """Whether the holder of a lease lives, as far as this machine can tell."""
     owner = _owner(path)
-    if owner.get("machine") == _machine() and not _runs(owner["pid"]):
-        return False
+    if owner.get("machine") == _machine():
+        if not _runs(owner["pid"]):
+            return False
+        started = _started(owner["pid"])
+        if started is not None and "started" in owner:
+            return bool(owner["started"] == started)  # else the number is now another process's
     try:
         return abs(_now(path.parent) - path.stat().st_mtime) < STALE  # nobody who lives renews it ahead of time
     except FileNotFoundError:
@@ -141,11 +148,28 @@ def _runs(process: int) -> bool:
     """Whether a process of this machine runs; zombies do not."""
     try:
         os.kill(process, 0)
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, OverflowError):  # an OverflowError: no process has such a number
         return False
-    except OSError:  # somebody else's process, or a system without /proc
-        return True
+    except OSError:  # somebody else's process
+        pass
+    return _state(process)[:1] != ["Z"]
+
+
+def _state(process: int) -> list[str]:
+    """What the system says of a process: its state first, the time at which it started as number 19; or nothing."""
+    with contextlib.suppress(OSError):  # gone, or a system without /proc
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _started(process: int) -> str | None:
+    """What sets a process apart from an earlier one of the same number, if the system says so."""
+    return next(iter(_state(process)[19:20]), None)
+
+
+def _awake() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while this machine sleeps, if the system has one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _now(folder: Path) -> float:
@@ -159,6 +183,12 @@ def _now(folder: Path) -> float:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
+
+
+def _identity() -> dict[str, Any]:
+    """This process as the holder of a lease."""
+    process = os.getpid()
+    return {"machine": _machine(), "host": socket.gethostname(), "pid": process, "started": _started(process)}
 
 
 def _machine() -> str:

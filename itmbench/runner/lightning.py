@@ -26,7 +26,7 @@ from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
-from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, SeedEpochs, WholeFiles
+from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, NoticeInterruption, SeedEpochs, WholeFiles
 from itmbench.runner.given import config_files, require_ranks, require_sound_configs, require_trainable, require_unused
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.units import metric
@@ -164,7 +164,7 @@ class MatcherCLI(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not in TRAINER_DEFAULTS: a callback shared by all trainers would keep the last model alive.
-        trainer.callbacks.insert(0, SeedEpochs())  # type: ignore[attr-defined]
+        trainer.callbacks[:0] = [SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
         self.kept = KeepEvaluation()
         trainer.callbacks.append(self.kept)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -376,7 +376,7 @@ class CellCLI(MatcherCLI):
         trainer, model = self.trainer, self.model
         self.best = self.config_init.best  # the user's own callbacks may be checkpoints as well
         del self.trainer, self.model, self.datamodule, self.config_init  # a sweep keeps no models
-        trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+        trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]  # before those that write checkpoints
         return trainer, model
 
 

@@ -10,20 +10,18 @@ import logging
 import os
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from itmbench import logs, store
+from itmbench import interruption, logs, store
 from itmbench.errors import InputError
 from itmbench.runner import cell, lease, plan, processes, running, tracker
-from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.lease import Lease
 from itmbench.runner.plan import Planned, Planner, Request
 from itmbench.runner.running import Failure
@@ -34,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 POLL = 2.0
 """Seconds between two looks at cells that other processes run."""
-_terminated = threading.Event()
-"""Set once SIGTERM has arrived."""
 
 
 def run(
@@ -98,10 +94,10 @@ def run(
             message = "job %s: %d runners for %d cells; the same command with --dry-run shows progress"
             logger.info(message, job, count, len(left))
             return []
-        with sigterm_interrupts():
+        with interruptible():
             processes.run_side_by_side(arguments, count, torch.cuda.device_count() if wants_gpu else 0)
         here = [row for row in left if request.outcome(row) is None]  # cells of runners that were killed
-    with sigterm_interrupts():
+    with interruptible():
         run_cells(here, planner, request)
     return _report_failures(planned, request)
 
@@ -113,6 +109,7 @@ def run_cells(planned: Sequence[Planned], planner: Planner, request: Request, wa
     while waiting:
         taken = []
         for number, row in waiting:
+            interruption.require_none()
             title = f"[{number}/{len(planned)}] {row.cell}"
             folder = request.running(row.cell)
             held = None if request.outcome(row) else lease.take(folder)
@@ -147,6 +144,7 @@ def run_cells(planned: Sequence[Planned], planner: Planner, request: Request, wa
         else:
             announced = False
         waiting = taken
+    interruption.require_none()
 
 
 def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease) -> None:
@@ -164,7 +162,7 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
                 if planned.devices > 1:
                     _run_ranks(planned, folder, held)
                 else:
-                    cell.train_and_test(planned.cell, cli, folder, planned.key, [CheckLease(held)])
+                    cell.train_and_test(planned.cell, cli, folder, planned.key, held)
         held.check(on_disk=True)
         running.finish(folder, request.results / planned.cell.folder)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -176,6 +174,7 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
         tracker.abandon()
         if is_interruption(error):
             raise KeyboardInterrupt from error
+        held.check(on_disk=True)  # else the folder, and what failed in it, is another process's
         # A process of one of several devices may have recorded why it failed.
         failure = running.recorded_failure(folder, planned.key) or running.record_failure(folder, planned.key, error)
         logger.error("    failed: %s", failure.error)
@@ -184,11 +183,11 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
 
 
 def is_interruption(error: Exception) -> bool:
-    """Whether SIGTERM is behind an exception.
+    """Whether a signal is behind an exception.
 
-    Schedulers send it to loader processes as well, and the death of one may be noticed first.
+    Schedulers send SIGTERM to loader processes as well, and the death of one may be noticed first.
     """
-    return _terminated.is_set() or ("killed by signal: Terminated" in str(error) and _terminated.wait(POLL))
+    return interruption.arrived(POLL if "killed by signal: Terminated" in str(error) else 0)
 
 
 def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:
@@ -246,23 +245,6 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM, which schedulers send, acts as Ctrl-C in this process, but not in its children."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    process = os.getpid()
-
-    def stop(number: int, frame: Any) -> None:
-        if os.getpid() != process:
-            os._exit(128 + number)
-        _terminated.set()
-        raise KeyboardInterrupt
-
-    _terminated.clear()
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def interruptible() -> AbstractContextManager[None]:
+    """While it lasts, Ctrl-C and SIGTERM, which schedulers send, interrupt this process, but not its children."""
+    return interruption.watched(signal.SIGINT, signal.SIGTERM)

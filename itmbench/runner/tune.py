@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from itmbench import logs, store
+from itmbench import interruption, logs, store
 from itmbench.data.batches import derived_seed
 from itmbench.errors import InputError, InputErrors
 from itmbench.files import file_digest, write_atomically
@@ -104,7 +104,7 @@ def tune(spec: str | Path, results: str | Path, trials: int, only: str = "", dev
     left = [study for study in studies if not study.is_done]
     for study in left:
         _require_place(study)
-    with run.sigterm_interrupts():
+    with run.interruptible():
         if devices > 1 and len(left) > 1:
             options = {"spec": str(spec), "results": str(results), "trials": trials, "only": only}
             arguments = ["tuner", json.dumps(options | {"verbosity": logs.verbosity()})]
@@ -183,6 +183,7 @@ def search_all(studies: Sequence[Study], planner: Planner, wait: bool = True) ->
     while waiting:
         taken = []
         for study in waiting:
+            interruption.require_none()
             held = lease.take(study.folder)
             if held is None:
                 taken.append(study)
@@ -200,6 +201,7 @@ def search_all(studies: Sequence[Study], planner: Planner, wait: bool = True) ->
                 return
             time.sleep(run.POLL)
         waiting = taken
+    interruption.require_none()
 
 
 def _search(study: Study, planner: Planner, held: Lease) -> None:
@@ -245,7 +247,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
         running.start(study.folder, row.key)
         with logs.to_file(study.folder / running.LOG), logs.quiet():
             *_, value = train(planner.open(row), study.folder, [meter, CheckLease(held)])
-        held.check()
+        held.check(on_disk=True)
         return finished(TrialState.COMPLETE, value, seconds=meter.elapsed())
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
@@ -254,6 +256,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
     except Exception as error:
         if run.is_interruption(error):
             raise KeyboardInterrupt from error
+        held.check(on_disk=True)  # else another process runs this trial
         message = " ".join(str(error).split())
         return finished(TrialState.FAIL, seconds=meter.elapsed(), error=f"{type(error).__name__}: {message}")
     finally:

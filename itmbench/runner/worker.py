@@ -16,7 +16,6 @@ from typing import Any
 from itmbench import logs
 from itmbench.errors import InputError
 from itmbench.runner import lease, plan, run, running, tracker, tune
-from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.cell import train_and_test
 from itmbench.runner.plan import Planned, Planner, Request
 from itmbench.runner.processes import LOOK, end_with_parent, forget_launcher
@@ -31,7 +30,7 @@ def runner(options: dict[str, Any], child: bool) -> int:
     planner = Planner(options.pop("runners"))
     path, request = Path(options.pop("plan")), Request(**{**options, "results": Path(options["results"])})
     try:
-        with run.sigterm_interrupts():
+        with run.interruptible():
             run.run_cells(plan.load(path), planner, request, wait=False)
     except KeyboardInterrupt:
         return 1
@@ -45,7 +44,7 @@ def tuner(options: dict[str, Any], child: bool) -> int:
     forget_launcher()
     planner = Planner()
     try:
-        with run.sigterm_interrupts():
+        with run.interruptible():
             studies = tune.plan(**{**options, "results": Path(options["results"])}, planner=planner)
             tune.search_all(studies, planner, wait=False)
     except (KeyboardInterrupt, InputError):  # the process that started it finds the same error, and tells it once
@@ -63,8 +62,8 @@ def rank(options: dict[str, Any]) -> int:
     planned = Planned(**{**options, "cell": Cell(**options["cell"])})
     try:
         with logs.quiet():
-            callbacks = [CheckLease(lease.shared(folder))] if first else []
-            train_and_test(planned.cell, Planner().open(planned), folder, planned.key, callbacks)
+            held = lease.shared(folder) if first else None
+            train_and_test(planned.cell, Planner().open(planned), folder, planned.key, held)
     except lease.Lost:
         return 1
     except Exception as error:

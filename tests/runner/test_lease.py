@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,44 @@ def test_a_holder_that_lives_shows_it_and_one_that_lost_it_learns_so(
         held.check()
     held.release()
     assert [left.name for left in tmp_path.iterdir()] == ["seed0.lease2"]  # that of the other stays
+
+
+def test_a_process_that_is_stopped_keeps_it(tmp_path: Path) -> None:
+    """It would write into the cell when it continues."""
+    cell, held = tmp_path / "seed0", FORK.Event()
+
+    def hold() -> None:
+        lease.take(cell)
+        held.set()
+        time.sleep(60)
+
+    process = FORK.Process(target=hold)
+    process.start()
+    assert held.wait(30) and process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    os.utime(tmp_path / "seed0.lease1", (0, 0))
+    while not (lease.holder(cell) or "").endswith("which is stopped: continue or kill it"):
+        time.sleep(0.01)
+    assert lease.take(cell) is None
+    process.kill()
+    process.join()
+    assert lease.take(cell) is not None
+
+
+def test_the_number_of_a_dead_process_may_be_another_s(tmp_path: Path) -> None:
+    owner = lease._identity()
+    (tmp_path / "seed0.lease1").write_text(json.dumps(owner))
+    assert lease.take(tmp_path / "seed0") is None
+    (tmp_path / "seed0.lease1").write_text(json.dumps(owner | {"started": "1"}))
+    assert lease.take(tmp_path / "seed0") is not None
+
+
+def test_who_was_asleep_looks_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, awake = lease.take(tmp_path / "seed0"), lease._awake()
+    assert held is not None
+    other_machine(tmp_path / "seed0.lease2")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    held.check()
+    monkeypatch.setattr(lease, "_awake", lambda: awake + 3 * lease.BEAT)
+    with pytest.raises(lease.Lost):
+        held.check()

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,95 @@ def test_a_run_that_another_process_takes_over_is_logged_no_further(
     with pytest.raises(Lost):
         runner._run_cell(planned, planner, request, Lease.__new__(Lease))
     assert abandoned == [True]
+
+
+@pytest.mark.parametrize("where", ["train", "watched_test"])
+def test_who_was_asleep_writes_nothing_into_a_cell_of_another(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine takes over while this one sleeps; what then fails here is no failure of the cell."""
+    spec, results = write(tmp_path, "m", epochs=1), tmp_path / "results"
+    module: Any = cell if where == "train" else cell.audit
+    real, folder = getattr(module, where), results / store.RUNNING / "small" / "toy" / "m"
+    left: list[set[str]] = []
+
+    def asleep(*arguments: Any, **options: Any) -> Any:
+        if left:
+            return real(*arguments, **options)
+        done = real(*arguments, **options)
+        (folder / "seed0.lease2").touch()
+        left.append({path.name for path in (folder / "seed0").iterdir()})
+        if where == "train":
+            raise FileNotFoundError("last.ckpt")
+        return done
+
+    def poll(seconds: float) -> None:
+        left.append({path.name for path in (folder / "seed0").iterdir()})
+        (folder / "seed0.lease2").unlink()  # it is done
+
+    monkeypatch.setattr(module, where, asleep)
+    monkeypatch.setattr(runner.time, "sleep", poll)
+    assert not runner.run(spec, results)
+    assert left[0] == left[1] and store.RESULT not in left[0]
+
+
+class Unheard:
+    """Is interrupted as Python takes it apart, where it drops the exception."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is not ignored, as it is where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("where", ["plan", "training", "between cells", "end"])
+def test_an_interruption_is_never_swallowed(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, results = write(tmp_path, "a", "b", epochs=2), tmp_path / "results"
+    module, name = {
+        "plan": (Planner, "plan"),
+        "training": (EpochLines, "on_validation_end"),
+        "between cells": (runner, "free_memory"),
+        "end": (runner, "free_memory"),
+    }[where]
+    real, calls = getattr(module, name), list[str]()
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == (2 if where == "end" else 1):
+            Unheard()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, name, interrupted)
+    assert main(bench(spec, results)) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
+    assert said == ["itmbench: interrupted; the same command resumes from the last finished epoch"]
+    finished = {"plan": 0, "training": 0, "between cells": 1, "end": 2}[where]
+    assert len(list(store.results(results)) if results.exists() else []) == finished
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("heard")
+def test_an_interruption_that_a_package_turns_into_an_error_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(*arguments: Any, **options: Any) -> None:
+        Unheard()
+        raise ImportError("half a package")
+
+    monkeypatch.setattr(Planner, "plan", plan)
+    assert main(bench(write(tmp_path, "a"), tmp_path / "results")) == 1
+    error = capsys.readouterr().err
+    assert "itmbench: interrupted" in error and "half a package" not in error
 
 
 def test_a_scheduler_that_ends_all_processes_at_once_interrupts_and_fails_nothing(tmp_path: Path) -> None:

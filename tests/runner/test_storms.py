@@ -1,0 +1,93 @@
+"""Four runners on one store in a storm of signals: what is left are the results of an uninterrupted run.
+
+``ITMBENCH_STORMS=20 pytest tests/runner/test_storms.py`` makes twenty storms of each kind in place of one.
+"""
+
+import os
+import random
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_benchmark import bench, content, ended, start, unfinished, write
+
+from itmbench import store
+from itmbench.runner import cell, lease, plan, running
+from itmbench.runner import run as runner
+
+STORMS = int(os.environ.get("ITMBENCH_STORMS", "1"))
+BLOWS = 8
+"""Signals of a storm."""
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A benchmark of four cells, and what it leaves without a storm."""
+    spec = write(tmp_path_factory.mktemp("calm"), "a", "b", seeds=(0, 1), epochs=2)
+    assert not runner.run(spec, spec.parent / "results")
+    return spec, content(spec.parent / "results")
+
+
+def one_machine() -> None:
+    """Runners of one machine, which see whether the others live."""
+    os.setpgid(0, 0)
+    runner.POLL = 0.1
+    for number in (signal.SIGINT, signal.SIGTERM):  # until, and after, the command has handlers of its own
+        signal.signal(number, lambda *_: os._exit(1))
+
+
+def machines() -> None:
+    """Runners that are machines of their own, with clocks a day apart; they see no more than each other's leases."""
+    one_machine()
+    name, wrong = str(os.getpid()), timedelta(hours=random.Random().uniform(-12, 12))
+    lease._machine = lambda: name
+    lease.BEAT, lease.STALE = 0.2, 2.0
+    clock = time.time
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(UTC) + wrong
+
+    time.time = lambda: clock() + wrong.total_seconds()
+    for module in (plan, cell, running):
+        module.datetime = Clock  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("storm", range(STORMS))
+@pytest.mark.parametrize("where", [one_machine, machines])
+def test_a_storm_of_signals(where: Any, storm: int, tmp_path: Path, calm: tuple[Path, dict[str, Any]]) -> None:
+    spec, whole = calm
+    command, weather = bench(spec, tmp_path / "results"), random.Random()
+    logs = [tmp_path / f"log{number}" for number in range(4)]
+
+    def begin(log: Path) -> BaseProcess:
+        process = start(command, log, where)
+        time.sleep(0.2)  # it has a handler
+        return process
+
+    runners = [begin(log) for log in logs]
+    for _ in range(BLOWS):
+        time.sleep(weather.uniform(0, 0.6))
+        number = weather.randrange(4)
+        process, blow = runners[number], weather.choice(("STOP", "KILL", "TERM", "INT"))
+        if process.exitcode is None and process.pid:
+            os.kill(process.pid, signal.Signals[f"SIG{blow}"])
+            if blow == "STOP":
+                time.sleep(weather.uniform(0, 3))  # others may take its cell over
+                os.kill(process.pid, signal.SIGCONT)
+            else:
+                assert ended(process) in (0, 1, -signal.SIGKILL)
+        if process.exitcode is not None:
+            runners[number] = begin(logs[number])
+    assert [ended(process) for process in runners if process.exitcode != 1].count(0) >= 1
+    assert ended(begin(logs[0])) == 0
+    printed = "".join(log.read_text() for log in logs)
+    assert "Traceback" not in printed and "failed" not in printed, printed
+    assert content(tmp_path / "results") == whole
+    assert not unfinished(tmp_path / "results")
+    assert {path.name for path in (tmp_path / "results" / store.RUNNING).rglob("seed*") if path.is_dir()} == set()
