@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from itmbench.report.tables import Table, escaped, legend
 
@@ -19,6 +20,12 @@ LATEX = str.maketrans(
         "–": "--",
         "†": r"$\dagger$",
         "∞": r"$\infty$",
+        "≤": r"$\leq$",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",  # after a line break, brackets and stars are its arguments
+        "*": "{*}",
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     }
 )
@@ -49,24 +56,30 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """``table`` environments (booktabs) of the main columns with marked cells in bold, and of published figures."""
-    environments = []
+    """``table`` environments (booktabs, graphicx) of quality above costs, marked cells in bold, and published figures.
+
+    What is wider than a line is shrunk to it.
+    """
+    environments = [r"% needs \usepackage{booktabs, graphicx}"]
     for table in tables:
-        caption = " ".join(filter(None, (f"{table.title}.", table.reason, table.warning, legend([table], "Bold"))))
-        styles = [(caption, table.styled(_latex))]
-        styles += [(f"{figures.title}.", escaped(figures.cells, _latex)) for figures in table.published]
-        for text, style in styles:
-            columns = "l" + "r" * len(style.columns)
-            environments.append(
-                style.to_latex(
-                    caption=_latex(text),
-                    column_format=columns,
-                    convert_css=True,
-                    hrules=True,
-                    position_float="centering",
-                )
-            )
+        caption = " ".join(filter(None, (f"{table.title}.", table.reason, table.warning)))
+        costs = [heading for heading in table.main_columns if heading in table.cost_columns]
+        styles = [table.styled(_latex, columns) for columns in (table.quality_columns, costs) if columns]
+        environments.append(_environment(caption, styles, legend([table], "Bold")))
+        environments += [
+            _environment(f"{figures.title}.", [escaped(figures.cells, _latex)]) for figures in table.published
+        ]
     return "\n".join(environments)
+
+
+def _environment(caption: str, styles: Sequence[Styler], below: str = "") -> str:
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}", r"\smallskip"]
+    for style in styles:
+        tabular = style.to_latex(column_format="l" + "r" * len(style.columns), convert_css=True, hrules=True).strip()
+        lines.append(rf"\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{{tabular}}}\par\smallskip")
+    return "\n".join(
+        [*lines, *([rf"\raggedright\footnotesize {_latex(below)}\par"] if below else []), r"\end{table}", ""]
+    )
 
 
 def pipes(rows: pd.DataFrame) -> str:

@@ -101,10 +101,10 @@ class Table:
         """Headings of costs."""
         return [heading for heading, column in self.columns.items() if not column.better]
 
-    def styled(self, escape: Callable[[Any], str]) -> Styler:
-        """The main columns with marked cells in bold; ``escape`` is applied to every text."""
-        best = self.best[self.main_columns]
-        style = escaped(self.cells[self.main_columns], escape)
+    def styled(self, escape: Callable[[Any], str], columns: list[str] | None = None) -> Styler:
+        """Some columns, by default the main ones, with marked cells in bold; ``escape`` is applied to every text."""
+        columns = self.main_columns if columns is None else columns
+        best, style = self.best[columns], escaped(self.cells[columns], escape)
         return style.apply(lambda _: np.where(best, "font-weight: bold", ""), axis=None)
 
     def _repr_html_(self) -> str:

@@ -3,6 +3,7 @@
 import html
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,10 +68,10 @@ def test_markdown_rows_are_the_methods_with_marks_in_bold(frame: pd.DataFrame) -
 
 def test_latex_is_balanced_and_complete(frame: pd.DataFrame) -> None:
     shown = tables(frame)
-    text = latex(shown)
+    text = latex(shown).partition("\n")[2]  # the first line names the packages
     assert text.isascii() and not re.search(r"(?<!\\)[_%#]", text)
     environments = re.findall(r"\\begin\{tabular\}\{(l?r+)\}(.*?)\\end\{tabular\}", text, re.DOTALL)
-    assert len(environments) == 2
+    assert len(environments) == 4  # quality and costs of two tables
     for columns, body in environments:
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert len(rows) == 3 and {row.count(" & ") for row in rows} == {len(columns) - 1}
@@ -79,10 +80,25 @@ def test_latex_is_balanced_and_complete(frame: pd.DataFrame) -> None:
     assert rf"\bfseries {best} " in text
 
 
+NAMES = ["[a] b", "* star", "a|b_<i>&100 %", r"\input{x}", "x^2 ~ {y} #3 $z$", "é ≤ ∞"]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex (Debian: texlive-latex-recommended)")
+def test_latex_compiles_and_fits_the_page(tmp_path: Path, frame: pd.DataFrame, more: More) -> None:
+    named = pd.concat([frame, *(more(method=name) for name in NAMES)], ignore_index=True)
+    head, body = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}", latex(tables(named))
+    (tmp_path / "tables.tex").write_text(f"{head}\n{body}\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout and "Missing character" not in done.stdout
+    assert (tmp_path / "tables.pdf").stat().st_size > 10_000
+
+
 def test_names_are_escaped(frame: pd.DataFrame) -> None:
     shown = tables(frame.replace({"method": {"dual_infonce": "a|b_<i>&100 %"}}))
     assert r"a\|b_&lt;i&gt;&amp;100 %" in markdown(shown) and "<i>" not in markdown(shown)
-    assert r"a|b\_<i>\&100 \%" in latex(shown)
+    assert r"a\textbar{}b\_\textless{}i\textgreater{}\&100 \%" in latex(shown)
     for text in (page(shown, Path()), shown[0]._repr_html_()):
         assert "a|b_&lt;i&gt;&amp;100 %" in text and "<i>" not in text
 

@@ -98,4 +98,4 @@ def test_every_format_shows_them_apart(frame: pd.DataFrame, more: More) -> None:
     assert max(map(len, texts["table"].splitlines())) <= 120
     typeset = latex(made)
     assert r"VSE$\infty$, BUTD regions, BERT & unimodal & no & 81.7/95.4/97.6 &" in typeset
-    assert typeset.count(r"\begin{tabular}") == len(made) + 3 and typeset.isascii()
+    assert typeset.count(r"\begin{tabular}") == 2 * len(made) + 3 and typeset.isascii()
