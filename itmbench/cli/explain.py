@@ -82,11 +82,15 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if options.out and options.out.endswith(".json"):
         content |= {"files": {id_: str(file) for id_, file in files.items()}}
         write_out(options.out, json.dumps(content, indent=1))
+    elif options.out and options.out.endswith(".html"):
+        from itmbench.report.why import why_page
+
+        write_out(options.out, why_page(content["method"], explained, files))
     elif options.out:
         from itmbench.report.explanation import explanation_rows
-        from itmbench.report.sheet import sheet
+        from itmbench.report.sheet import sheet_png
 
-        write_out(options.out, sheet(f"{content['method']}: why", explanation_rows(explained, files), options.out))
+        write_out(options.out, sheet_png(explanation_rows(explained, files)))
     return 0
 
 

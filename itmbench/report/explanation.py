@@ -1,4 +1,4 @@
-"""Explanations of ``itmbench explain`` as rows of a sheet."""
+"""Explanations as rows of a sheet, for a picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

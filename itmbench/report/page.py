@@ -22,6 +22,7 @@ from itmbench.report.tables import Table, legend
 from itmbench.report.templates import template
 from itmbench.report.thumbnails import Thumbnails
 from itmbench.report.training import read_epochs
+from itmbench.report.why import why
 from itmbench.report.words import AUDIT, in_words, lead_in_words, without_mark
 from itmbench.store import CONFIG, Result
 
@@ -45,7 +46,7 @@ def page(tables: Sequence[Table], folder: Path) -> str:
     Links are relative to the folder that the page will be written to.
 
     Raises:
-        InputError: a cell's ``result.json`` is gone, or its ``examples.json`` is damaged.
+        InputError: a cell's ``result.json`` is gone, or its ``examples.json`` or ``explanations.json`` is damaged.
     """
     results = {name: Result.load(Path(name)) for table in tables for name in table.rows["folder"]}
     filled = template(
@@ -72,7 +73,7 @@ def page(tables: Sequence[Table], folder: Path) -> str:
         finished=max(result.finished for result in results.values()),
         legend=legend(tables, "Bold"),
         sections=sections,
-        pictures=thumbnails.uris if any(section["gallery"] for section in sections) else None,
+        pictures=thumbnails.uris if any(section["gallery"] or section["why"] for section in sections) else None,
         environment=_distinct([{"commit": _commit(r), **r.versions, **r.hardware} for r in results.values()]),
     )
 
@@ -105,6 +106,7 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnai
         ],
         "training": _training(table, looks),
         "gallery": gallery(table, thumbnails),
+        "why": why(table, thumbnails),
         "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
         "show": table.columns[table.objective].show,
     }

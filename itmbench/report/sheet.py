@@ -32,7 +32,7 @@ class Cell:
         line: what it is.
         number: a score or a weight, as text.
         picture: the photograph.
-        regions: weights of the cells of a square grid over it `[S * S]`, row by row; those of low weight fade.
+        regions: weights of the cells of a square grid over it `[S * S]`, row by row; those of low weight fade in PNG.
     """
 
     line: str
@@ -65,7 +65,7 @@ def sheet(title: str, rows: Sequence[Row], file: str) -> str | bytes:
 
 def sheet_html(title: str, rows: Sequence[Row], sentence: str | None = None) -> str:
     """One page that needs nothing else; with a sentence, even an empty one, it has a form to search for another."""
-    page = template("sheet.html", uri=lambda cell: _data_uri(_faded(thumbnail(cell.picture, SIDE), cell)))
+    page = template("sheet.html", uri=lambda cell: _data_uri(thumbnail(cell.picture, SIDE)))
     return page.render(title=title, rows=rows, sentence=sentence)
 
 
@@ -109,9 +109,9 @@ def thumbnail(path: Path, side: int) -> Image.Image:
         return Image.new("RGB", (side, side), "lightgrey")
 
 
-def _faded(picture: Image.Image, cell: Cell | Row) -> Image.Image:
+def _faded(picture: Image.Image, cell: Cell) -> Image.Image:
     """A photograph that fades to grey where the regions of its cell have little weight."""
-    regions = np.asarray(getattr(cell, "regions", ()), dtype=np.float64)
+    regions = np.asarray(cell.regions, dtype=np.float64)
     if not regions.size or not regions.max() > 0:
         return picture
     side = isqrt(regions.size)

@@ -28,25 +28,25 @@ class Thumbnails:
         self.uris: list[str] = []
         self.left_out = 0
         self._room = budget
-        self._numbers: dict[Path, int | None] = {}
+        self._numbers: dict[tuple[Path, int], int | None] = {}
 
-    def number(self, root: str, name: str, size: int) -> int | None:
-        """Place of a picture in ``uris``.
+    def number(self, root: str, name: str, size: int, side: int = SIDE) -> int | None:
+        """Place of a picture in ``uris``, with a longest side of at most so many pixels.
 
         None if it is not there, has another size in bytes, cannot be read, lies outside the root, or if the budget is
         used up.
         """
         path = Path(root, name)
-        if path not in self._numbers:
-            self._numbers[path] = self._add(path) if _is_there(path, name, size) else None
-        return self._numbers[path]
+        if (path, side) not in self._numbers:
+            self._numbers[path, side] = self._add(path, side) if _is_there(path, name, size) else None
+        return self._numbers[path, side]
 
-    def _add(self, path: Path) -> int | None:
+    def _add(self, path: Path, side: int) -> int | None:
         try:
             picture = read_picture(path)
         except InputError:
             return None
-        picture.thumbnail((SIDE, SIDE))
+        picture.thumbnail((side, side))
         content = io.BytesIO()
         picture.save(content, "WEBP", quality=QUALITY)
         uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -15,7 +15,7 @@ from itmbench.methods.explanations import ExplainedItem, ExplainedPair, Explaine
 
 logger = logging.getLogger(__name__)
 
-QUERIES, SEEN = 3, 4
+QUERIES, SEEN = 3, 3
 """Queries of each direction; training items, regions and words that are kept of each node."""
 
 

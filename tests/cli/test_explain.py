@@ -1,6 +1,7 @@
 """`itmbench explain` as its users meet it: train, ask what items look at, read one number; errors of one line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,14 +167,28 @@ def test_photographs_and_texts_of_ones_own(suffix: str, pairs: list[str], traine
     if suffix == "png":
         assert Image.open(out).size[1] > 400
     else:
-        page = out.read_text()
-        assert "<h2>a red square</h2>" in page and page.count("own.jpg: score") == 2 and "the photograph" in page
+        method, found, pictures = shown(out)
+        assert method["name"] == "SEDRA" and [query["title"] for query in method["queries"]] == [
+            "a red square",
+            "pink behind",
+        ]
+        assert (
+            all(found[kind] == {str(photo): at} for at, kind in enumerate(("pictures", "large"))) and len(pictures) == 2
+        )
     assert main(["explain", *trained[1], *own]) == 0
     if suffix == "html":
-        page = out.read_text()
-        assert "<h2>pink behind</h2>" in page and page.count("where the label looks") == 2 * 3
+        method, _, _ = shown(out)
+        assert [query["title"] for query in method["queries"]] == [str(photo), "a red square", "pink behind"]
+        assert all(len(query["panels"][0]["item"]["labels"]) == 3 for query in method["queries"])
     elif suffix == "png":
         assert Image.open(out).size[1] > 800
+
+
+def shown(page: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The method of a page, its content and its pictures."""
+    content, pictures = re.findall(r"<script type=\"application/json\"[^>]*>(.*?)</script>", page.read_text())
+    found = json.loads(content)
+    return found["methods"][0], found, json.loads(pictures)
 
 
 def test_as_many_images_as_asked_for(trained: tuple[Path, list[str]], tmp_path: Path, capsys: Any) -> None:

@@ -10,13 +10,62 @@ from PIL import Image
 from results_store import METHODS, SEEDS, write_store
 
 from itmbench.evaluation.examples import Answer, Example, Examples, Side
-from itmbench.store import EXAMPLES, PER_QUERY
+from itmbench.methods.explanations import (
+    ExplainedItem,
+    ExplainedLabel,
+    ExplainedPair,
+    ExplainedQuery,
+    ExplainedWord,
+    Explanations,
+    Part,
+    Seen,
+)
+from itmbench.store import EXAMPLES, EXPLANATIONS, PER_QUERY
 
 HOSTILE = "</script><script>hacked = 1</script> <img src=x onerror='hacked = 1'> & <b>"
 """The first text of image 0."""
 SAMPLED = {"i2t": (0, 3, 8), "t2i": (2, 17, 40, 41)}
 """Queries of each direction that were drawn."""
 PICTURES = 12
+
+
+def _pair(image: int, text: int, *words: str) -> ExplainedPair:
+    """A pair of words that each find one region of four more than the others, the first word most."""
+    explained = [
+        ExplainedWord(word, 0.5 if place == 0 else 0.5 / (len(words) - 1), 0.9, 0.1, [0.1, 0.1, 0.1, 0.1])
+        for place, word in enumerate(words)
+    ]
+    for place, word in enumerate(explained):
+        word.regions[place % 4] = 0.6
+    return ExplainedPair(
+        str(image), 2, str(text), " ".join(words), 5.0 - text, {"b": 6.0 - text, "a": -1.0}, 3.0, explained
+    )
+
+
+_SEEN = [Seen("7", 0.6, "seen text", ["red", "</script>"]), Seen("8", 0.3, None, [])]
+_LABELS = [
+    ExplainedLabel("red", 0.9, 0.8, [Part(2, 0.7), Part(1, 0.2)], [0.05, 0.2, 0.7, 0.05], _SEEN[:1]),
+    ExplainedLabel("blue", 0.2, 0.1, [Part(0, 0.5)], [0.5, 0.2, 0.2, 0.1], []),
+]
+_WORDS = [ExplainedLabel("red", 0.9, 0.8, [Part("scarlet", 0.7)], [], [Seen("t7", 0.6, "a scarlet one", ["red"])])]
+EXPLAINED = {
+    "dual_infonce": [
+        ExplainedQuery("i2t", "0", [_pair(0, 0, HOSTILE, "red", "square"), _pair(0, 5, "a", "red", "one")], []),
+        ExplainedQuery("t2i", "2", [_pair(0, 2, "red", "square"), _pair(1, 2, "red", "square")], []),
+    ],
+    "dual_triplet": [
+        ExplainedQuery(
+            "i2t",
+            "3",
+            [],
+            [
+                ExplainedItem("image", "3", "its text", 2, _SEEN, _LABELS),
+                ExplainedItem("text", "20", HOSTILE, None, [], _WORDS),
+            ],
+        ),
+    ],
+}
+"""Of one method words that find regions, of the other what items attach to."""
 
 
 def write_examples(root: Path) -> Path:
@@ -39,6 +88,8 @@ def write_examples(root: Path) -> Path:
                     queries.append(_example(side, number, rank, number != worst))
             content = Examples("rank", str(root / "pictures"), files, queries)
             (cell / EXAMPLES).write_text(json.dumps(asdict(content)))
+            explained = Explanations(str(root / "pictures"), files, EXPLAINED[method])
+            (cell / EXPLANATIONS).write_text(json.dumps(asdict(explained)))
     return folder
 
 

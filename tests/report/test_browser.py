@@ -131,7 +131,9 @@ def test_the_gallery_shows_right_results_and_twins_with_pictures(opened: Any, ro
     tab = opened()
     tab.locator("[name=order]").select_option("sample")
     first = SAMPLED["i2t"][0]
-    for method, rank in zip(tab.locator("#table1 article").all(), ranks(root, table, "i2t")[first], strict=True):
+    for method, rank in zip(
+        tab.locator("#table1 .detail article").all(), ranks(root, table, "i2t")[first], strict=True
+    ):
         assert f"rank {rank}" in method.locator("h4").inner_text()
         right = [place for place, item in enumerate(method.locator("li").all(), 1) if "✓ own" in item.inner_text()]
         assert right == ([rank] if rank <= 5 else [])
@@ -145,7 +147,7 @@ def test_the_gallery_shows_right_results_and_twins_with_pictures(opened: Any, ro
 
 def test_the_gallery_is_searched_and_used_by_keys(opened: Any) -> None:
     tab = opened()
-    section, status = tab.locator("#table1"), tab.locator("#table1 .status")
+    section, status = tab.locator("#table1 .gallery"), tab.locator("#table1 .status")
     section.locator("[name=side]").select_option("t2i")
     section.locator("[name=order]").select_option("sample")
     section.locator("[name=search]").fill("NUMBER 8")
@@ -170,6 +172,63 @@ def test_the_gallery_is_searched_and_used_by_keys(opened: Any) -> None:
     assert section.locator(".detail h4").count() == 1 and len(listed(tab)[0]) == 1
 
 
+def lit(panel: Any) -> list[float]:
+    """How far each region of a picture is faded."""
+    return [float(cell.get_attribute("opacity")) for cell in panel.locator(".lit rect").all()]
+
+
+def test_a_word_lights_its_regions_under_the_mouse_and_by_keys(opened: Any) -> None:
+    tab = opened()
+    panels = tab.locator("#table1 .why article")
+    first, second = panels.nth(0), panels.nth(1)
+    words = first.locator(".word")
+    assert lit(first) == pytest.approx([0, *[0.8 * (1 - 0.2 / 0.7)] * 3])  # the word that adds most, at first
+    words.nth(1).hover()
+    assert [value == 0 for value in lit(first)] == [value == 0 for value in lit(second)] == [False, True, False, False]
+    assert (
+        first.locator(".told")
+        .text_content()
+        .startswith("“red” counts 25 % of the text and finds regions at 0.90, which")
+    )
+    words.nth(1).focus()
+    tab.keyboard.press("ArrowRight")
+    assert words.nth(2).evaluate("word => word === document.activeElement")
+    assert [value == 0 for value in lit(first)] == [False, False, True, False]
+    assert "row 2, column 1 (60 %)" in first.locator(".told").text_content()
+    assert [value == 0 for value in lit(second)] == [False, True, False, False]  # it has no such word
+    assert "square" in words.nth(2).get_attribute("aria-label")
+    assert first.locator(".lit img").get_attribute("alt") and HOSTILE in words.nth(0).text_content()
+    logits = [text.split() for text in second.locator(".paths li").all_inner_texts()]
+    assert logits == [["b", "1.0", "−5.0"], ["a", "−1.0", "±0.0"], ["score", "0.0", "−5.0"]]
+
+
+def test_a_node_keeps_its_edges_and_regions(opened: Any) -> None:
+    tab = opened()
+    section = tab.locator("#table1 .why")
+    section.locator(".cases button").nth(1).press("Enter")
+    assert section.locator("article").count() == 2 and section.locator(".cases [aria-current]").count() == 1
+    section.get_by_role("button", name="dual_triplet").click()
+    graph, text = section.locator("article").nth(0), section.locator("article").nth(1)
+    edges = graph.locator(".edges path")
+    widths = [float(edge.get_attribute("stroke-width")) for edge in edges.all()]
+    assert widths[:3] == pytest.approx([1 + 5, 1 + 5, 1 + 5 * 0.5])  # two nodes see item 7, the whole sees item 8
+    assert [value == 0 for value in lit(graph)] == [False, False, True, False]  # the first label, at first
+    assert graph.locator(".seen .off").count() == 1
+    nodes = graph.locator(".nodes button")
+    nodes.nth(1).focus()
+    tab.keyboard.press("ArrowDown")
+    assert [value == 0 for value in lit(graph)] == [True, False, False, False]
+    assert "no mutual neighbour" in graph.locator(".told").text_content()
+    graph.locator(".seen button").nth(0).hover()
+    told = graph.locator(".told").text_content()
+    assert told == "7, “seen text”: votes for red, </script>; heard by the whole image (60 %), red (60 %)."
+    assert graph.locator(".nodes .active").count() == 2
+    assert text.locator(".parts .active").inner_text() == "scarlet" and HOSTILE in text.inner_text()
+    tab.get_by_label("Show only methods named").fill("infonce")
+    assert section.locator(".chip:visible").all_inner_texts() == ["dual_infonce"]
+    assert section.locator("article.pair").count() == 2
+
+
 CONTRAST = """() => {
   const probe = document.body.appendChild(document.createElement("span"));
   const light = (colour) => {
@@ -189,8 +248,9 @@ CONTRAST = """() => {
 def test_it_fits_a_narrow_screen_and_reads_in_both_schemes(opened: Any, width: int, scheme: str) -> None:
     tab = opened(width, scheme)
     tab.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
-    for side in ("i2t", "t2i"):
+    for side, method in (("i2t", "dual_infonce"), ("t2i", "dual_triplet")):
         tab.locator("[name=side]").select_option(side)
+        tab.locator(".why").get_by_role("button", name=method).click()
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")

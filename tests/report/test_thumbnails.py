@@ -34,6 +34,8 @@ def test_a_picture_is_kept_once_and_small(folder: Path) -> None:
     copy = decoded(thumbnails.uris[0])
     assert copy.size == (SIDE, SIDE * 3 // 4)
     np.testing.assert_allclose(np.asarray(copy)[50, 50], (160, 40, 200), atol=6)
+    large = thumbnails.number(str(folder), "2.png", (folder / "2.png").stat().st_size, 300)
+    assert large == 2 and decoded(thumbnails.uris[2]).size == (300, 225)
 
 
 def test_what_is_not_the_tested_picture_is_not_shown(folder: Path) -> None:

@@ -1,16 +1,7 @@
-"use strict";
 // Galleries of retrieved examples: a list of queries, and the first results of each method for the chosen one.
 
-const pictures = JSON.parse(document.getElementById("pictures").textContent);
 const RIGHT = { own: "own", true: "also true", label: "relevant" };
 const SHOWN = 4; // methods shown at first, the best ones
-
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 function startGallery(root) {
   const { measure, methods, pictures: numbers, queries } = JSON.parse(root.querySelector("script").textContent);
