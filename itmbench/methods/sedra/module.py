@@ -63,7 +63,8 @@ class SEDRA(TokenMatcher):
         self.losses = nn.ModuleList([self.loss, *(copy.deepcopy(self.loss) for _ in self.paths[1:])])
         self.vectors = nn.ModuleDict()
         if "global" in self.paths:
-            self.vectors["global"] = self.per_modality(lambda width: PooledVector(width, dim))
+            alone = len(self.paths) == 1
+            self.vectors["global"] = self.per_modality(lambda width: PooledVector(width, dim, trains_encoder=alone))
         if "fused" in self.paths:
             self.vectors["fused"] = self.per_modality(lambda width: RelationFusion(width, dim, intra, intra_k))
         if "local" in self.paths:
@@ -130,11 +131,23 @@ class SEDRA(TokenMatcher):
 
 
 class PooledVector(nn.Linear):
-    """The pooled vector of an item in the common space, at unit length."""
+    """The pooled vector of an item in the common space, at unit length.
+
+    Args:
+        width: W, size of the encoder's vectors.
+        dim: D, size of the result.
+        trains_encoder: its loss reaches the encoder. Beside other paths it does not: a mean over tokens is a poor
+            teacher of tokens, and an encoder that trains from scratch learned faster without it.
+    """
+
+    def __init__(self, width: int, dim: int, trains_encoder: bool) -> None:
+        super().__init__(width, dim)
+        self.trains_encoder = trains_encoder
 
     def forward(self, items: Embeddings) -> Tensor:  # type: ignore[override]
         """Project pooled `[B, W]` to `[B, D]`."""
-        return normalize(super().forward(items.pooled), dim=-1)
+        pooled = items.pooled if self.trains_encoder else items.pooled.detach()
+        return normalize(super().forward(pooled), dim=-1)
 
 
 class Regions(nn.Module):

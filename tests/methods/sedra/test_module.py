@@ -126,6 +126,24 @@ def test_paths_learn_as_if_alone() -> None:
         assert any(name.startswith(path) for name in reached) and all(name.startswith(own) for name in reached)
 
 
+@pytest.mark.parametrize(
+    ("paths", "taught"),
+    [(["global"], [True]), (["global", "fused"], [False, True]), (["global", "fused", "local"], [False, True])],
+)
+def test_the_global_path_teaches_the_encoders_only_alone(paths: Any, taught: list[bool]) -> None:
+    model = method(paths=paths).train()
+    images, _ = encoded(model)
+    assert images.tokens is not None
+    images = Embeddings(images.pooled.requires_grad_(), images.tokens, images.mask)
+    parts = model.embed(images, "image").pooled.chunk(len(model.vectors), dim=1)
+    reached = []
+    for part in parts:
+        images.pooled.grad = None
+        part[:, 0].sum().backward(retain_graph=True)
+        reached.append(images.pooled.grad is not None and bool(images.pooled.grad.any()))
+    assert reached == taught
+
+
 @pytest.mark.parametrize("paths", [[], ["global", "global"]])
 def test_paths_without_sense_are_refused(paths: Any) -> None:
     with pytest.raises(InputError, match="name one or more of global, fused and local, each once"):
