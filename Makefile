@@ -7,7 +7,7 @@ RESULTS ?= results
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-web lint notebooks report docs clean lock
+.PHONY: help bench test test-web test-slurm lint notebooks report docs clean lock
 
 help:  ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,11 @@ test: $(VENV)/dev.stamp  ## run the tests
 test-web: $(VENV)/dev.stamp  ## run the tests of the page in a browser (Debian: apt-get install chromium)
 	$(PIP) --editable '.[web]'
 	$(OFFLINE) $(BIN)/python -m pytest -n 0 -m web -rs tests/report
+
+test-slurm: $(VENV)/dev.stamp  ## run the tests with a real Slurm (installed on Debian, for root)
+	@[ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { apt-get -qq update && \
+		apt-get -qq install --yes --no-install-recommends slurm-wlm munge; }
+	$(OFFLINE) $(BIN)/python -m pytest -n 0 -m slurm -rs tests/runner
 
 lint: $(VENV)/dev.stamp  ## check style and types
 	$(BIN)/ruff check .

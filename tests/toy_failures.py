@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from itmbench.methods.dual_encoder import DualEncoder
 
 
 class Failing(DualEncoder):
-    """Fails in the second epoch, as long as a file is there.
+    """Fails in the second epoch, or waits there, as long as a file is there.
 
     Args:
         while_there: the file.
-        how: "nan", "inf" or "memory".
+        how: "nan", "inf", "memory" or "wait".
         **kwargs: those of ``DualEncoder``.
     """
 
@@ -34,6 +35,10 @@ class Failing(DualEncoder):
             return loss
         if self.how == "memory":
             raise torch.OutOfMemoryError("tried to allocate 1 PiB")
+        if self.how == "wait":
+            while Path(self.while_there).exists():
+                time.sleep(0.1)
+            return loss
         return loss * float(self.how)
 
 

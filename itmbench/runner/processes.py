@@ -30,10 +30,11 @@ PATIENCE = 20.0
 """Seconds that runners have to end by themselves when they are interrupted."""
 SLURM = """#!/bin/bash
 #SBATCH --ntasks=1 --cpus-per-task={cpus}{gpus}
-#SBATCH --signal=B:TERM@60
+#SBATCH --requeue --open-mode=append
 cd {here}
 exec {command}
 """
+"""A job ends only when Slurm ends it, so that Slurm queues it again: one that ended in time by itself would not be."""
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,11 @@ def forget_launcher() -> None:
     """Hide the launcher that started this process, so that Lightning starts the processes of its runs itself."""
     for name in LAUNCHERS:
         os.environ.pop(name, None)
+    hide_srun_hint()
+
+
+def hide_srun_hint() -> None:
+    """Hide Lightning's advice to start the program by srun, which benchmarks do not need."""
     warnings.filterwarnings("ignore", message=".*`srun` command is available")
 
 

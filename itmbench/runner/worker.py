@@ -18,7 +18,7 @@ from itmbench.errors import InputError
 from itmbench.runner import lease, plan, run, running, tracker, tune
 from itmbench.runner.cell import train_and_test
 from itmbench.runner.plan import Planned, Planner, Request
-from itmbench.runner.processes import LOOK, end_with_parent, forget_launcher
+from itmbench.runner.processes import LOOK, end_with_parent, forget_launcher, hide_srun_hint
 from itmbench.runner.spec import Cell
 
 
@@ -55,6 +55,7 @@ def tuner(options: dict[str, Any], child: bool) -> int:
 def rank(options: dict[str, Any]) -> int:
     """Train and test one cell; Lightning starts this program again for every further device."""
     end_with_parent()
+    hide_srun_hint()
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     if not first:
         warnings.simplefilter("ignore")
