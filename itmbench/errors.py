@@ -1,5 +1,6 @@
 """The one exception that means "the input is wrong", shown to users as a single line, or a line for each that is."""
 
+import errno
 from collections.abc import Sequence
 
 
@@ -42,3 +43,8 @@ def in_a_line(error: Exception) -> str:
         return " ".join(str(error).split()) or type(error).__name__
     problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()[:3]]
     return "; ".join(f"{field or 'file'}: {message}" for field, message in problems)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says that a disk, a quota or a file is full, or fails."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -1,6 +1,7 @@
 """Atomic file writes, locks and content digests."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import uuid
@@ -26,17 +27,36 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # unique, and short where the name itself is long
     try:
-        with partial.open("xb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # none on a full disk
-        raise
+        with naming(path):
+            with partial.open("xb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name what is being written where an error does not: on a full disk, and by torch and numpy.
+
+    Raises:
+        OSError: as in the context, or of what was behind an error of torch or numpy.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        if isinstance(error, RuntimeError):
+            cause = error.__context__  # torch.save does not speak of its full disk
+        elif error.errno is None and "requested and" in str(error):
+            cause = OSError(errno.ENOSPC, f"No space left on device ({error})")  # numpy's words for the same
+        if not isinstance(cause, OSError):
+            raise
+        cause.filename = cause.filename or str(path)
+        raise cause from None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any, NoReturn
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, is_full
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,11 +53,13 @@ def imports() -> Iterator[None]:
 
 
 def write_out(path: str | Path, content: str | bytes) -> None:
-    """Write a file that the user may have named."""
+    """Write a file that the user may have named; raise an InputError if it cannot be, an OSError on a full disk."""
     from itmbench.files import write_atomically
 
     try:
         write_atomically(path, content)
     except (OSError, ValueError) as error:  # a ValueError where the path names no file, such as "."
+        if is_full(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be written ({reason}); name another file") from None

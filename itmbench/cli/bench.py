@@ -79,7 +79,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
             _require_own(path)
             write_out(path, page(shown, path.parent))
             print(f"As a page: {path}")
-        except InputError as error:  # the results are there all the same
+        except (InputError, OSError) as error:  # the results are there all the same
             logger.warning("no page: %s", error)
     return 1 if failed else 0
 

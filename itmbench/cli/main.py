@@ -5,7 +5,6 @@ or 1 (something failed).
 """
 
 import atexit
-import errno
 import io
 import os
 import signal
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from itmbench import __version__, interruption, logs
-from itmbench.errors import InputError, InputErrors
+from itmbench.errors import InputError, InputErrors, is_full
 from itmbench.processors import keep_memory
 
 COMMANDS = {
@@ -85,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         _print_error(error.lines if isinstance(error, InputErrors) else [_line(error)])
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-        return 2 if isinstance(error, InputError | OSError) and not full else 1
+        return 2 if isinstance(error, InputError | OSError) and not is_full(error) else 1
     except KeyboardInterrupt as error:
         print("\nitmbench: " + "; ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
         return 1
@@ -157,7 +155,8 @@ def _line(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error).rpartition(IN_LOADER)[2]
     if isinstance(error, OSError) and error.strerror:
-        where = "the output" if error.filename is None else os.fsdecode(error.filename)
+        path = error.filename2 if is_full(error) and error.filename2 else error.filename  # where a copy was to go
+        where = "the output" if path is None else os.fsdecode(path)
         return f"{where}: {error.strerror}; check the path, its permissions and the space on its disk"
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(last.filename)}, line {last.lineno}"

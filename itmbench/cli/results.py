@@ -85,11 +85,11 @@ def show_cells(options: argparse.Namespace) -> int:
 
 
 def remove_cells(options: argparse.Namespace) -> int:
-    """Remove some cells; if one of them does not exist, none is removed."""
+    """Remove some cells; if one of them cannot be removed, none is."""
     from itmbench import store
 
-    for folder in dict.fromkeys(store.cell_folder(options.results, cell) for cell in options.cells):
-        print(f"removed {store.remove(options.results, str(folder))}")
+    for folder in store.remove(options.results, options.cells):
+        print(f"removed {folder}")
     return 0
 
 

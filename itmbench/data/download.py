@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from itmbench.errors import InputError
-from itmbench.files import write_atomically
+from itmbench.files import naming, write_atomically
 from itmbench.logs import Progress
 from itmbench.units import size as as_size
 
@@ -148,7 +148,7 @@ def _receive(session: requests.Session, url: str, part: Path, size: int | None, 
             write_atomically(_state_file(part), json.dumps({"url": url, "version": version}))
         progress = Progress(log, part.stem, whole, as_size, done=_length(part))
         try:
-            with part.open("ab") as file:
+            with naming(part), part.open("ab") as file:
                 for chunk in response.iter_content(CHUNK):
                     file.write(chunk)
                     progress.advance(len(chunk))

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from itmbench.errors import InputError
+from itmbench.files import naming
 from itmbench.logs import Progress
 from itmbench.units import size as as_size
 
@@ -87,7 +88,7 @@ def unpack(archive: Path, files: Mapping[str, str], folder: Path, limit: int) ->
             if str(target) in sizes:
                 raise InputError(f"{archive}: two files would become {target}; use the original archive")
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            with member.open() or io.BytesIO() as source, (folder / target).open("xb") as file:
+            with naming(folder / target), member.open() or io.BytesIO() as source, (folder / target).open("xb") as file:
                 shutil.copyfileobj(source, file)
                 sizes[str(target)] = file.tell()
             missing.discard(pattern)

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -164,12 +164,4 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        def save(file: BinaryIO) -> None:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # such as a full disk, which torch does not speak of
-                    raise error.__context__ from None
-                raise
-
-        write_atomically(path, save)
+        write_atomically(path, lambda file: torch.save(checkpoint, file))

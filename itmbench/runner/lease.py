@@ -82,6 +82,10 @@ def take(cell: Path) -> Lease | None:
             json.dump(_identity(), file)
     except FileExistsError:
         return None
+    except OSError as error:  # a full disk; an empty lease would keep others from the cell for a while
+        path.unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
     if any(_alive(other) for other in _held(cell) if other != path):  # taken while this one looked
         path.unlink(missing_ok=True)
         return None

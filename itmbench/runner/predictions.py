@@ -13,6 +13,7 @@ from torch import Tensor
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
+from itmbench.files import naming
 from itmbench.methods.base import Matcher
 
 
@@ -40,6 +41,7 @@ class EmbeddingWriter(L.Callback):
             raise InputError(f"--embeddings.folder {folder}: exists and is not an empty folder; name another one")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=".").cleanup()
         except OSError as error:
             raise InputError(f"--embeddings.folder {folder}: cannot be made ({error.strerror})") from None
 
@@ -67,7 +69,7 @@ class EmbeddingWriter(L.Callback):
         if not trainer.is_global_zero:
             return
         place = Path(trainer.default_root_dir, self.folder)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as temporary:  # moved when complete
+        with naming(place), tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as temporary:
             folder = Path(temporary, "whole")
             folder.mkdir()
             for name, table in tables.items():
@@ -83,7 +85,7 @@ class EmbeddingWriter(L.Callback):
                 np.save(folder / "labels.npy", corpus.labels[images])
             if len(np.intersect1d(corpus.train, images)):
                 (folder / "splits.json").write_text(json.dumps(_splits(corpus, images)), encoding="utf-8")
-            os.replace(folder, place)
+            os.replace(folder, place)  # when complete
         what = "tokens" if self.tokens else "vectors"
         print(f"{what} of {len(images):,} images and {len(rows['text']):,} texts: {place}")
         if type(pl_module).score is not Matcher.score:

@@ -78,7 +78,11 @@ def run(
     _require_free(left, request)
     if left and launcher == "local" and devices > 1:
         _require_one_device_each(left, devices)
-    path = planner.save(cells, planned, request.results)
+    try:
+        path = planner.save(cells, planned, request.results)
+    except InputError:
+        if left:
+            raise
     here = planned
     if left and (launcher == "slurm" or devices > 1):
         count, wants_gpu = min(devices, len(left)), any(row.wants_gpu for row in left)

@@ -5,6 +5,7 @@ as a cell does and is measured on validation: nothing here tests. Only finished 
 the next follow from these and its number, so an interrupted trial is proposed again and resumes.
 """
 
+import errno
 import json
 import logging
 import shutil
@@ -20,6 +21,7 @@ import optuna
 import pandas as pd
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -162,16 +164,21 @@ def _require_place(study: Study) -> None:
 
 @contextmanager
 def _undamaged(database: Path) -> Iterator[None]:
-    """Check a storage of trials, and turn what fails when it is used into an InputError."""
+    """Check a storage of trials, and turn what fails when it is used into an InputError, or an OSError."""
     try:
         if database.exists():
             with closing(sqlite3.connect(database)) as connection:
-                tables = {name for (name,) in connection.execute("select name from sqlite_master")}
-            if tables and not tables >= TABLES:
+                tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+                rows = [connection.execute(f'select 1 from "{name}"').fetchone() for name in tables]
+            if not any(rows) and tables <= set(BaseModel.metadata.tables):
+                database.unlink()  # what was ended while it was made holds nothing
+            elif not tables >= TABLES:
                 raise sqlite3.DatabaseError(f"no table {min(TABLES - tables)}")
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
+        if "disk is full" in reason or "disk I/O" in reason:
+            raise OSError(errno.ENOSPC, reason, str(database)) from None
         raise InputError(
             f"{database}: cannot be used as storage of trials ({reason}); remove it, and all trials run again"
         ) from None
@@ -251,7 +258,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
         return finished(TrialState.COMPLETE, value, seconds=meter.elapsed())
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
-    except lease.Lost:
+    except (lease.Lost, OSError):  # a full disk says nothing of the options: the next call tries them again
         raise
     except Exception as error:
         if run.is_interruption(error):

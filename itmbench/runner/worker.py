@@ -32,7 +32,7 @@ def runner(options: dict[str, Any], child: bool) -> int:
     try:
         with run.interruptible():
             run.run_cells(plan.load(path), planner, request, wait=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):  # as below
         return 1
     return 0
 
@@ -47,7 +47,11 @@ def tuner(options: dict[str, Any], child: bool) -> int:
         with run.interruptible():
             studies = tune.plan(**{**options, "results": Path(options["results"])}, planner=planner)
             tune.search_all(studies, planner, wait=False)
-    except (KeyboardInterrupt, InputError):  # the process that started it finds the same error, and tells it once
+    except (
+        KeyboardInterrupt,
+        InputError,
+        OSError,
+    ):  # the process that started it finds the same error, and tells it once
         return 1
     return 0
 

@@ -9,8 +9,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -78,16 +78,30 @@ def cell_folder(root: str | Path, cell: str) -> Path:
     raise InputError(f"{cell}: no such cell in {root}; `itmbench results list` names them")
 
 
-def remove(root: str | Path, cell: str) -> Path:
-    """Remove a cell (as for ``cell_folder``) atomically, with the folders above it that are then empty; return it."""
-    top, folder = _real(root), cell_folder(root, cell)
+def remove(root: str | Path, cells: Sequence[str]) -> list[Path]:
+    """Remove cells (as for ``cell_folder``), all or none, with the folders above them that are then empty; return them.
+
+    Raises:
+        InputError: there is no such cell, or it cannot be removed.
+    """
+    top, removed = _real(root), list[Path]()
+    folders = list(dict.fromkeys(cell_folder(root, cell) for cell in cells))
     with _scratch(top) as scratch:
-        os.replace(folder, scratch / "removed")
-    above = folder.parent
-    while above != top and not any(above.iterdir()):
-        above.rmdir()
-        above = above.parent
-    return folder
+        try:
+            for folder in folders:
+                os.replace(folder, scratch / str(len(removed)))
+                removed.append(folder)
+        except OSError as error:
+            for number, back in enumerate(removed):
+                os.replace(scratch / str(number), back)
+            raise InputError(
+                f"{folder}: cannot be removed ({error.strerror}), so no cell was; correct the permissions"
+            ) from None
+    for folder in removed:
+        with suppress(OSError):  # not empty, or not to be removed
+            for above in folder.relative_to(top).parents[:-1]:
+                (top / above).rmdir()
+    return removed
 
 
 class Merged(NamedTuple):
@@ -134,7 +148,9 @@ def merge(root: str | Path, other: str | Path) -> Merged:
                     merged.conflicts[place] = "a file lies where its folder would"
                     continue
                 new = scratch / str(number)
-                shutil.copytree(folder, new)
+                for path in (folder, *sorted(folder.rglob("*"))):  # copytree would hide what a full disk says
+                    copy = new / path.relative_to(folder)
+                    copy.mkdir() if path.is_dir() else shutil.copy2(path, copy)
                 os.rename(new, top / place)
                 merged.copied.append(place)
             elif not (difference := _difference(top / place, folder, result)):
@@ -207,7 +223,7 @@ def _other_environment(folder: Path, other: Result) -> str:
 def _scratch(top: Path) -> Iterator[Path]:
     """A temporary folder on the file system of the results, which readers of results ignore."""
     (top / RUNNING).mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=top / RUNNING, prefix="scratch-") as folder:
+    with tempfile.TemporaryDirectory(dir=top / RUNNING, prefix="scratch-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

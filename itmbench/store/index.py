@@ -17,7 +17,7 @@ from itmbench.data.cache import cache_folder
 from itmbench.data.pictures import read_picture
 from itmbench.encoders import Embeddings, FeatureEncoder
 from itmbench.encoders.embeddings import ImageEmbeddings
-from itmbench.errors import InputError
+from itmbench.errors import InputError, is_full
 from itmbench.files import digest, file_digest, locked, write_atomically
 from itmbench.logs import Progress
 from itmbench.methods.base import Matcher
@@ -84,6 +84,8 @@ def load_with_index(model: str | Path, folder: str | Path) -> tuple[Matcher, Ind
         with locked(entry):
             return matcher, _update(matcher, folder, wanted, entry)
     except OSError as error:
+        if is_full(error):
+            raise
         raise InputError(
             f"{entry}: cannot be written ({error.strerror or error}); set ITMBENCH_CACHE to a folder that can be"
         ) from error

@@ -202,8 +202,10 @@ def test_a_full_disk_that_gets_room(spec: Path, done: Path, tmp_path: Path, caps
 def test_a_full_disk_leaves_no_half_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy_corpus(tmp_path / "toy")
     with full_disk(1000):
-        line = refusal(["predict", *toy_arguments(tmp_path, "--trainer.logger=false")], capsys, tmp_path)
-    assert "1024 requested and" in line and {path.name for path in tmp_path.iterdir()} == {"toy"}
+        line = refusal(["predict", *toy_arguments(tmp_path, "--trainer.logger=false")], capsys, tmp_path, code=1)
+    assert line.startswith("DIR/embeddings: No space left on device (1024 requested and") and {
+        path.name for path in tmp_path.iterdir()
+    } == {"toy"}
 
 
 def test_a_terminated_training_is_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

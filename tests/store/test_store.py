@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +127,14 @@ def test_nothing_but_a_cell_of_these_results_is_removed(two: tuple[Path, Path]) 
     ]
     for name in [*outside, ".", "", "/", CELL.parent, "mini", Path(store.RUNNING) / CELL, CELL / store.RESULT, "none"]:
         with pytest.raises(InputError, match="no such cell"):
-            store.remove(here, str(name))
+            store.remove(here, [str(name)])
     assert (files(here), files(there)) == before and running.exists()
 
 
 def test_a_removed_cell_leaves_nothing_behind(two: tuple[Path, Path]) -> None:
     here, there = two
     for seed in (0, 1):
-        store.remove(here, str(CELL.with_name(f"seed{seed}")))
+        store.remove(here, [str(CELL.with_name(f"seed{seed}"))])
     assert not (here / CELL.parent).exists() and (here / "mini" / "mirflickr-mini").exists()
     gone = f"{CELL.parent}{os.sep}"
     assert files(here) == {name: content for name, content in files(there).items() if not name.startswith(gone)}
@@ -225,15 +224,15 @@ def test_a_merge_that_is_interrupted_leaves_whole_cells_only(
 ) -> None:
     here, there = two
     shutil.rmtree(here)
-    copytree, copied = shutil.copytree, []
+    copy, copied = shutil.copy2, list[Path]()
 
-    def fails_in_the_third_cell(source: str, target: str) -> None:
+    def fails_in_the_third_cell(source: Path, target: Path) -> None:
         copied.append(source)
         if len(copied) == 3 * 4 - 1:  # a cell has four files
             raise KeyboardInterrupt
-        shutil.copy2(source, target)
+        copy(source, target)
 
-    monkeypatch.setattr(shutil, "copytree", partial(copytree, copy_function=fails_in_the_third_cell))
+    monkeypatch.setattr(shutil, "copy2", fails_in_the_third_cell)
     with pytest.raises(KeyboardInterrupt):
         store.merge(here, there)
     monkeypatch.undo()

@@ -10,6 +10,7 @@ from itmbench.data.datasets.captions import KarpathyCaptions
 from itmbench.data.datasets.mirflickr import MirFlickr25K
 from itmbench.data.datasets.nuswide import NUSWide
 from itmbench.data.mini.render import render
+from itmbench.files import naming
 
 
 class MiniCorpus(CorpusDataModule):
@@ -28,7 +29,9 @@ class MiniCorpus(CorpusDataModule):
 
     def root(self) -> Path:
         """The folder of the corpus, rendered if it does not exist."""
-        return render(self.name, cache_folder("mini"), self.render_seed)
+        folder = cache_folder("mini")
+        with naming(folder):
+            return render(self.name, folder, self.render_seed)
 
     def genuine(self) -> CorpusDataModule:
         """The dataset whose layout the corpus has, over its folder."""
