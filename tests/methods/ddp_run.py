@@ -1,4 +1,4 @@
-"""Evaluates and trains one step on N processes; writes gradients and metrics. Run by test_distributed.py."""
+"""Trains every method for one step on N processes; writes what that gives. Run by test_distributed.py."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,18 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from toy import ToyData, evaluation_of, toy_encoders
+from methods.test_contract import LABELS, METHODS, method
+from toy import ToyData, evaluation_of
 
-from itmbench.methods.dual_encoder import DualEncoder
+BATCH = 12
+DRAWS: dict[str, dict[str, float]] = {"hrem": {"dropout": 0.0}, "mcr_dgn": {"dropout": 0.0}}
+DRAWS["vse_inf"] = {"token_dropout": 0.0}
+"""Options that turn off what each process draws for itself."""
+EVALUATED = ("dual_encoder", "sedra", "mcr_dgn")
 
 
 class InOrder(ToyData):
@@ -33,27 +39,51 @@ class Gradients(L.Callback):
         self.found = {name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None}
 
 
-def main(devices: int, folder: str) -> None:
-    L.seed_everything(0)
-    model = DualEncoder(dim=32, **toy_encoders())  # type: ignore[arg-type]
-    data = InOrder(f"{folder}/data", copies=2, batch_size=12 // devices)
+def without_draws(name: str) -> Any:
+    """A method as the tests of the contract make it, in which training draws nothing."""
+    # At a usual rate, Adam makes whole steps of rounding errors, and banks and metrics would show them.
+    model = method(name, **{"lr": 1e-12} | DRAWS.get(name, {}))
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return model
+
+
+def one_step(devices: int = 1, backbones: L.Callback | None = None, **options: Any) -> tuple[L.Trainer, Gradients]:
+    """A trainer that takes one step on CPUs, and what keeps its gradients."""
     gradients = Gradients()
+    callbacks: list[L.Callback] = [gradients] if backbones is None else [gradients, backbones]
     trainer = L.Trainer(
         accelerator="cpu",
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
-        max_steps=1,
         limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[gradients],
+        callbacks=callbacks,
+        **{"max_steps": 1} | options,
     )
-    evaluation = evaluation_of(trainer, model, data)
-    trainer.fit(model, data)
+    return trainer, gradients
+
+
+def main(devices: int, folder: str) -> None:
+    results = {}
+    for name in METHODS:
+        model, (trainer, gradients) = without_draws(name), one_step(devices)
+        data = InOrder(f"{folder}/data", labels=name in LABELS, copies=2, batch_size=BATCH // devices)
+        trainer.fit(model, data)
+        found: dict[str, Any] = {
+            "loss": float(trainer.callback_metrics["train/loss"]),
+            "gradients": gradients.found,
+            "bank": {key: value for key, value in model.state_dict().items() if key.startswith("bank.")},
+        }
+        if name in EVALUATED:
+            found["metrics"] = evaluation_of(trainer, without_draws(name), data).metrics
+        results[name] = found
     if trainer.global_rank == 0:
-        torch.save({"gradients": gradients.found, "metrics": evaluation.metrics}, f"{folder}/{devices}.pt")
+        torch.save(results, f"{folder}/{devices}.pt")
 
 
 if __name__ == "__main__":

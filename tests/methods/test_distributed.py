@@ -3,20 +3,52 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from methods.test_contract import METHODS
+
+from itmbench.methods.identity import Identity
+from itmbench.runner import registry
 
 RUN = Path(__file__).with_name("ddp_run.py")
+Found = dict[str, dict[str, Any]]
 
 
-def test_gradients_and_metrics_do_not_depend_on_the_number_of_devices(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found]:
+    """What one process and two leave."""
+    folder = tmp_path_factory.mktemp("ranks")
     for devices in (1, 2):
-        command = [sys.executable, str(RUN), str(devices), str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        command = [sys.executable, str(RUN), str(devices), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (torch.load(tmp_path / f"{devices}.pt", weights_only=True) for devices in (1, 2))
+    one, two = (torch.load(folder / f"{devices}.pt", weights_only=True) for devices in (1, 2))
+    return one, two
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_does_not_depend_on_the_number_of_devices(name: str, found: tuple[Found, Found]) -> None:
+    one, two = (results[name] for results in found)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert one["gradients"].keys() == two["gradients"].keys()
-    for name, gradient in one["gradients"].items():
-        torch.testing.assert_close(two["gradients"][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    for key, gradient in one["gradients"].items():
+        torch.testing.assert_close(two["gradients"][key], gradient, atol=1e-5, rtol=1e-4, msg=key)
     assert any(gradient.abs().max() > 1e-3 for gradient in one["gradients"].values())
-    assert one["metrics"] == two["metrics"]
+
+
+def test_metrics_and_banks_do_not_depend_on_the_number_of_devices(found: tuple[Found, Found]) -> None:
+    one, two = found
+    assert {name for name in one if "metrics" in one[name]} == {"dual_encoder", "sedra", "mcr_dgn"}
+    for name in METHODS:
+        assert one[name].get("metrics") == two[name].get("metrics"), name
+        for key, bank in one[name]["bank"].items():
+            torch.testing.assert_close(two[name]["bank"][key], bank, atol=1e-5, rtol=1e-4, msg=f"{name} {key}")
+    assert len(one["mcr_dgn"]["bank"]["bank.rows"]) > 20
+
+
+def test_every_registered_method_that_takes_steps_is_among_these() -> None:
+    registered = {entry.load() for entry in registry.entries("methods")}
+    taking_steps = {kind for kind in registered if kind.trains_by_steps and kind is not Identity}  # type: ignore[attr-defined]
+    assert taking_steps == {kind for kind, *_ in METHODS.values()}
