@@ -38,7 +38,15 @@ options that are changed most often, with example values:
   --seed_everything 0                random seed
   --threads 1                        CPU threads of torch; numbers depend on it
   --config FILE                      options from a YAML file; later options win
-  --ckpt_path FILE                   checkpoint to evaluate, or (fit) to resume from
+  --ckpt_path FILE                   checkpoint to resume from
+"""
+TRAINED = """\
+options of a trained run:
+  --config RUN/config.yaml           all its options; RUN: the folder that `itmbench fit` prints
+  --ckpt_path FILE                   its checkpoint: RUN/checkpoints/best.ckpt (best.ckpt in a cell of the results)
+  --data.root DIR                    where the dataset lies now
+  --trainer.accelerator cpu          or gpu; --trainer.devices 8 for several GPUs
+  --model CLASS --data CLASS         in place of a config; see `itmbench fit --help`
 """
 MORE = """\
 more:
@@ -75,7 +83,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 def lightning_parser(command: str, summary: str, example: str) -> Parser:
     """A parser for the options that a command has beside LightningCLI's; its help shows the most common of both."""
-    usage = f"itmbench {command} --model CLASS --data CLASS [--SECTION.OPTION VALUE …] [--config FILE …]"
-    parser = Parser(command, usage=usage, description=summary)
-    parser.epilog = f"example:\n  {example}\n\n{OPTIONS}\n{MORE}"
+    trains = command == "fit"
+    usual = "--model CLASS --data CLASS" if trains else "--config RUN/config.yaml --ckpt_path FILE"
+    parser = Parser(command, usage=f"itmbench {command} {usual} [--SECTION.OPTION VALUE …]", description=summary)
+    parser.epilog = f"example:\n  {example}\n\n{OPTIONS if trains else TRAINED}\n{MORE}"
     return parser

@@ -17,14 +17,20 @@ def run(command: str, arguments: Sequence[str]) -> int:
     )
     parser.parse_args(arguments)
     for group in registry.GROUPS:
-        print(f"{group}:")
-        for entry in registry.entries(group):
-            print(f"  {entry.name:<18} {entry.target.rpartition(':')[2]:<19} {entry.summary()}")
-    print("benchmarks:")
-    for name, path in registry.benchmarks().items():
-        print(f"  {name:<23} {_summary(path)}")
+        entries = registry.entries(group)
+        _print(group, [(entry.name, entry.target.rpartition(":")[2], entry.summary()) for entry in entries])
+    _print("benchmarks", [(name, _summary(path)) for name, path in registry.benchmarks().items()])
     print(f"configs of single methods, datasets and encoders: {registry.benchmarks_folder() / 'configs'}")
     return 0
+
+
+def _print(title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """Rows of texts in columns, the last as long as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    print(f"{title}:")
+    for *texts, last in rows:
+        padded = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
+        print("  " + "  ".join([*padded, last.replace("``", "")]))
 
 
 def _summary(path: Path) -> str:

@@ -33,6 +33,22 @@ def test_the_help_of_every_command_has_an_example(command: str, capsys: pytest.C
     assert f"  {command} " in helped(capsys, "--help")
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "audit", "explain"])
+def test_help_on_a_trained_run_is_about_its_config(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, command, "--help")
+    assert "--config RUN/config.yaml --ckpt_path" in text and "--model.lr" not in text and "--ckpt_path FILE" in text
+
+
+def test_list_has_columns_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert "``" not in printed
+    for block in re.split(r"^\w+:\n", printed, flags=re.MULTILINE)[1:]:
+        rows = [line for line in block.splitlines() if line.startswith("  ")]
+        starts = [re.match(r"  \S+ +", row) for row in rows]
+        assert len({start.end() for start in starts if start}) == 1 and all(starts)
+
+
 def test_every_option_in_the_help_of_fit_is_one_that_fit_takes(capsys: pytest.CaptureFixture[str]) -> None:
     given = dict(re.findall(r"(--[a-z_.]+) ([\w./-]+)", OPTIONS)) | {"--trainer.logger.project": "p"}
     assert {"--model.lr", "--model.image.image_size", "--model.loss", "--trainer.logger", "--model.image"} <= {*given}
