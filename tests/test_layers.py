@@ -21,6 +21,7 @@ LAZY = {
     "timm": "slow to import, and only needed by the encoders that use it",
     "transformers": "slow to import, and only needed by the encoders that use it",
     "tokenizers": "slow to import, and only needed by the encoders that use it",
+    "torch_geometric": "slow to import, and only needed by the method that uses it",
     "fcntl": "missing on Windows",
 }
 """Packages that functions outside of cli/ may import."""

@@ -1,4 +1,4 @@
-"""``itmbench explain``: why SEDRA scores a pair as it does, and what items attach to in MCR-DGN's graph."""
+"""``itmbench explain``: why a pair has its score, by words and regions, and what items attach to in a graph."""
 
 import json
 from argparse import Namespace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from itmbench.runner.lightning import PreparedCLI
 
 SUMMARY = """\
-SEDRA: show what each word of a text finds in an image, and what the paths add to the score.
+SEDRA, SCAN: show what each word of a text finds in an image, and what the paths add to the score.
 MCR-DGN: show what items attach to in the graph: training items, and for their most probable labels the regions or
 words that the label attends to. On request, measure the deletion gap: how much more is lost by removing the edges of
 highest attention than by removing as many random ones."""
@@ -68,8 +68,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
         cli = PreparedCLI([*rest, "--trainer.fast_dev_run=false", "--trainer.limit_test_batches=0"])
     if not isinstance(cli.model, ExplainsItems | ExplainsPairs):
         raise InputError(
-            f"explain: {type(cli.model).__name__} has nothing to show; give the config of a method such as SEDRA "
-            "or MCRDGN"
+            f"explain: {type(cli.model).__name__} has nothing to show; give the config of a method such as SEDRA, "
+            "SCAN or MCRDGN"
         )
     if cli.trainer.world_size > 1:
         raise InputError("explain: runs on one device; add --trainer.devices 1")

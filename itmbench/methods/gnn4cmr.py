@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
-from torch_geometric.nn import DenseGCNConv
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings
@@ -95,6 +94,8 @@ class LabelClassifiers(nn.Module):
         super().__init__()
         self.register_buffer("graph", graph)
         self.vectors = nn.Parameter(torch.randn(len(graph), dim))
+        from torch_geometric.nn import DenseGCNConv
+
         # Rows of the graph sum to 1, so the layers' own normalisation by degree changes nothing.
         self.layers = nn.ModuleList([DenseGCNConv(dim, dim) for _ in range(layers)])
         self.out = nn.Linear(layers * dim, dim)

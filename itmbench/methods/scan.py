@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from itmbench.encoders import Embeddings
+from itmbench.errors import InputError
 from itmbench.methods.base import Modality
 from itmbench.methods.cross_attention import (
     gram,
@@ -15,8 +16,9 @@ from itmbench.methods.cross_attention import (
     scan_attention,
     zero_padded_tokens,
 )
+from itmbench.methods.explained import Attended
 from itmbench.methods.losses import InfoNCE, TripletLoss
-from itmbench.methods.token_matcher import TokenMatcher
+from itmbench.methods.token_matcher import TokenMatcher, without_padding
 
 _SHARPNESS = {"t2i": 9.0, "i2t": 4.0}
 # The direction of a shorter mean of unit tokens is rounding noise.
@@ -69,13 +71,40 @@ class SCAN(TokenMatcher):
                 scores.append(self._attend(text, within_text, image, self.sharpness["i2t"]).T)
             return torch.stack(scores).sum(0)
 
+    def attended(self, image: Embeddings, text: Embeddings) -> Attended:
+        """The relevance of each word of one text to one image, and the attention of each word to the regions.
+
+        Raises:
+            InputError: words do not attend to regions, or the score is not the mean of their relevances.
+        """
+        if self.direction == "i2t" or self.aggregation != "mean":
+            raise InputError(
+                f"explain: with direction {self.direction} and aggregation {self.aggregation}, the score is no mean "
+                "over words that attend to regions"
+            )
+        assert image.mask is not None and text.mask is not None
+        text = without_padding(text, int(text.mask.sum()))
+        relevances, weights = self._relevances(image, self.within(image), text, self.sharpness["t2i"])
+        found, regions = relevances[0, 0], weights[0, image.mask[0], 0].T
+        paths = {"words": float(found.mean())}
+        if self.direction == "both":
+            paths = {"regions": float(self.score(image, text)) - paths["words"], **paths}
+        shares = torch.full_like(found, 1 / len(found))
+        return Attended(paths, 1.0, shares, found, torch.zeros_like(found), regions / regions.sum(1, keepdim=True))
+
     def _attend(self, attended: Embeddings, attended_gram: Tensor, attending: Embeddings, sharpness: float) -> Tensor:
         """Scores `[A, F]` of A attended items, with their Gram matrices, and F attending items."""
         assert attending.mask is not None
+        return self._aggregate(self._relevances(attended, attended_gram, attending, sharpness)[0], attending.mask)
+
+    def _relevances(
+        self, attended: Embeddings, attended_gram: Tensor, attending: Embeddings, sharpness: float
+    ) -> tuple[Tensor, Tensor]:
+        """Relevances `[A, F, M]` of attending tokens, and their attention, before it is normalised, `[A, N, F, M]`."""
         related = relations(zero_padded_tokens(attended), zero_padded_tokens(attending))  # [A, N, F, M]
         weights = scan_attention(related, sharpness)
         context = regions_for_words(weights, weights * related, attended_gram)
-        return self._aggregate(context.mean_product() / context.norm().clamp(min=_MIN_NORM), attending.mask)
+        return context.mean_product() / context.norm().clamp(min=_MIN_NORM), weights
 
     def _aggregate(self, relevances: Tensor, mask: Tensor) -> Tensor:
         """Aggregate `[A, F, M]` (0 for padding) under a mask, bool `[F, M]`, to `[A, F]`; 0 without tokens."""

@@ -10,6 +10,8 @@ from toy import toy_encoders
 from toy_tokens import real, toy_items
 
 from itmbench.encoders import Embeddings
+from itmbench.errors import InputError
+from itmbench.methods.explained import ExplainsPairs
 from itmbench.methods.scan import SCAN
 
 IMAGES, TEXTS = toy_items([5, 1, 4, 5], seed=1), toy_items([6, 1, 3, 6, 2], seed=2)
@@ -99,3 +101,27 @@ def test_tokens_that_cancel_each_other_score_nothing_and_keep_gradients_small(di
     for gradient in torch.autograd.grad(score.sum(), (opposite, other)):
         assert float(gradient.abs().max()) < 1e4
     assert float(score.detach().abs()) < 1e-6
+
+
+@pytest.mark.parametrize("direction", ["t2i", "both"])
+def test_what_words_attend_to_adds_up_to_the_score(direction: str) -> None:
+    model = method(direction=direction)
+    assert isinstance(model, ExplainsPairs)
+    for i, j in ((0, 0), (2, 2), (1, 3)):  # some padded
+        at = slice(i, i + 1), slice(j, j + 1)
+        found = model.attended(IMAGES[at[0]], TEXTS[at[1]])
+        score = slow_score(IMAGES[at[0]], TEXTS[at[1]], direction, "mean")
+        assert sum(found.paths.values()) == pytest.approx(float(score), abs=1e-5)
+        assert [*found.paths][-1] == "words"
+        assert found.paths["words"] == pytest.approx(float(found.shares @ found.found), abs=1e-6)
+        regions, words = real(IMAGES, i), real(TEXTS, j)
+        assert found.regions.shape == (len(words), len(regions))
+        torch.testing.assert_close(found.regions.sum(1), torch.ones(len(words)))
+        contexts = normalize(found.regions @ regions, dim=1)  # what a word attends to is as relevant as it is found
+        torch.testing.assert_close((normalize(words, dim=1) * contexts).sum(1), found.found, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"direction": "i2t"}, {"aggregation": "lse"}])
+def test_a_score_that_is_no_mean_over_words_has_nothing_to_show(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="no mean over words that attend to regions"):
+        method(**options).attended(IMAGES[:1], TEXTS[:1])

@@ -1,7 +1,7 @@
 // Why a query was answered as it was: words that light regions of a picture, and graphs of what an item attaches to.
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
-const signed = (number) => `${Math.abs(number) < 0.05 ? "±" : number < 0 ? "−" : "+"}${Math.abs(number).toFixed(1)}`;
+const signed = (number, digits) => `${Number(Math.abs(number).toFixed(digits)) === 0 ? "±" : number < 0 ? "−" : "+"}${Math.abs(number).toFixed(digits)}`;
 const plain = (number, digits = 1) => number.toFixed(digits).replace("-", "−");
 const HOW = {
   pair: "Point at a word, or reach it by Tab and the arrow keys: the picture keeps its colour in the regions that the word finds. "
@@ -59,9 +59,9 @@ function pairPanel({ pair, heading, right }, first, most, number, others) {
   const { box, light } = lit(number, pair.grid, `${pair.image}: the image of this pair`);
   const told = make("p", { class: "told", role: "status" });
   const shares = Math.max(...pair.words.map((word) => word.share));
-  const last = pair.paths.at(-1)[0];
+  const last = pair.paths.at(-1)[0], digits = most < 2 ? 3 : 1; // cosines, or logits
   const describe = (word) => `“${word.word}” counts ${percent(word.share)} of the text and finds regions at ${plain(word.found, 2)}, which adds `
-    + `${plain(pair.local_scale * word.share * word.found, 2)} to ${last}. Most: ${strongest(word.regions, pair.grid, word.whole)}.`;
+    + `${plain(pair.local_scale * word.share * word.found, digits + 1)} to ${last}. Most: ${strongest(word.regions, pair.grid, word.whole)}.`;
   const buttons = pair.words.map((word) => make("button", { type: "button", class: "word", style: `--share: ${Math.round(100 * word.share / shares)}%`,
     "aria-label": describe(word) }, word.word));
   const activate = (at, follow = true) => {
@@ -78,10 +78,10 @@ function pairPanel({ pair, heading, right }, first, most, number, others) {
   const bars = [...pair.paths, ["score", pair.score]].map(([path, logit], at) => {
     const track = make("span", { class: "track", "aria-hidden": "true" }), sum = at === pair.paths.length;
     if (!sum) track.append(make("span", { class: logit < 0 ? "fill negative" : "fill", style: `width: ${100 * Math.abs(logit) / most}%` }));
-    const than = first === pair ? "" : signed(logit - (sum ? first.score : first.paths[at][1]));
-    return make("li", { class: sum ? "sum" : "" }, make("span", {}, path), track, make("span", {}, plain(logit)), make("span", { class: "than" }, than));
+    const than = first === pair ? "" : signed(logit - (sum ? first.score : first.paths[at][1]), digits);
+    return make("li", { class: sum ? "sum" : "" }, make("span", {}, path), track, make("span", {}, plain(logit, digits)), make("span", { class: "than" }, than));
   });
-  const head = make("h4", {}, make("span", { class: right ? "good" : "bad", "aria-hidden": "true" }, heading ? (right ? "✓ " : "✗ ") : ""), heading || `${pair.image}: score ${plain(pair.score)}`);
+  const head = make("h4", {}, make("span", { class: right ? "good" : "bad", "aria-hidden": "true" }, heading ? (right ? "✓ " : "✗ ") : ""), heading || `${pair.image}: score ${plain(pair.score, digits)}`);
   const article = make("article", { class: "pair" }, head, box,
     make("div", {}, make("p", { class: "words", role: "group", "aria-label": `text: ${pair.text || pair.text_id}` }, ...buttons), told,
       make("ul", { class: "paths", "aria-label": first === pair ? "logits" : "logits, and how they differ from the first pair" }, ...bars)));
