@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 RESULTS ?= results
+DEVICES ?= 1
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
@@ -12,8 +13,8 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 help:  ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/
-	$(BIN)/itmbench bench mini --results $(RESULTS)
+bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/ (DEVICES=2: two cells at a time)
+	$(BIN)/itmbench bench mini --results $(RESULTS) --devices $(DEVICES)
 
 test: $(VENV)/dev.stamp  ## run the tests
 	$(OFFLINE) $(BIN)/python -m pytest

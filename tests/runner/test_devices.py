@@ -165,9 +165,11 @@ def test_cells_side_by_side_leave_what_one_after_another_leave(
     spec = write(tmp_path, "a", "bad", "b", seeds=(0, 1), epochs=2, bad={"while_there": str(there), "how": "inf"})
     command = ["bench", str(spec), "--results"]
     assert main([*command, str(tmp_path / "serial")]) == 1
-    capsys.readouterr()
+    alone = capsys.readouterr()
     assert main([*command, str(tmp_path / "beside"), "--devices", "2"]) == 1
     said = capsys.readouterr()
+    qualities, _, costs = said.out.partition("method steps")
+    assert costs and qualities == alone.out.partition("method steps")[0]
     assert [line.partition(":")[0] for line in said.err.splitlines() if "FAILED" in line] == [
         f"FAILED bad on toy, seed {seed}" for seed in (0, 1)
     ]
