@@ -7,10 +7,12 @@ With a GPU, ``--steps`` steps at the batch size and precision of the benchmark a
 one, the floating-point operations of a step are counted at two small batches, which tell what grows with the pairs
 and what with their square, with one layer an encoder and those of the others added; and divided by a rate that a GPU
 keeps up in such training (``--tflops``; 150 is 15 % of an H100's peak in bf16). Evaluation counts as encoding: of all
-images and texts of validation once an epoch, and of the test.
+images and texts of validation once an epoch, and of the test, and for MCR-DGN of the pairs of its bank each time.
+Scoring is not counted.
 """
 
 import argparse
+import inspect
 import os
 import tempfile
 import time
@@ -26,10 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
 from itmbench.methods.base import Matcher
+from itmbench.methods.mcr_dgn import MCRDGN
 from itmbench.runner.lightning import CellCLI
 from itmbench.runner.spec import Cell, load_cells, merge
 
 LAYERS = 12
+BANK = inspect.signature(MCRDGN).parameters["bank_size"].default
 COUNTED = (2, 4)
 """Batches at which operations are counted."""
 
@@ -82,7 +86,8 @@ def hours_of(cell: Cell, options: argparse.Namespace, folder: str) -> float:
     epochs, batch_size = cell.config["trainer"]["max_epochs"], init["batch_size"]
     cost = measured(cell, options, folder) if torch.cuda.is_available() else counted(cell, options, folder)
     steps = epochs * (size.pairs // batch_size) if cost.step else 0
-    evaluated = [epochs * v + t for v, t in zip(size.validation, size.test, strict=True)]
+    bank = min(size.pairs, cell.config["model"]["init_args"].get("bank_size", BANK)) if cell.method == "mcr_dgn" else 0
+    evaluated = [epochs * (v + bank) + t + bank for v, t in zip(size.validation, size.test, strict=True)]
     return (steps * cost.step + evaluated[0] * cost.image + evaluated[1] * cost.text) / 3600
 
 
@@ -113,7 +118,7 @@ def counted(cell: Cell, options: argparse.Namespace, folder: str) -> Cost:
     for size in COUNTED:
         model, data = built(cell, folder, size, max(COUNTED), depth=1)
         batch = next(iter(data.train_dataloader()))
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter:
             if trains(model):
                 model.training_loss(batch)
         flops.append(counter.get_total_flops())
