@@ -100,7 +100,7 @@ def _local(s: Sketch) -> Node:
 
 
 def mcr_dgn() -> Sketch:
-    """An image at test: its nodes attach to a frozen bank, and hear the labels of its pairs."""
+    """An image at test: its nodes attach to a frozen bank, and receive the labels of its pairs."""
     s = Sketch(WIDTH, 62)
     # the item
     s.frame(1.6, 34, 40, 26, "an image and its nodes · module.py, labels.py", "image")
@@ -122,14 +122,14 @@ def mcr_dgn() -> Sketch:
     # messages
     own = s.box(13, 27, "label probabilities p\nof the encoder", "label")
     s.arrow(Node(13, 34, 1, 0.1), own)
-    heard = s.box(60, 27, "messages · graph.py\nȳ + Σ a_e (y_e − ȳ): labels of the neighbours", "label")
-    s.arrow(Node(60, 34, 1, 0.1), heard)
+    received = s.box(60, 27, "messages m · graph.py\nȳ + Σ a_e (y_e − ȳ): labels of the neighbours", "label")
+    s.arrow(Node(60, 34, 1, 0.1), received)
     losses = s.box(11.5, 10.5, "losses: labels,\ncontrast, likelihood", "loss", dashed=True)
     s.arrow(own, losses, dashed=True)
     s.note(11.5, 6.4, "the graph is not trained")
-    mixed = s.box(33, 18.5, "(1 − w) p + w · heard", "label")
+    mixed = s.box(33, 18.5, "(1 − w) p + w m", "label")
     s.arrow(own, mixed)
-    s.arrow(heard, mixed)
+    s.arrow(received, mixed)
     s.note(33, 15.4, "validation chooses w")
     vector = s.box(62, 18.5, "relevance vector · relevance.py", "image")
     s.arrow(mixed, vector)

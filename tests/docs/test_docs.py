@@ -82,6 +82,20 @@ def test_command_and_options_exist(line: str, helps: dict[str, str]) -> None:
             assert is_placeholder(word) or path.startswith("my") or any(each.is_file() for each in candidates), word
 
 
+def of_datasets(words: list[str]) -> bool:
+    return words[0] == "data" and len(words) > 2 and not any(map(is_placeholder, words[:3]))
+
+
+@pytest.mark.parametrize("line", sorted(line for line, words in COMMANDS.items() if of_datasets(words)))
+def test_options_of_a_dataset_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, action, name, *rest = COMMANDS[line]
+    with pytest.raises(SystemExit) as ended:
+        main(["data", action, name, "--help"])
+    assert ended.value.code == 0
+    options = capsys.readouterr().out
+    assert not [word for word in rest if word.startswith("--") and word != "--help" and f"{word} " not in options]
+
+
 def complete(words: list[str]) -> bool:
     named = "--model" in words or words.count("--config") > 1
     return words[0] == "fit" and named and not any(map(is_placeholder, words)) and "my_method" not in " ".join(words)
