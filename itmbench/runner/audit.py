@@ -59,6 +59,7 @@ class Pass:
         before: digests of its state when the pass began; empty unless asked for.
         examples: first results of some queries; None unless asked for, and of a shortlist.
         seconds: time that keeping all this took.
+        tokens: type in which tokens waited to be scored; None if there were none.
     """
 
     reported: Evaluation
@@ -68,12 +69,14 @@ class Pass:
     before: dict[str, str]
     examples: Examples | None
     seconds: float
+    tokens: torch.dtype | None
 
 
 class _Watch(EvaluationCallback):
     """Keeps what a `Pass` holds."""
 
     reported: Evaluation | None = None
+    tokens: torch.dtype | None = None
 
     def __init__(self, state: bool, checkpoint: Path | None) -> None:
         self.state, self.checkpoint, self.before, self.seconds = state, checkpoint, dict[str, str](), 0.0
@@ -85,6 +88,9 @@ class _Watch(EvaluationCallback):
             began = time.perf_counter()
             self.before = leaks.digests(pl_module)
             self.seconds = time.perf_counter() - began
+
+    def on_encoded(self, model: Trained, stage: str, images: Embeddings, texts: Embeddings) -> None:
+        self.tokens = None if images.tokens is None else images.tokens.dtype
 
     def on_evaluated(self, model: Trained, stage: str, evaluation: Evaluation) -> None:
         self.reported, self.training = evaluation, [module for module in model.modules() if module.training]
@@ -140,6 +146,7 @@ def watched_test(
         watch.before,
         recording.made,
         recording.seconds + watch.seconds,
+        watch.tokens,
     )
 
 
@@ -150,7 +157,7 @@ def quick_audit(
 
     Runs on every device. On devices other than the first, the replay is left out.
     """
-    dtype, few = _precision(trainer), _lean(data, _few(data.corpus))
+    dtype, few = _precision(trainer, test.tokens), _lean(data, _few(data.corpus))
     sample, hidden = Sample.of(few.corpus), canaries.blinded(few.corpus)
     findings = [*audit_few(model, data, test.training), leaks.as_reported(test.changes)]
     with _unlogged(trainer):
@@ -303,13 +310,13 @@ def _lean(data: CorpusDataModule, corpus: Corpus) -> CorpusDataModule:
     return lean
 
 
-def _precision(trainer: L.Trainer) -> torch.dtype:
-    """The least precise type that a test computes in."""
+def _precision(trainer: L.Trainer, tokens: torch.dtype | None) -> torch.dtype:
+    """The least precise type that a test computes in, or keeps tokens in."""
     precision = str(trainer.precision)
     if "bf16" in precision or torch.get_float32_matmul_precision() == "medium":
         return torch.bfloat16
-    # On a GPU, convolutions round to TF32, and tokens wait in half precision.
-    half = "16" in precision or trainer.strategy.root_device.type == "cuda"
+    # On a GPU, convolutions round to TF32.
+    half = "16" in precision or trainer.strategy.root_device.type == "cuda" or tokens == torch.float16
     return torch.float16 if half else torch.float32
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lightning as L
 import pandas as pd
+import torch
 
 from itmbench import store
 from itmbench.checkpoint import read_checkpoint
@@ -110,7 +111,7 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, held: Lease
         peak_memory=peak_memory,
         seconds=seconds,
         epochs=trainer.current_epoch,
-        hardware=environment.hardware(trainer),
+        hardware=environment.hardware(trainer) | ({"half_tokens": True} if test.tokens == torch.float16 else {}),
         versions=versions(),
         git=environment.git_state(),
         finished=datetime.now(UTC).isoformat(timespec="microseconds"),

@@ -1,6 +1,7 @@
 """The leak audit of whole methods: an honest one passes, and each leaky one fails at least its own checks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,9 +11,13 @@ import torch
 import toy_leaks
 import toy_oracles
 import toy_statistics
+import yaml
 from own_features import write_features
+from small_benchmark import write
 from toy import ToyData, toy_encoders
 
+from itmbench import store
+from itmbench.cli.main import main
 from itmbench.data.datasets import FeatureFolder
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
@@ -230,3 +235,19 @@ def test_half_precision_is_no_leak(tmp_path: Path) -> None:
     model.seen.clear()
     assert all(finding.passed for finding in audit_few(model, data))
     assert set(model.seen) == {torch.float32} and model.dtype == model.project["text"].weight.dtype == torch.bfloat16
+
+
+def test_tokens_that_wait_in_half_precision_are_recorded_and_no_leak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write(tmp_path, "m", epochs=1)
+    config = yaml.safe_load((tmp_path / "m.yaml").read_text())
+    config["model"]["class_path"] = "SEDRA"
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(config))
+    for name in ("full", "half"):
+        if name == "half":  # as on a GPU
+            monkeypatch.setattr(Embeddings, "compact", lambda items: replace(items, tokens=items.tokens.half()))
+        assert main(["bench", str(spec), "--results", str(tmp_path / name)]) == 0
+        [(_, result)] = store.results(tmp_path / name)
+        assert result.hardware.get("half_tokens", False) == (name == "half")
+        assert all(finding["passed"] for finding in result.audit.values())
