@@ -15,6 +15,7 @@ from PIL import Image
 from toy import COLOURS, TOY_MODEL, ToyData, toy_encoders
 
 from itmbench.cli.main import main
+from itmbench.methods.sedra import SEDRA
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -98,7 +99,7 @@ def test_options_of_a_dataset_exist(line: str, capsys: pytest.CaptureFixture[str
 
 def complete(words: list[str]) -> bool:
     named = "--model" in words or words.count("--config") > 1
-    return words[0] == "fit" and named and not any(map(is_placeholder, words)) and "my_method" not in " ".join(words)
+    return words[0] == "fit" and named and not any(map(is_placeholder, words)) and "my_" not in " ".join(words)
 
 
 @pytest.mark.parametrize("line", sorted(line for line, words in COMMANDS.items() if complete(words)))
@@ -202,11 +203,22 @@ def test_a_method_is_one_file_of_under_30_lines_that_trains(tmp_path: Path) -> N
     assert 0 < trainer.test(model, data, verbose=False)[0]["test/rSum"] <= 600
 
 
+def test_an_encoder_is_a_class_that_a_method_takes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = example(1, "MyEncoder")[1](width=16)
+    model, data = SEDRA(dim=16, image=encoder, text=toy_encoders()["text"]), ToyData(str(tmp_path), copies=2)
+    trainer = L.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=0, **QUIET)
+    before = encoder.patches.weight.detach().clone()
+    trainer.fit(model, data)
+    assert not torch.equal(before, encoder.patches.weight)
+    assert 0 < trainer.test(model, data, verbose=False)[0]["test/rSum"] <= 600
+
+
 def test_a_dataset_is_a_class_with_one_method(tmp_path: Path) -> None:
     for row in range(40):
         Image.new("RGB", (32, 32), (6 * row, 100, 100)).save(tmp_path / f"{row}.png")
         (tmp_path / f"{row}.txt").write_text(f"number {row}")
-    data = example(1, "MyData")[1](str(tmp_path), batch_size=8, num_workers=0)
+    data = example(2, "MyData")[1](str(tmp_path), batch_size=8, num_workers=0)
     assert {len(stage.queries) for stage in data.corpus.stages.values()} == {4} and len(data.corpus.train) == 32
     method = example(0, "MyMatcher")[1](dim=16, **toy_encoders())
     trainer = L.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=0, **QUIET)
