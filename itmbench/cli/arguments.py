@@ -3,8 +3,6 @@
 import argparse
 import atexit
 import gc
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +27,6 @@ class Parser(argparse.ArgumentParser):
 def add_results_folder(parser: argparse.ArgumentParser) -> None:
     """The option ``--results``."""
     parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: %(default)s)")
-
-
-def import_from_here() -> None:
-    """Let configs name a class in a file of the current folder: only for commands that take classes."""
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
 
 
 @contextmanager

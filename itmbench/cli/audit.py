@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from itmbench.cli.arguments import import_from_here
 from itmbench.cli.fit import lightning_parser
 from itmbench.errors import InputError
+from itmbench.here import import_from_here
 
 SUMMARY = "Check that the test numbers of a method, trained or not, depend on nothing that they must not depend on."
 EXAMPLE = "itmbench audit --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"

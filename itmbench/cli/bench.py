@@ -5,8 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from itmbench.cli.arguments import Parser, add_results_folder, import_from_here, imports, write_out
+from itmbench.cli.arguments import Parser, add_results_folder, imports, write_out
 from itmbench.errors import InputError
+from itmbench.here import import_from_here
 from itmbench.logs import ignore_noise
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itmbench.cli.arguments import import_from_here, imports, write_out
+from itmbench.cli.arguments import imports, write_out
 from itmbench.cli.fit import lightning_parser
 from itmbench.errors import InputError
+from itmbench.here import import_from_here
 
 if TYPE_CHECKING:
     from itmbench.methods.base import Modality

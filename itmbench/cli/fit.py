@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from itmbench.cli.arguments import Parser, import_from_here, imports
+from itmbench.cli.arguments import Parser, imports
+from itmbench.here import import_from_here
 
 SUMMARIES = {
     "fit": "Train a method on a dataset; the epoch that validates best is kept as best.ckpt, the last as last.ckpt.",

@@ -5,8 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from itmbench.cli.arguments import Parser, add_results_folder, import_from_here
+from itmbench.cli.arguments import Parser, add_results_folder
 from itmbench.errors import InputError
+from itmbench.here import import_from_here
 
 logger = logging.getLogger(__name__)
 

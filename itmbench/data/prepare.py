@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def prepare(
     """
     if given is not None and not given.is_dir():
         raise InputError(f"--from {given}: no such folder; name the one that holds the archives")
+    if root.is_dir() and not os.access(root, os.W_OK) and is_complete():
+        return
     places = [place for place in (given, root) if place is not None]
     problems = []
     with _lock(root / WORK):

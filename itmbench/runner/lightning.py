@@ -29,6 +29,7 @@ from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, NoticeInterruption, SeedEpochs, WholeFiles
 from itmbench.runner.given import config_files, require_ranks, require_sound_configs, require_trainable, require_unused
 from itmbench.runner.predictions import EmbeddingWriter
+from itmbench.runner.resumed import RequireFittingState
 from itmbench.units import metric
 
 TRAINER_DEFAULTS = {
@@ -164,7 +165,7 @@ class MatcherCLI(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not in TRAINER_DEFAULTS: a callback shared by all trainers would keep the last model alive.
-        trainer.callbacks[:0] = [SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
+        trainer.callbacks[:0] = [RequireFittingState(), SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
         self.kept = KeepEvaluation()
         trainer.callbacks.append(self.kept)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -332,7 +333,8 @@ class CellCLI(MatcherCLI):
         options = self.config.trainer
         for option, given in (
             ("fast_dev_run", bool(options.fast_dev_run)),
-            ("limit_val_batches", options.limit_val_batches == 0),
+            ("limit_val_batches", _is_partial(options.limit_val_batches)),
+            ("limit_test_batches", _is_partial(options.limit_test_batches)),
             ("enable_checkpointing", options.enable_checkpointing is False),
             ("barebones", bool(options.barebones)),
         ):
@@ -378,6 +380,11 @@ class CellCLI(MatcherCLI):
         del self.trainer, self.model, self.datamodule, self.config_init  # a sweep keeps no models
         trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]  # before those that write checkpoints
         return trainer, model
+
+
+def _is_partial(limit: int | float | None) -> bool:
+    """Whether a limit of Lightning leaves batches out; the whole number 1 means one batch."""
+    return limit is not None and (isinstance(limit, int) or limit != 1.0)
 
 
 def _one_line(message: str) -> str:

@@ -48,7 +48,7 @@ class Child:
     def __init__(self, arguments: Sequence[str], variables: Mapping[str, str] | None = None, prefix: str = "") -> None:
         self._process = subprocess.Popen(
             _command(arguments),
-            env={**os.environ, **(variables or {})},
+            env={**os.environ, "PYTHONSAFEPATH": "1", **(variables or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -163,4 +163,4 @@ def submit(arguments: Sequence[str], name: str, count: int, gpus: int, cpus: int
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", WORKER, *arguments]
+    return [sys.executable, "-P", "-m", WORKER, *arguments]  # -P: no file of this folder in place of a package

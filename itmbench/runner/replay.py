@@ -15,6 +15,7 @@ from itmbench import logs
 from itmbench.checkpoint import read_checkpoint
 from itmbench.encoders import Embeddings, Encoder
 from itmbench.encoders.base import Inputs
+from itmbench.here import import_from_here
 from itmbench.methods.base import Matcher
 from itmbench.runner.lightning import PreparedCLI
 
@@ -35,7 +36,7 @@ def in_fresh_process(arguments: Sequence[str]) -> Replay:
     """A replay in a new process, by the model that options of ``itmbench test`` describe."""
 
     def replay(checkpoint: Path, images: Sequence[Any], texts: Sequence[Any]) -> Tensor:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), import_from_here) as pool:
             return pool.submit(_of_arguments, list(arguments), checkpoint, list(images), list(texts)).result()
 
     return replay

@@ -206,7 +206,7 @@ def load_yaml(path: Path) -> Any:
             the line number.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  it is a SafeLoader
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 from itmbench import logs
 from itmbench.errors import InputError
+from itmbench.here import import_from_here
 from itmbench.runner import lease, plan, run, running, tracker, tune
 from itmbench.runner.cell import train_and_test
 from itmbench.runner.plan import Planned, Planner, Request
@@ -83,6 +84,7 @@ def rank(options: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+    import_from_here()
     kind, options, *flags = sys.argv[1:]
     values = json.loads(options)
     logs.configure(values.pop("verbosity"))

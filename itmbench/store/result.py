@@ -1,6 +1,7 @@
 """The schema of ``result.json``, and the names of the files of a cell."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -173,6 +174,8 @@ class Result:
             objective = result.protocol["objective"]
             if objective not in result.metrics or objective.startswith("chance/"):
                 raise ValueError(f"metrics: no {objective}, the objective of the protocol")
+            if wrong := next((name for name, value in result.metrics.items() if _out_of_range(name, value)), None):
+                raise ValueError(f"metrics.{wrong}: {result.metrics[wrong]:g} cannot be")
             return result
         except InputError:
             raise
@@ -180,6 +183,13 @@ class Result:
             raise InputError(
                 f"{path}: not a result ({in_a_line(error)}); remove that folder and run the cell again"
             ) from None
+
+
+def _out_of_range(name: str, value: float) -> bool:
+    """Whether a metric has a value that none can have."""
+    last = name.rpartition("/")[2]
+    most = 600 if last == "rSum" else 1 if last.startswith(("R@", "P@", "NDCG@", "mAP")) else None
+    return math.isinf(value) or (most is not None and (value < 0 or value > most))
 
 
 def _texts(value: Any) -> Iterator[str]:

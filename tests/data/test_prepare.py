@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import stat
 import tarfile
@@ -639,3 +640,15 @@ def test_the_table_is_of_registered_readers_and_sound_checksums() -> None:
             assert archive.urls or archive.request
             assert all(url.startswith(("https://", "http://images.cocodataset.org/", "hf://")) for url in archive.urls)
             assert archive.limit > (archive.size or 0)
+
+
+def test_a_complete_dataset_on_a_read_only_disk_needs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    genuine("flickr8k", tmp_path / "made", tmp_path / "archives")
+    command = ["data", "prepare", "flickr8k", "--root", str(tmp_path / "root"), "--from", str(tmp_path / "archives")]
+    assert main(command) == 0
+    before = tree(tmp_path / "root")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (tmp_path / "root" / WORK / "lock").unlink()
+    assert main(command) == 0 and set(before) - set(tree(tmp_path / "root")) == {f"{WORK}/lock"}

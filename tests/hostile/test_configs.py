@@ -251,7 +251,30 @@ NOT_RESUMED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         spoilt(lambda c: c.update(epoch=20)),
         "has trained 21 epochs, more than train",
     ),
+    "optimizers too many": (spoilt(lambda c: c["optimizer_states"].append(c["optimizer_states"][0])), "2 optimizers"),
+    "no optimizer": (spoilt(lambda c: c.update(optimizer_states=[])), "0 optimizers, not 1"),
+    "groups too many": (spoilt(lambda c: groups(c).append({"params": []})), "groups of ["),
+    "a group of other parameters": (spoilt(lambda c: groups(c)[0]["params"].pop()), "groups of ["),
+    "a group without parameters": (spoilt(lambda c: groups(c)[0].pop("params")), "groups of ["),
+    "another learning rate": (spoilt(lambda c: groups(c)[0].update(initial_lr=0.5)), ": lr 0.5, not 0.003"),
+    "another weight decay": (spoilt(lambda c: groups(c)[0].update(weight_decay=9)), ": weight_decay 9, not "),
+    "averages of another shape": (
+        spoilt(lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.ones(7, 7))),
+        "exp_avg of shape [7, 7] for a parameter of shape",
+    ),
+    "the state of a parameter that is none": (
+        spoilt(lambda c: c["optimizer_states"][0]["state"].update({999: {}})),
+        "a state of parameter 999, which there is not",
+    ),
+    "a state that is a number": (spoilt(lambda c: c["optimizer_states"][0]["state"].update({0: 5})), "parameter 0"),
+    "no schedule": (spoilt(lambda c: c.update(lr_schedulers=[])), "0 learning rate schedules, not 1"),
+    "an empty schedule": (spoilt(lambda c: c.update(lr_schedulers=[{}])), "schedule whose base_lrs is None"),
+    "a schedule of two groups": (spoilt(lambda c: c["lr_schedulers"][0]["base_lrs"].append(1.0)), "base_lrs is ["),
 }
+
+
+def groups(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return content["optimizer_states"][0]["param_groups"]
 
 
 @pytest.mark.parametrize("case", NOT_RESUMED)
@@ -260,6 +283,16 @@ def test_checkpoints_to_resume_from(case: str, run: Path, tmp_path: Path, capsys
     torch.save(change(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)), tmp_path / "c.ckpt")
     options = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}", f"--ckpt_path={tmp_path / 'c.ckpt'}"]
     assert named in refusal(["fit", *toy_arguments(run, *options)], capsys, tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--model.lr=0.5", "--model.weight_decay=0.5"])
+def test_a_training_does_not_resume_with_another_option_which_the_optimizer_would_ignore(
+    option: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
+    options = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}", resume, option]
+    assert ", not 0.5; resume with the options" in refusal(["fit", *toy_arguments(run, *options)], capsys, tmp_path)
+    assert main(["fit", *toy_arguments(run, *options[:-1])]) == 0
 
 
 class Intruder:

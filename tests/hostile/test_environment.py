@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import pytest
 from refusal import refusal
+from small_benchmark import write
 from toy import toy_arguments
 
 from itmbench.cli.main import main
@@ -127,3 +128,37 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'file'}'"):
         write_atomically(tmp_path / "file", fill)
     assert not list(tmp_path.iterdir())
+
+
+NAMESAKES = ("bottleneck", "numexpr", "numpy", "torch", "wandb", "json", "pkgutil", "sitecustomize", "typeshed_client")
+"""Packages that are imported, or looked for; some are not installed."""
+MINE = "from my_helper import Base\n\n\nclass Mine(Base):\n    pass\n"
+
+
+@pytest.mark.parametrize("command", ["report", "fit", "bench --devices 2", "audit"])
+def test_files_of_the_current_folder_are_not_taken_for_packages(command: str, tmp_path: Path) -> None:
+    """But a method of it is found by its import path, with the module that it imports."""
+    for name in NAMESAKES:
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'a').write('{name} ')\n")
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "my_helper.py").write_text("from itmbench.methods.dual_encoder import DualEncoder as Base\n")
+    spec = write(tmp_path, "a", "b", epochs=1)
+    for name in "ab":
+        config = (tmp_path / f"{name}.yaml").read_text().replace("class_path: DualEncoder", "class_path: mine.Mine")
+        (tmp_path / f"{name}.yaml").write_text(config)
+    toy = toy_arguments(tmp_path, "--trainer.max_epochs=1", model="mine.Mine")
+    words = {
+        "report": ["report", "--results=."],
+        "fit": ["fit", *toy],
+        "audit": ["audit", *toy, "--images=4"],
+        "bench": ["bench", str(spec), "--results=done"],
+    }[command.split()[0]]
+    program = [str(Path(sys.executable).parent / "itmbench")]
+    program = program if command == "fit" else [sys.executable, "-m", "itmbench"]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    call = [*program, *words, *command.split()[1:]]
+    ended = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert not (tmp_path / "trace").exists(), (tmp_path / "trace").read_text()
+    assert ended.returncode in {"audit": (0, 1), "report": (2,)}.get(command, (0,)), ended.stderr
+    assert "Traceback" not in ended.stderr

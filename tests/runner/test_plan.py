@@ -20,7 +20,15 @@ def edited(spec: Path, change: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "option", [{"fast_dev_run": True}, {"limit_val_batches": 0}, {"enable_checkpointing": False}, {"barebones": True}]
+    "option",
+    [
+        {"fast_dev_run": True},
+        {"limit_val_batches": 0},
+        {"limit_val_batches": 1},
+        {"limit_test_batches": 0.5},
+        {"enable_checkpointing": False},
+        {"barebones": True},
+    ],
 )
 def test_options_that_leave_no_best_epoch_are_refused(
     tmp_path: Path, option: dict[str, Any], capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,80 @@
+"""What a training resumes from must fit its config: Lightning would fail late, or follow the checkpoint silently."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+from torch.optim import Optimizer
+
+from itmbench.errors import InputError
+
+State = Mapping[str, Any]
+FREE = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
+"""Of a parameter group: what the schedule sets, and what changes only how fast a step is."""
+
+
+class RequireFittingState(L.Callback):
+    """Compares the optimizers and schedules of a checkpoint with those that the config gives, before training."""
+
+    _saved: State | None = None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._saved = checkpoint
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check them.
+
+        Raises:
+            InputError: names the first difference.
+        """
+        if self._saved is None:
+            return
+        schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+        differences = [*_of_optimizers(trainer.optimizers, self._saved.get("optimizer_states", []))]
+        differences += _of_schedulers(schedulers, self._saved.get("lr_schedulers", []))
+        self._saved = None
+        if differences:
+            raise InputError(
+                f"the checkpoint does not fit this training: {differences[0]}; resume with the options that it was "
+                "trained with, or start anew without --ckpt_path"
+            )
+
+
+def _of_optimizers(optimizers: Sequence[Optimizer], saved: Sequence[State]) -> Iterator[str]:
+    if len(optimizers) != len(saved):
+        yield f"{len(saved)} optimizers, not {len(optimizers)}"
+    for optimizer, state in zip(optimizers, saved, strict=False):
+        ours, theirs = optimizer.param_groups, state["param_groups"]
+        sizes = [[len(group.get("params", ())) for group in groups] for groups in (theirs, ours)]
+        if sizes[0] != sizes[1]:
+            yield f"groups of {sizes[0]} parameters, not {sizes[1]}"
+            continue
+        for mine, other in zip(ours, theirs, strict=True):
+            for name in sorted(({*mine} & {*other}) - FREE):  # other versions of torch have other options
+                if _plain(mine[name]) != _plain(other[name]):
+                    yield f"{name.removeprefix('initial_')} {other[name]}, not {mine[name]}"
+        numbers = [number for group in theirs for number in group["params"]]
+        parameters = dict(zip(numbers, (p for group in ours for p in group["params"]), strict=True))
+        for number, values in state["state"].items():
+            if number not in parameters or not isinstance(values, Mapping):
+                yield f"a state of parameter {number}, which there is not"
+                continue
+            for name, value in values.items():
+                shape = parameters[number].shape
+                if isinstance(value, Tensor) and value.ndim and value.shape != shape:
+                    yield f"{name} of shape {list(value.shape)} for a parameter of shape {list(shape)}"
+
+
+def _of_schedulers(ours: Sequence[State], saved: Sequence[State]) -> Iterator[str]:
+    if len(ours) != len(saved):
+        yield f"{len(saved)} learning rate schedules, not {len(ours)}"
+    for mine, other in zip(ours, saved, strict=False):
+        for name, value in mine.items():
+            theirs = other.get(name)
+            if type(value) is not type(theirs) or (isinstance(value, list) and len(value) != len(theirs or ())):
+                yield f"a learning rate schedule whose {name} is {theirs!r}, not like {value!r}"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
