@@ -1,4 +1,7 @@
-"""A hook of mkdocs: links to files outside docs/, such as sources and configs, lead to copies of them in the site."""
+"""A hook of mkdocs: links to files outside docs/, such as sources and configs, lead to copies of them in the site.
+
+Lists and tables may follow a line of text, as on GitHub; Python-Markdown wants an empty line between.
+"""
 
 import os
 import re
@@ -9,6 +12,15 @@ ROOT = Path(__file__).parents[1]
 FOLDER = "files"
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]+)\)")
 linked: set[str] = set()
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+GLUED = re.compile(r"^(?![-|]|\d+\. | |$)(.+)\n(?=- |\d+\. |\|)", re.MULTILINE)
+
+
+def with_empty_lines(markdown: str) -> str:
+    """An empty line between text and a list or table, outside fenced code."""
+    fences = FENCE.findall(markdown)
+    texts = [GLUED.sub(r"\1\n\n", text) for text in FENCE.split(markdown)]
+    return "".join(part for pair in zip(texts, [*fences, ""], strict=True) for part in pair)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -27,7 +39,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         linked.add(name)
         return f"[{text}]({os.path.relpath(f'{FOLDER}/{name}.txt', page.url or '.')})"
 
-    return LINK.sub(target, markdown)
+    return with_empty_lines(LINK.sub(target, markdown))
 
 
 def on_post_build(config: Any, **_: Any) -> None:

@@ -38,6 +38,14 @@ def test_local_links_of_all_pages_exist(site: Path) -> None:
     assert count > 500
 
 
+def test_lists_and_tables_are_no_running_text(site: Path) -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").with_suffix("")
+        html = (site / ("index.html" if name.name == "index" else f"{name}/index.html")).read_text()
+        for paragraph in re.findall(r"<p>(.*?)</p>", html, re.DOTALL):
+            assert not re.search(r"^(- |\d+\. |\| )", paragraph, re.MULTILINE), (name, paragraph[:200])
+
+
 def test_sources_and_configs_have_copies(site: Path) -> None:
     shown = site / "files" / "itmbench" / "methods" / "scan.py.txt"
     assert shown.read_bytes() == (ROOT / "itmbench" / "methods" / "scan.py").read_bytes()
