@@ -37,8 +37,8 @@ class Grid:
         self._texts, self._text_at = distinct(texts)
         # As many tiles down as across: with texts sorted by image, the pairs lie near the diagonal.
         square = math.isqrt(math.ceil(area * len(self._images) / len(self._texts)))
-        self._height = max(1, min(square, area, len(self._images)))
-        self._width = max(1, min(area // self._height, len(self._texts)))
+        self._height = _even(max(1, min(square, area, len(self._images))))
+        self._width = _even(max(1, min(area // self._height, len(self._texts))))
         self._across = math.ceil(len(self._texts) / self._width)
         self._cells = math.ceil(len(self._images) / self._height) * self._across
         self._side = math.isqrt(area)
@@ -192,6 +192,11 @@ class _Best:
         """Best score of each item's pairs, and minus the number of its pairs that ``ahead`` will count."""
         best = torch.full((n,), -torch.inf, device=values.device).scatter_reduce_(0, items, values, "amax")
         return best, -items[self._reach(values, best[items])].bincount(minlength=n)
+
+
+def _even(side: int) -> int:
+    """A side of a tile as a multiple of 64: a matrix product of 2,294 columns takes 1.4 times one of 2,304."""
+    return side - side % 64 if side > 64 else side
 
 
 def _members(place: Tensor, step: int) -> list[Tensor]:

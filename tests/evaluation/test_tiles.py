@@ -11,7 +11,7 @@ from torch import Tensor
 
 from itmbench.data.corpus import Corpus
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.evaluation import CaptionProtocol, LabelProtocol, scoring
+from itmbench.evaluation import CaptionProtocol, LabelProtocol, caption_retrieval, scoring
 
 TOKENS, WIDTH, TILE = 6, 4, 36
 
@@ -61,3 +61,16 @@ def test_no_more_than_a_tile_is_copied_or_brought_to_the_device(protocol: Any, m
     found = protocol.evaluate(corpus, "test", images, texts, best_token)
     assert found.metrics == pytest.approx(expected.metrics, abs=1e-12)
     assert moved and max(moved) <= TILE < len(images)
+
+
+def test_tiles_of_many_items_have_sides_that_processors_multiply_fast() -> None:
+    widths: list[int] = []
+
+    def counting(images: Embeddings, texts: Embeddings) -> Tensor:
+        widths.append(len(texts))
+        return images.pooled @ texts.pooled.T
+
+    images, owner = torch.randn(100, 2), np.arange(5_000) // 50
+    caption_retrieval(images, torch.randn(5_000, 2), owner, scorer=counting)
+    assert {width % 64 for width in widths} == {0, 5_000 % max(widths) % 64}
+    assert len(set(widths)) == 2
