@@ -335,6 +335,7 @@ class CellCLI(MatcherCLI):
             ("fast_dev_run", bool(options.fast_dev_run)),
             ("limit_val_batches", _is_partial(options.limit_val_batches)),
             ("limit_test_batches", _is_partial(options.limit_test_batches)),
+            ("overfit_batches", bool(options.overfit_batches)),
             ("enable_checkpointing", options.enable_checkpointing is False),
             ("barebones", bool(options.barebones)),
         ):

@@ -1,6 +1,7 @@
 """A benchmark file -> cells: one method on one dataset with one seed, each a LightningCLI config."""
 
 import copy
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ class Cell:
 def _names_a_folder(name: str) -> str:
     if Path(name).name != name or not name or name.startswith(".") or not name.isprintable() or len(name) > 100:
         raise ValueError("cannot name a folder of results; give up to 100 letters, without / and a . at the start")
+    if name != unicodedata.normalize("NFC", name.strip()) or len(name.encode()) > 200:
+        raise ValueError(
+            "looks like another name, or is too long in UTF-8; leave out spaces at its ends, compose accents"
+        )
     return name
 
 

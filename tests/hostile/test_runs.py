@@ -89,6 +89,13 @@ def test_a_folder_whose_name_is_no_text(
     assert "DIR/\\udcff\\udcfe: is not UTF-8" in refusal([*words, f"--results={results}"], capsys, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["m ", " m", "e\u0301", "\u8a9e" * 100, "\u212b"])
+def test_names_that_look_like_others(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(tmp_path, "m")
+    spec.write_text(json.dumps({"datasets": {"toy": "data.yaml"}, "methods": {name: "m.yaml"}}))
+    assert "methods." in refusal(bench(spec, tmp_path / "results"), capsys, tmp_path)
+
+
 def test_a_folder_with_a_newline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(["report", f"--results={tmp_path}/one\ntwo"], capsys, tmp_path)
     assert line.startswith("DIR/one\\ntwo: no such results folder")

@@ -26,6 +26,7 @@ def edited(spec: Path, change: dict[str, Any]) -> Path:
         {"limit_val_batches": 0},
         {"limit_val_batches": 1},
         {"limit_test_batches": 0.5},
+        {"overfit_batches": 1},
         {"enable_checkpointing": False},
         {"barebones": True},
     ],
