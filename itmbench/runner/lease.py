@@ -41,7 +41,7 @@ class Lease:
         """Raise ``Lost`` if another process has taken over the cell.
 
         Args:
-            on_disk: look now; else only if this process has slept since the last renewal.
+            on_disk: look now; else only if the last look that succeeded is long ago, as after a sleep of the machine.
         """
         if on_disk or _awake() - self._looked > 2 * BEAT:
             self._renew()
@@ -60,14 +60,17 @@ class Lease:
             self._renew()
 
     def _renew(self) -> None:
-        self._looked = _awake()
+        began = _awake()
         try:
             lost = _held(self._path)[-1:] != [self._path]
             if not lost:
                 os.utime(self._path)
-        except OSError as error:  # a network may fail for a moment; only a missing file means that it is lost
-            lost = isinstance(error, FileNotFoundError)
+        except FileNotFoundError:
+            lost = True
+        except OSError:  # a network may fail for a moment; the next check looks again
+            return
         self._lost = self._lost or lost
+        self._looked = began  # last: another thread that checks meanwhile must look itself
 
 
 def take(cell: Path) -> Lease | None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,32 @@ def test_who_was_asleep_looks_whatever_the_clock_says(tmp_path: Path, monkeypatc
     monkeypatch.setattr(lease, "_awake", lambda: awake + 3 * lease.BEAT)
     with pytest.raises(lease.Lost):
         held.check()
+
+
+def test_a_look_counts_once_it_has_succeeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a thread looks, and after a look that failed, whoever was asleep has to look itself."""
+    held, awake, look = lease.take(tmp_path / "seed0"), lease._awake(), lease._held
+    assert held is not None
+    other_machine(tmp_path / "seed0.lease2")
+    monkeypatch.setattr(lease, "_awake", lambda: awake + 3 * lease.BEAT)
+    looking, seen = threading.Event(), threading.Event()
+
+    def fails(path: Path) -> list[Path]:
+        raise OSError("the network is down")
+
+    def waits(path: Path) -> list[Path]:
+        if threading.current_thread() is thread:
+            looking.set()
+            seen.wait(30)
+        return fails(path)
+
+    thread = threading.Thread(target=held._renew)
+    monkeypatch.setattr(lease, "_held", waits)
+    thread.start()
+    assert looking.wait(30)
+    held.check()
+    monkeypatch.setattr(lease, "_held", look)
+    with pytest.raises(lease.Lost):
+        held.check()
+    seen.set()
+    thread.join()
