@@ -34,7 +34,7 @@ SLURM = """#!/bin/bash
 cd {here}
 exec {command}
 """
-"""A job ends only when Slurm ends it, so that Slurm queues it again: one that ended in time by itself would not be."""
+"""No early warning signal: a runner that exits on one counts as failed, and Slurm does not requeue it."""
 
 logger = logging.getLogger(__name__)
 
