@@ -23,8 +23,9 @@ function startGallery(root) {
   }
 
   function picture(image, text) {
-    if (!(image in numbers)) return make("span", { class: "no-picture" }, image);
-    return make("img", { src: pictures[numbers[image]], alt: text ? `${image}: ${text}` : image, decoding: "async" });
+    const src = pictureOf(numbers, image);
+    if (!src) return make("span", { class: "no-picture" }, image);
+    return make("img", { src, alt: text ? `${image}: ${text}` : image, decoding: "async" });
   }
 
   function markOf(method) {

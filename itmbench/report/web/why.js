@@ -31,9 +31,9 @@ function walk(buttons, activate) {
 }
 
 // A picture whose regions fade where they have little weight; the places of regions in words.
-function lit(number, grid, alt) {
-  const box = make("div", { class: number === undefined ? "lit no-picture" : "lit" });
-  if (number !== undefined) box.append(make("img", { src: pictures[number], alt }));
+function lit(src, grid, alt) {
+  const box = make("div", { class: src ? "lit" : "lit no-picture" });
+  if (src) box.append(make("img", { src, alt }));
   const cover = svg("svg", { viewBox: `0 0 ${grid || 1} ${grid || 1}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   for (let at = 0; grid && at < grid * grid; at++)
     cover.append(svg("rect", { x: at % grid, y: Math.floor(at / grid), width: 1, height: 1, opacity: 0 }));
@@ -55,8 +55,8 @@ function strongest(weights, grid, whole = 0) {
 }
 
 // A pair: the picture, the text word by word, and the logits of the paths beside those of the first panel.
-function pairPanel({ pair, heading, right }, first, most, number, others) {
-  const { box, light } = lit(number, pair.grid, `${pair.image}: the image of this pair`);
+function pairPanel({ pair, heading, right }, first, most, src, others) {
+  const { box, light } = lit(src, pair.grid, `${pair.image}: the image of this pair`);
   const told = make("p", { class: "told", role: "status" });
   const shares = Math.max(...pair.words.map((word) => word.share));
   const last = pair.paths.at(-1)[0], digits = most < 2 ? 3 : 1; // cosines, or logits
@@ -91,7 +91,7 @@ function pairPanel({ pair, heading, right }, first, most, number, others) {
 }
 
 // An item: its regions or words, the nodes of the whole and of its labels, and the training items that these attach to.
-function itemPanel({ item, heading, labels }, small, number) {
+function itemPanel({ item, heading, labels }, small, src) {
   const ofImage = item.modality === "image";
   const nodes = [{ name: `the whole ${item.modality}`, parts: [], regions: [], sees: item.sees }, ...item.labels.map((label) => ({ ...label, name: label.label }))];
   const seen = new Map();
@@ -100,14 +100,14 @@ function itemPanel({ item, heading, labels }, small, number) {
     seen.get(one.id).by.push([at, one.weight]);
   }));
   const neighbours = [...seen.values()];
-  const { box, light } = lit(number, item.grid, `${item.id}${item.text ? `: ${item.text}` : ""}`);
+  const { box, light } = lit(src, item.grid, `${item.id}${item.text ? `: ${item.text}` : ""}`);
   const words = ofImage ? [] : [...new Set(nodes.flatMap((node) => node.parts.map((part) => String(part.part))))];
   const wordElements = words.map((word) => make("li", {}, word));
   const nodeButtons = nodes.map((node) => make("button", { type: "button" }, make("span", {}, node.name),
     ...(labels.includes(node.name) ? [make("span", { class: "good", title: "a true label" }, " ✓")] : []),
     ...(node.heard === undefined ? [] : [probability("encoder", node.predicted), probability("graph", node.heard)])));
   const neighbourButtons = neighbours.map((one) => make("button", { type: "button" },
-    ...(one.id in small ? [make("img", { src: pictures[small[one.id]], alt: one.id, title: one.text || one.id })] : [make("span", { class: "quote" }, one.text || one.id)]),
+    ...(ofImage && pictureOf(small, one.id) ? [make("img", { src: pictureOf(small, one.id), alt: one.id, title: one.text || one.id })] : [make("span", { class: "quote" }, one.text || one.id)]),
     make("span", { class: "labels" }, ...one.labels.map((label) => make("span", {}, label)))));
   const edges = svg("svg", { class: "edges", "aria-hidden": "true" });
   const told = make("p", { class: "told", role: "status" });
@@ -187,14 +187,14 @@ function startWhy(root) {
     how.textContent = HOW[pairs.length ? "pair" : "item"];
     panels.classList.toggle("wide", !pairs.length);
     panels.replaceChildren(...query.panels.map((panel) => (panel.pair
-      ? pairPanel(panel, pairs[0], most, large[panel.pair.image], others) : itemPanel(panel, small, large[panel.item.id]))));
+      ? pairPanel(panel, pairs[0], most, pictureOf(large, panel.pair.image), others) : itemPanel(panel, small, pictureOf(large, panel.item.id)))));
   }
 
   function choose(method) {
     chips.forEach((chip, at) => chip.setAttribute("aria-pressed", at === method));
     const { queries } = methods[method];
     buttons = queries.map((query, at) => {
-      const picture = query.image in small ? [make("img", { src: pictures[small[query.image]], alt: "" })] : [];
+      const picture = pictureOf(small, query.image) ? [make("img", { src: pictureOf(small, query.image), alt: "" })] : [];
       const note = query.note ? [make("span", { class: "faint" }, make("span", { class: query.good ? "good" : "bad" }, query.good ? "✓ " : "✗ "), query.note)] : [];
       const button = make("button", { type: "button" }, ...picture, make("span", {}, make("span", { class: "what" }, query.title), ...note));
       button.addEventListener("click", () => show(query, at));
