@@ -38,6 +38,10 @@ class Embeddings:
         """The same with tokens that wait in host memory brought to the device of the pooled vectors."""
         return self.to(self.pooled.device)
 
+    def detach(self) -> Self:
+        """The same items, without a way back for gradients."""
+        return self._map(Tensor.detach)
+
     def select(self, rows: Tensor) -> "Items":
         """Some rows, whose tokens are copied only as they are sliced."""
         return self[rows] if self.tokens is None else Selected(self, rows)

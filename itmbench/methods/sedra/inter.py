@@ -42,12 +42,13 @@ class Words(nn.Module):
             for table in (self.vectors, self.importances):
                 nn.init.zeros_(table.weight)
 
-    def forward(self, items: Embeddings, embedding: nn.Embedding | None) -> tuple[Tensor, Tensor]:
+    def forward(self, items: Embeddings, embedding: nn.Embedding | None, learns: bool) -> tuple[Tensor, Tensor]:
         """Turn tokens `[B, L, W]` into vectors with shares `[B, L, D + 1]`, 0 for what is no word, and a mask.
 
         Args:
             items: texts, with their words where there is a vocabulary.
             embedding: the encoder's input embeddings.
+            learns: whether these get gradients.
         """
         assert items.tokens is not None and items.mask is not None
         mask, importance = items.mask, self.importance(items.tokens)
@@ -56,7 +57,8 @@ class Words(nn.Module):
         else:
             assert items.words is not None
             mask, words = mask & (items.words >= 0), items.words.clamp(min=0)
-            vectors = self.project(normalize(embedding(words), dim=-1)) + self.vectors(words)
+            known = embedding(words) if learns else embedding(words).detach()
+            vectors = self.project(normalize(known, dim=-1)) + self.vectors(words)
             importance = importance + self.importances(words)
         hidden = ~mask.unsqueeze(2)
         empty = ~mask.any(1)[:, None, None]

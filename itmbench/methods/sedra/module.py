@@ -21,6 +21,8 @@ from itmbench.methods.token_matcher import TokenMatcher
 Path = Literal["global", "fused", "local"]
 VECTORS: tuple[Path, ...] = ("global", "fused")
 """Paths that compare one vector of an item with one of another."""
+TEACHERS: tuple[Path, ...] = ("fused", "local", "global")
+"""The first of these that a model has trains its encoders; the others read what it makes of them."""
 
 
 class SEDRA(TokenMatcher):
@@ -59,12 +61,12 @@ class SEDRA(TokenMatcher):
         if not paths or len(set(paths)) < len(paths):
             raise InputError(f"SEDRA: paths is {list(paths)}; name one or more of global, fused and local, each once")
         self.paths = [path for path in (*VECTORS, "local") if path in paths]
+        self.teacher = next(path for path in TEACHERS if path in self.paths)
         self.loss = InfoNCE() if loss is None else loss
         self.losses = nn.ModuleList([self.loss, *(copy.deepcopy(self.loss) for _ in self.paths[1:])])
         self.vectors = nn.ModuleDict()
         if "global" in self.paths:
-            alone = len(self.paths) == 1
-            self.vectors["global"] = self.per_modality(lambda width: PooledVector(width, dim, trains_encoder=alone))
+            self.vectors["global"] = self.per_modality(lambda width: PooledVector(width, dim))
         if "fused" in self.paths:
             self.vectors["fused"] = self.per_modality(lambda width: RelationFusion(width, dim, intra, intra_k))
         if "local" in self.paths:
@@ -74,13 +76,15 @@ class SEDRA(TokenMatcher):
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Vectors side by side, scaled so that a product adds the logits, as pooled, and the local path's tokens."""
-        vectors = [layers[modality](items) for layers in self.vectors.values()]  # type: ignore[index]
+        read = {path: items if path == self.teacher else items.detach() for path in self.paths}
+        vectors = [layers[modality](read[path]) for path, layers in self.vectors.items()]  # type: ignore[index]
         losses = list(self.losses)[: len(vectors)]
         pooled = side_by_side(vectors, losses) if vectors else items.pooled.new_zeros(len(items), 1)
         if "local" not in self.paths:
             return Embeddings(pooled)
-        local = self.regions(items) if modality == "image" else self.words(items, self.text.word_embedding)
-        return Embeddings(pooled, *local)
+        if modality == "image":
+            return Embeddings(pooled, *self.regions(read["local"]))
+        return Embeddings(pooled, *self.words(read["local"], self.text.word_embedding, learns=self.teacher == "local"))
 
     def within(self, items: Embeddings) -> Tensor:
         """Nothing `[B, 0]`: relations need no more than the tokens."""
@@ -131,23 +135,11 @@ class SEDRA(TokenMatcher):
 
 
 class PooledVector(nn.Linear):
-    """The pooled vector of an item in the common space, at unit length.
-
-    Args:
-        width: W, size of the encoder's vectors.
-        dim: D, size of the result.
-        trains_encoder: its loss reaches the encoder. Beside other paths it does not: a mean over tokens is a poor
-            teacher of tokens, and an encoder that trains from scratch learned faster without it.
-    """
-
-    def __init__(self, width: int, dim: int, trains_encoder: bool) -> None:
-        super().__init__(width, dim)
-        self.trains_encoder = trains_encoder
+    """The pooled vector of an item in the common space, at unit length."""
 
     def forward(self, items: Embeddings) -> Tensor:  # type: ignore[override]
         """Project pooled `[B, W]` to `[B, D]`."""
-        pooled = items.pooled if self.trains_encoder else items.pooled.detach()
-        return normalize(super().forward(pooled), dim=-1)
+        return normalize(super().forward(items.pooled), dim=-1)
 
 
 class Regions(nn.Module):

@@ -127,21 +127,29 @@ def test_paths_learn_as_if_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paths", "taught"),
-    [(["global"], [True]), (["global", "fused"], [False, True]), (["global", "fused", "local"], [False, True])],
+    ("paths", "teacher"),
+    [(["global", "fused", "local"], "fused"), (["global", "local"], "local"), (["global"], "global")],
 )
-def test_the_global_path_teaches_the_encoders_only_alone(paths: Any, taught: list[bool]) -> None:
+def test_one_path_trains_the_encoders(paths: Any, teacher: str) -> None:
     model = method(paths=paths).train()
-    images, _ = encoded(model)
-    assert images.tokens is not None
-    images = Embeddings(images.pooled.requires_grad_(), images.tokens, images.mask)
-    parts = model.embed(images, "image").pooled.chunk(len(model.vectors), dim=1)
-    reached = []
-    for part in parts:
-        images.pooled.grad = None
-        part[:, 0].sum().backward(retain_graph=True)
-        reached.append(images.pooled.grad is not None and bool(images.pooled.grad.any()))
-    assert reached == taught
+    images, texts = encoded(model)
+    word = model.text.word_embedding
+    assert images.tokens is not None and texts.tokens is not None and word is not None
+    given = [images.pooled, images.tokens, texts.pooled, texts.tokens, word.weight]
+    for tensor in given:
+        tensor.requires_grad_()
+    image, text = model.embed(images, "image"), model.embed(texts, "text")
+    width = image.pooled.shape[1] // max(1, len(model.vectors))
+    scores = {
+        path: image.pooled[:, at * width :][:, :width] @ text.pooled[:, at * width :][:, :width].T
+        for at, path in enumerate(model.vectors)
+    }
+    if "local" in paths:
+        scores["local"] = model.score_block(image, text, image.pooled, text.pooled)
+    for path, score in scores.items():
+        gradients = torch.autograd.grad(score.square().sum(), given, retain_graph=True, allow_unused=True)
+        reached = any(gradient is not None and gradient.any() for gradient in gradients)
+        assert reached == (path == teacher)
 
 
 @pytest.mark.parametrize("paths", [[], ["global", "global"]])
@@ -165,7 +173,7 @@ def test_marks_and_padding_are_no_words() -> None:
     layer = Words(12, 16, embedding).eval()
     texts = toy_items([6, 1, 3], 12)
     texts.words = torch.tensor([[-1, 7, 8, 7, 9, -1], [-1] * 6, [-1, 7, 8, -1, -1, -1]])
-    rows, mask = layer(texts, embedding)
+    rows, mask = layer(texts, embedding, learns=True)
     assert mask.sum(1).tolist() == [4, 0, 2] and not rows[~mask].any()
     torch.testing.assert_close(rows[0, 1, :-1], rows[0, 3, :-1])  # one word, one vector, in any place
     torch.testing.assert_close(rows[..., -1].sum(1), torch.tensor([1.0, 0.0, 1.0]))
