@@ -21,8 +21,6 @@ from itmbench.methods.token_matcher import TokenMatcher
 Path = Literal["global", "fused", "local"]
 VECTORS: tuple[Path, ...] = ("global", "fused")
 """Paths that compare one vector of an item with one of another."""
-TEACHERS: tuple[Path, ...] = ("fused", "local", "global")
-"""The first of these that a model has trains its encoders; the others read what it makes of them."""
 
 
 class SEDRA(TokenMatcher):
@@ -39,6 +37,7 @@ class SEDRA(TokenMatcher):
         inter: relations between words and regions; see `itmbench.methods.sedra.inter.InterModalRelations`.
         words: relate words, each with a vector of its own, whatever its context; without it, the encoder's tokens.
         paths: those that are used.
+        teachers: paths whose losses train the encoders, where these train; if none of them is used, all that are.
         loss: loss on the in-batch scores of each path; InfoNCE by default.
         **kwargs: arguments of ``Matcher``.
 
@@ -54,6 +53,7 @@ class SEDRA(TokenMatcher):
         inter: Inter = "dynamic",
         words: bool = True,
         paths: Sequence[Path] = ("global", "fused", "local"),
+        teachers: Sequence[Path] = ("fused",),
         loss: InfoNCE | TripletLoss | None = None,
         **kwargs: Any,
     ) -> None:
@@ -61,7 +61,7 @@ class SEDRA(TokenMatcher):
         if not paths or len(set(paths)) < len(paths):
             raise InputError(f"SEDRA: paths is {list(paths)}; name one or more of global, fused and local, each once")
         self.paths = [path for path in (*VECTORS, "local") if path in paths]
-        self.teacher = next(path for path in TEACHERS if path in self.paths)
+        self.teachers = [path for path in self.paths if path in teachers] or self.paths
         self.loss = InfoNCE() if loss is None else loss
         self.losses = nn.ModuleList([self.loss, *(copy.deepcopy(self.loss) for _ in self.paths[1:])])
         self.vectors = nn.ModuleDict()
@@ -76,7 +76,7 @@ class SEDRA(TokenMatcher):
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Vectors side by side, scaled so that a product adds the logits, as pooled, and the local path's tokens."""
-        read = {path: items if path == self.teacher else items.detach() for path in self.paths}
+        read = {path: items if path in self.teachers else items.detach() for path in self.paths}
         vectors = [layers[modality](read[path]) for path, layers in self.vectors.items()]  # type: ignore[index]
         losses = list(self.losses)[: len(vectors)]
         pooled = side_by_side(vectors, losses) if vectors else items.pooled.new_zeros(len(items), 1)
@@ -84,7 +84,7 @@ class SEDRA(TokenMatcher):
             return Embeddings(pooled)
         if modality == "image":
             return Embeddings(pooled, *self.regions(read["local"]))
-        return Embeddings(pooled, *self.words(read["local"], self.text.word_embedding, learns=self.teacher == "local"))
+        return Embeddings(pooled, *self.words(read["local"], self.text.word_embedding, learns="local" in self.teachers))
 
     def within(self, items: Embeddings) -> Tensor:
         """Nothing `[B, 0]`: relations need no more than the tokens."""

@@ -127,11 +127,15 @@ def test_paths_learn_as_if_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paths", "teacher"),
-    [(["global", "fused", "local"], "fused"), (["global", "local"], "local"), (["global"], "global")],
+    ("switches", "teachers"),
+    [
+        ({}, ["fused"]),
+        ({"teachers": ["local", "global"]}, ["global", "local"]),
+        ({"paths": ["global", "local"]}, ["global", "local"]),
+    ],
 )
-def test_one_path_trains_the_encoders(paths: Any, teacher: str) -> None:
-    model = method(paths=paths).train()
+def test_only_teachers_train_the_encoders(switches: dict[str, Any], teachers: list[str]) -> None:
+    model = method(**switches).train()
     images, texts = encoded(model)
     word = model.text.word_embedding
     assert images.tokens is not None and texts.tokens is not None and word is not None
@@ -144,12 +148,11 @@ def test_one_path_trains_the_encoders(paths: Any, teacher: str) -> None:
         path: image.pooled[:, at * width :][:, :width] @ text.pooled[:, at * width :][:, :width].T
         for at, path in enumerate(model.vectors)
     }
-    if "local" in paths:
-        scores["local"] = model.score_block(image, text, image.pooled, text.pooled)
+    scores["local"] = model.score_block(image, text, image.pooled, text.pooled)
     for path, score in scores.items():
         gradients = torch.autograd.grad(score.square().sum(), given, retain_graph=True, allow_unused=True)
         reached = any(gradient is not None and gradient.any() for gradient in gradients)
-        assert reached == (path == teacher)
+        assert reached == (path in teachers)
 
 
 @pytest.mark.parametrize("paths", [[], ["global", "global"]])
