@@ -5,6 +5,7 @@ to an encoder and all texts. It is a list of shards, each written atomically, th
 noisy pairs and other seeds reuse what is there, and an interrupted call resumes after the last shard.
 """
 
+import errno
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from itmbench.data.cache import cache_folder
 from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs, Processor
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.errors import InputError
+from itmbench.errors import InputError, is_full
 from itmbench.files import digest, locked
 from itmbench.processors import loaders
 from itmbench.units import duration
@@ -217,7 +218,8 @@ def encode_once(
         device: to encode on.
 
     Raises:
-        InputError: the disk is full or cannot be written, or a number does not fit half precision.
+        InputError: the cache cannot be written, or a number does not fit half precision.
+        OSError: the disk is full, or has too little room for what is to be encoded.
     """
     folder = _entry(encoder, source)
     names = _names(source, rows)
@@ -230,6 +232,8 @@ def encode_once(
                 _encode(encoder.to(device), source, missing, folder)
                 shards, found = _index(folder)
     except OSError as error:
+        if is_full(error):
+            raise
         raise InputError(
             f"{folder}: cannot be written ({error}); set ITMBENCH_CACHE to a folder that can be"
         ) from error
@@ -332,10 +336,8 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
 def _check_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(
-            f"{folder}: the encoded {what} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "set ITMBENCH_CACHE to a folder with more room"
-        )
+        reason = f"the encoded {what} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+        raise OSError(errno.ENOSPC, f"{reason}; set ITMBENCH_CACHE to a folder with more room", str(folder))
 
 
 def _arrays(items: Embeddings) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from itmbench import logs, store
 from itmbench.data.cache import inputs_read
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.errors import InputError, InputErrors
+from itmbench.errors import InputError, InputErrors, is_full
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 from itmbench.files import digest, write_atomically
 from itmbench.methods.base import Matcher
@@ -143,6 +143,7 @@ class Planner:
 
         Raises:
             InputError: the results folder cannot be written.
+            OSError: its disk is full.
         """
         path = done.plan_path(cells, results)
         try:
@@ -152,6 +153,8 @@ class Planner:
             content = {"source": source, "inputs": inputs, "cells": [asdict(row) for row in planned]}
             write_atomically(path, json.dumps(content, default=str))
         except OSError as error:
+            if is_full(error):
+                raise
             raise InputError(f"{results}: cannot be written ({error.strerror}); name another with --results") from None
         return path
 

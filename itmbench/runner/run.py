@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 
 from itmbench import interruption, logs, store
-from itmbench.errors import InputError
+from itmbench.errors import InputError, is_full
 from itmbench.runner import cell, lease, plan, processes, running, tracker
 from itmbench.runner.lease import Lease
 from itmbench.runner.plan import Planned, Planner, Request
@@ -61,6 +61,7 @@ def run(
 
     Raises:
         InputError: the benchmark file or a config is wrong, or a method does not suit a dataset; nothing has run.
+        OSError: a disk is full; the same call runs what is left.
         KeyboardInterrupt: the user or SIGTERM interrupted it; the same call resumes after the last finished epoch.
     """
     if devices < 1 or launcher not in ("local", "slurm"):
@@ -80,7 +81,7 @@ def run(
         _require_one_device_each(left, devices)
     try:
         path = planner.save(cells, planned, request.results)
-    except InputError:
+    except (InputError, OSError):
         if left:
             raise
     here = planned
@@ -152,7 +153,7 @@ def run_cells(planned: Sequence[Planned], planner: Planner, request: Request, wa
 
 
 def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease) -> None:
-    """Run a cell that this process holds, and record its failure."""
+    """Run a cell that this process holds, and record its failure, unless a disk is full."""
     folder = request.running(planned.cell)
     if request.force:
         shutil.rmtree(folder, ignore_errors=True)
@@ -179,6 +180,8 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
         if is_interruption(error):
             raise KeyboardInterrupt from error
         held.check(on_disk=True)  # else the folder, and what failed in it, is another process's
+        if is_full(error):  # says nothing of the cell: the next call runs it again
+            raise
         # A process of one of several devices may have recorded why it failed.
         failure = running.recorded_failure(folder, planned.key) or running.record_failure(folder, planned.key, error)
         logger.error("    failed: %s", failure.error)

@@ -1,5 +1,6 @@
 """What a frozen encoder gives is computed once, kept on disk, and the same as if it were computed each time."""
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -22,7 +23,7 @@ from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, 
 from itmbench.encoders import stored as frozen
 from itmbench.encoders.base import tensor_digest
 from itmbench.encoders.stored import StoredProcessor
-from itmbench.errors import InputError
+from itmbench.errors import InputError, is_full
 from itmbench.options import IRRELEVANT
 
 TINY = {"patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -315,11 +316,21 @@ def test_says_how_far_it_is(
 def test_too_little_room_is_one_line(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = frozen.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(frozen.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2 - 1))
-    with pytest.raises(InputError, match="set ITMBENCH_CACHE to a folder with more room") as error:
+    with pytest.raises(OSError, match="set ITMBENCH_CACHE to a folder with more room") as error:
         encode(vision(tmp_path), images, range(8))
-    assert "\n" not in str(error.value) and not shards(tmp_path)
+    assert is_full(error.value) and "\n" not in str(error.value) and not shards(tmp_path)
     monkeypatch.setattr(frozen.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2))
     encode(vision(tmp_path), images, range(8))
+
+
+def test_a_full_disk_is_no_wrong_input(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(frozen.np, "save", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        encode(vision(tmp_path), images, range(8))
+    assert is_full(error.value)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(
