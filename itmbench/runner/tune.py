@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from itmbench import interruption, logs, store
 from itmbench.data.batches import derived_seed
-from itmbench.errors import InputError, InputErrors
+from itmbench.errors import InputError, InputErrors, is_full
 from itmbench.files import file_digest, write_atomically
 from itmbench.runner import cost, lease, processes, run, running
 from itmbench.runner.callbacks import CheckLease
@@ -259,9 +259,11 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
         return finished(TrialState.COMPLETE, value, seconds=meter.elapsed())
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
-    except (lease.Lost, OSError):  # a full disk says nothing of the options: the next call tries them again
+    except lease.Lost:
         raise
     except Exception as error:
+        if _is_of_the_disk(error, study.results):  # says nothing of the options: the next call tries them again
+            raise
         if run.is_interruption(error):
             raise KeyboardInterrupt from error
         held.check(on_disk=True)  # else another process runs this trial
@@ -269,6 +271,12 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
         return finished(TrialState.FAIL, seconds=meter.elapsed(), error=f"{type(error).__name__}: {message}")
     finally:
         run.free_memory()
+
+
+def _is_of_the_disk(error: Exception, results: Path) -> bool:
+    """Whether an error says that a disk is full, or that a file in the results folder cannot be used."""
+    named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else None
+    return is_full(error) or (named is not None and Path(named).resolve().is_relative_to(results.resolve()))
 
 
 def propose(distributions: dict[str, BaseDistribution], before: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:

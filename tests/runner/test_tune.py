@@ -1,5 +1,6 @@
 """Tuning: as many trials for every method, on validation only, the same whoever runs them and however often."""
 
+import errno
 import json
 import os
 import re
@@ -230,6 +231,30 @@ def test_failed_trials_count_and_the_rest_decide(tmp_path: Path, capsys: pytest.
         shown = capsys.readouterr()
         assert "every trial failed, the first with Diverged" in shown.err
         assert not (tmp_path / "none" / "tuned" / "toy" / "a.yaml").exists()
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "/elsewhere/vectors.npy")
+
+
+@pytest.mark.parametrize("kind", ["full", "protected", "missing"])
+def test_a_disk_that_fails_says_nothing_of_the_options_and_a_missing_file_does(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    protected = PermissionError(errno.EACCES, "Permission denied", str(results / "tuned" / "x"))
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "/elsewhere/words.txt")
+    error = {"full": FULL, "protected": protected, "missing": missing}[kind]
+
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("itmbench.runner.tune.train", fail)
+    status = main(command(spec_of(tmp_path, "a"), results))
+    assert status == {"full": 1, "protected": 2, "missing": 1}[kind]
+    failed = results / "tuned" / "toy" / "a.csv"
+    assert failed.exists() == (kind == "missing")
+    if kind == "missing":
+        assert table(results, "a")["error"].str.startswith("FileNotFoundError: ").all()
 
 
 def test_more_trials_are_added_to_those_that_are_there(whole: tuple[Path, Path], tmp_path: Path) -> None:
