@@ -6,6 +6,7 @@ and tests one cell, together with the processes of its other devices. OPTIONS ar
 """
 
 import json
+import logging
 import os
 import sys
 import time
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from itmbench import logs
-from itmbench.errors import InputError
+from itmbench.errors import InputError, in_a_line
 from itmbench.here import import_from_here
 from itmbench.runner import lease, plan, run, running, tracker, tune
 from itmbench.runner.cell import train_and_test
 from itmbench.runner.plan import Planned, Planner, Request
-from itmbench.runner.processes import LOOK, end_with_parent, forget_launcher, hide_srun_hint
+from itmbench.runner.processes import LOOK, WORKER, end_with_parent, forget_launcher, hide_srun_hint
 from itmbench.runner.spec import Cell
+
+logger = logging.getLogger(WORKER)  # __main__ is none of the package
 
 
 def runner(options: dict[str, Any], child: bool) -> int:
@@ -33,7 +36,11 @@ def runner(options: dict[str, Any], child: bool) -> int:
     try:
         with run.interruptible():
             run.run_cells(plan.load(path), planner, request, wait=False)
-    except (KeyboardInterrupt, OSError):  # as below
+    except KeyboardInterrupt:
+        return 1
+    except OSError as error:
+        if not child:  # a job of Slurm: the process that started it has returned
+            logger.error("%s", in_a_line(error))
         return 1
     return 0
 
