@@ -78,16 +78,18 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, held: Lease
     findings = {f.name: f for f in audit.quick_audit(trainer, model, data, test, checkpoint, replay)}
     if not trainer.is_global_zero:
         return
+    explained = None
+    if test.examples is not None:
+        with trainer.precision_plugin.forward_context():
+            explained = explanations(model, data.corpus, test.examples.queries)
     if held:
         held.check(on_disk=True)
     evaluation = test.reported
     pd.DataFrame(evaluation.per_query).to_parquet(folder / store.PER_QUERY)
     if test.examples is not None:
         write_atomically(folder / store.EXAMPLES, json.dumps(asdict(test.examples)))
-        with trainer.precision_plugin.forward_context():
-            explained = explanations(model, data.corpus, test.examples.queries)
-        if explained is not None:
-            write_atomically(folder / store.EXPLANATIONS, json.dumps(rounded(asdict(explained))))
+    if explained is not None:
+        write_atomically(folder / store.EXPLANATIONS, json.dumps(rounded(asdict(explained))))
     corpus = data.corpus
     result = store.Result(
         key=key,
@@ -123,5 +125,7 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, held: Lease
         trials=cell.trials,
         audit={name: finding.as_dict() for name, finding in findings.items()},
     )
+    if held:
+        held.check(on_disk=True)
     result.save(folder)  # last and atomically: if result.json exists, every other file is complete
     tracker.publish(trainer, result, folder)

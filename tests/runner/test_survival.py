@@ -1,5 +1,6 @@
 """A benchmark that is killed, stopped, shared or partly broken: what is left, and what the next call makes of it."""
 
+import errno
 import gc
 import os
 import random
@@ -19,7 +20,7 @@ from toy import TOY_MODEL
 from itmbench import logs, store
 from itmbench.cli.main import main
 from itmbench.methods.base import Matcher
-from itmbench.runner import cell, tracker
+from itmbench.runner import cell, running, tracker, worker
 from itmbench.runner import run as runner
 from itmbench.runner.callbacks import Checkpoint, EpochLines
 from itmbench.runner.lease import Lease, Lost
@@ -208,13 +209,13 @@ def test_a_run_that_another_process_takes_over_is_logged_no_further(
     assert abandoned == [True]
 
 
-@pytest.mark.parametrize("where", ["train", "watched_test"])
+@pytest.mark.parametrize("where", ["train", "watched_test", "explanations"])
 def test_who_was_asleep_writes_nothing_into_a_cell_of_another(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine takes over while this one sleeps; what then fails here is no failure of the cell."""
     spec, results = write(tmp_path, "m", epochs=1), tmp_path / "results"
-    module: Any = cell if where == "train" else cell.audit
+    module: Any = cell.audit if where == "watched_test" else cell
     real, folder = getattr(module, where), results / store.RUNNING / "small" / "toy" / "m"
     left: list[set[str]] = []
 
@@ -236,6 +237,27 @@ def test_who_was_asleep_writes_nothing_into_a_cell_of_another(
     monkeypatch.setattr(runner.time, "sleep", poll)
     assert not runner.run(spec, results)
     assert left[0] == left[1] and store.RESULT not in left[0]
+
+
+def test_a_full_disk_is_no_failure_of_the_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/vectors.npy")
+
+    spec, results = write(tmp_path, "m", epochs=1), tmp_path / "results"
+    with monkeypatch.context() as patch:
+        patch.setattr(cell, "train_and_test", full)
+        assert main(bench(spec, results)) == 1
+    assert not list(results.rglob(running.FAILURE)) and not list(results.rglob("*.lease*"))
+
+
+@pytest.mark.parametrize("child", [False, True])
+def test_a_runner_that_nobody_waits_for_says_what_is_wrong_with_a_disk(
+    child: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker, "end_with_parent", lambda: None)
+    options = {"runners": 1, "plan": str(tmp_path / "gone.json"), "results": str(tmp_path)}
+    assert worker.runner(options, child) == 1
+    assert ("gone.json" in capsys.readouterr().err) == (not child)
 
 
 class Unheard:
