@@ -66,7 +66,7 @@ def _query(query: ExplainedQuery, example: Example, measure: str) -> dict[str, A
     panels = []
     for pair in query.pairs:
         answer = answers.get(pair.text_id if query.side == "i2t" else pair.image)
-        panels.append(_panel(pair, *_answered(answer, other, [*answers])))
+        panels.append(_panel(pair, *_answered(answer, other, [*answers], measure)))
     for number, item in enumerate(query.items):
         heading = f"{'Its first result' if number else 'The query'}, {'an' if item.modality == 'image' else 'a'}"
         labels = example.results[0].labels if number else example.labels
@@ -81,8 +81,10 @@ def _query(query: ExplainedQuery, example: Example, measure: str) -> dict[str, A
     }
 
 
-def _answered(answer: Answer | None, other: str, ranking: Sequence[str]) -> tuple[str, bool]:
+def _answered(answer: Answer | None, other: str, ranking: Sequence[str], measure: str) -> tuple[str, bool]:
     """What an answer to a query is, and whether it is right; one that is not among the first is the query's own."""
+    if answer is None and measure == "ap":  # with labels, the gallery rarely holds it
+        return f"Its own {other}; none of the first {len(ranking)} is relevant", True
     if answer is None:
         return f"Its own {other}, not among the first {len(ranking)}", True
     place = f"rank {ranking.index(answer.id) + 1}"

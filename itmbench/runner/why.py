@@ -37,7 +37,8 @@ def explanations(model: Matcher, corpus: Corpus, examples: Sequence[Example]) ->
             )
             for query in queries
         ]
-    except InputError:  # such as a control without a graph
+    except InputError as error:  # such as a control without a graph
+        logger.info("    no explanations: %s", error)
         return None
     except Exception as error:  # a hook of one's own; the result of a long training is not lost to it
         logger.warning("    no explanations: %s: %s", type(error).__name__, error)

@@ -59,6 +59,20 @@ def test_panels_say_what_they_explain(cells: Path) -> None:
     assert graph[0]["item"]["sees"][0]["labels"] == ["red", "</script>"]
 
 
+@pytest.mark.parametrize(
+    ("measure", "heading"),
+    [("rank", "Its own text, not among the first 4"), ("ap", "Its own text; none of the first 4 is relevant")],
+)
+def test_its_own_is_said_to_be_ranked_only_where_it_is_in_the_gallery(cells: Path, measure: str, heading: str) -> None:
+    path = cells / "dual_infonce" / "seed0" / EXAMPLES
+    content = json.loads(path.read_text()) | {"measure": measure}
+    for query in content["queries"]:
+        query["results"] = [result for result in query["results"] if not result["right"]][:4]
+    path.write_text(json.dumps(content))
+    shown, _ = made(cells)
+    assert shown["methods"][0]["queries"][0]["panels"][0]["heading"] == heading
+
+
 def test_pictures_with_regions_are_larger(cells: Path) -> None:
     shown, thumbnails = made(cells)
     assert set(shown["large"]) == {"0", "1", "3"} and set(shown["pictures"]) == {str(number) for number in range(12)}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ class Broken(SEDRA):
 
 
 def test_a_hook_that_fails_loses_no_cell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "itmbench")
     corpus = ToyData(str(tmp_path)).corpus
     answer = Answer("t224", "112.png", "", 1.0, "own", False, [])
     query = Example("i2t", "112.png", "112.png", "", [], 1, True, [answer])
@@ -136,8 +138,9 @@ def test_a_hook_that_fails_loses_no_cell(tmp_path: Path, caplog: pytest.LogCaptu
         model.adapt(corpus)
         found[kind, *options] = explanations(model, corpus, [query])
     assert [one is None for one in found.values()] == [True, True, False]
-    assert [record.getMessage() for record in caplog.records] == [
-        "    no explanations: ZeroDivisionError: of one's own"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "    no explanations: ZeroDivisionError: of one's own"),
+        ("INFO", "    no explanations: explain: this SEDRA has no local path to show (paths: global)"),
     ]
 
 
