@@ -209,13 +209,13 @@ def test_a_run_that_another_process_takes_over_is_logged_no_further(
     assert abandoned == [True]
 
 
-@pytest.mark.parametrize("where", ["train", "watched_test", "explanations"])
+@pytest.mark.parametrize("where", ["train", "watched_test", "explanations", "parameters"])
 def test_who_was_asleep_writes_nothing_into_a_cell_of_another(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine takes over while this one sleeps; what then fails here is no failure of the cell."""
     spec, results = write(tmp_path, "m", epochs=1), tmp_path / "results"
-    module: Any = cell.audit if where == "watched_test" else cell
+    module: Any = {"watched_test": cell.audit, "parameters": cell.cost}.get(where, cell)
     real, folder = getattr(module, where), results / store.RUNNING / "small" / "toy" / "m"
     left: list[set[str]] = []
 
