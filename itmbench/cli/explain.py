@@ -217,7 +217,7 @@ def _print_seen(seen: Sequence["Seen"], indent: str) -> None:
     for each in seen:
         print(f"{indent}{each.weight:.3f}  {each.id}{_quoted(each.text)}")
     if not seen:
-        print(f"{indent}nothing: no mutual neighbour in the bank")
+        print(f"{indent}nothing in the bank")
 
 
 def _print_deletion(deletion: "Deletion", objective: str) -> None:

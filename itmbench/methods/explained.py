@@ -152,20 +152,18 @@ def explain_pairs(model: Matcher, images: Items, texts: Items) -> list[Explained
     explained = []
     for row in range(len(texts.ids)):
         at = slice(row, row + 1)
-        paths, scale, *parts, regions = model.attended(image[at], text[at])
+        with torch.autocast(model.device.type, enabled=False):  # as scores of a test are computed
+            parts = model.attended(image[at], text[at])
         assert text.mask is not None
-        real = text.mask[row]
-        names = [*map(str, range(len(real)))]
+        tokens = text.mask[row].nonzero().flatten().tolist()
+        names = [*map(str, tokens)]
         if read.words is not None:
-            names = [model.text.word(word) or "[mark]" for word in read.words[row].tolist()]
-        columns = zip(*(part.tolist() for part in (*parts, regions)), strict=True)
-        words = [ExplainedWord(names[at], *next(columns)) for at in real.nonzero().flatten().tolist()]
-        grid = grid_side(model, regions.shape[1])
-        explained.append(
-            ExplainedPair(
-                images.ids[row], grid, texts.ids[row], texts.texts[row], sum(paths.values()), paths, scale, words
-            )
-        )
+            names = [model.text.word(int(read.words[row, token])) or "[mark]" for token in tokens]
+        columns = (parts.shares, parts.found, parts.whole, parts.regions)
+        words = [ExplainedWord(*values) for values in zip(names, *(part.tolist() for part in columns), strict=True)]
+        grid, score = grid_side(model, parts.regions.shape[1]), sum(parts.paths.values())
+        ids = images.ids[row], grid, texts.ids[row], texts.texts[row]
+        explained.append(ExplainedPair(*ids, score, parts.paths, parts.scale, words))
     return explained
 
 

@@ -20,13 +20,15 @@ def explanation_rows(explained: Sequence[ExplainedPair | ExplainedItem], files: 
 
 
 def _pair(pair: ExplainedPair, files: Mapping[str, Path]) -> list[Row]:
-    """SEDRA: the photograph, then for each word that counts more than the mean the regions that it finds."""
+    """The photograph, then for each word that counts at least the mean the regions that it finds."""
     file = files.get(pair.image) if pair.grid else None
-    words = [word for word in pair.words if word.share >= 1 / len(pair.words)]
+    least = (1 - 1e-6) / len(pair.words)  # equal shares of 32 bits may be just below the mean
+    words = [word for word in pair.words if word.share >= least]
     cells = [Cell(_word(word), f"{word.share:.2f}", file, word.regions) for word in words]
-    logits = " + ".join(f"{name} {logit:.1f}" for name, logit in pair.paths.items())
-    note = f"{pair.image}: score {pair.score:.1f} = {logits}. In colour: the regions that a word finds. "
-    note += "Words are shown with their share of the local path, if it is at least the mean."
+    digits = 3 if max(map(abs, pair.paths.values())) < 2 else 1  # cosines, or logits
+    logits = " + ".join(f"{name} {logit:.{digits}f}" for name, logit in pair.paths.items())
+    note = f"{pair.image}: score {pair.score:.{digits}f} = {logits}. In colour: the regions that a word finds. "
+    note += f"Words are shown with their share of the path {[*pair.paths][-1]}, if it is at least the mean."
     return [Row(pair.text or pair.text_id, [*_photograph(file, "the photograph"), *cells], note)]
 
 

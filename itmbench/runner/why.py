@@ -12,6 +12,7 @@ from itmbench.evaluation.examples import Example, Side
 from itmbench.methods.base import Matcher
 from itmbench.methods.explained import ExplainsItems, ExplainsPairs, corpus_items, explain_pairs, image_rows
 from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedQuery, Explanations
+from itmbench.methods.mcr_dgn.module import MCRDGN
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,13 @@ def _pairs(model: Matcher, rows: _Rows, query: Example) -> list[ExplainedPair]:
 
 
 def _items(model: ExplainsItems, rows: _Rows, query: Example) -> list[ExplainedItem]:
-    """The query and its first result."""
+    """The query and its first result.
+
+    Raises:
+        InputError: there is nothing to show, or the ranking does not use the graph.
+    """
+    if isinstance(model, MCRDGN) and not model.graph_at_test:
+        raise InputError("the model is tested without its graph")
     mine, other = ("image", "text") if query.side == "i2t" else ("text", "image")
     found = list[ExplainedItem]()
     for modality, id_ in ((mine, query.id), (other, query.results[0].id)):

@@ -218,7 +218,7 @@ def test_a_node_keeps_its_edges_and_regions(opened: Any) -> None:
     nodes.nth(1).focus()
     tab.keyboard.press("ArrowDown")
     assert [value == 0 for value in lit(graph)] == [True, False, False, False]
-    assert "no mutual neighbour" in graph.locator(".told").text_content()
+    assert "Attaches to nothing" in graph.locator(".told").text_content()
     graph.locator(".seen button").nth(0).hover()
     told = graph.locator(".told").text_content()
     assert told == "7, “seen text”: votes for red, </script>; heard by the whole image (60 %), red (60 %)."

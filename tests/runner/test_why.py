@@ -16,6 +16,7 @@ from itmbench import store
 from itmbench.cli.main import main
 from itmbench.evaluation.examples import Answer, Example
 from itmbench.methods.explained import corpus_items, explain_pairs
+from itmbench.methods.mcr_dgn.module import MCRDGN
 from itmbench.methods.sedra import SEDRA
 from itmbench.report.examples import read_examples, read_explanations
 from itmbench.runner.why import SEEN, explanations, rounded
@@ -33,6 +34,8 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         spec["datasets"][name] = f"{name}.yaml"
     for method in ("SEDRA", "MCRDGN", "DualEncoder"):
         model = {"class_path": method, "init_args": copy.deepcopy(TOY_MODEL["init_args"])}
+        if method == "MCRDGN":
+            model["init_args"]["graph_weights"] = [0.5]
         (folder / f"{method}.yaml").write_text(yaml.safe_dump({"model": model}))
         spec["methods"][method] = f"{method}.yaml"
     spec["leave_out"] = [
@@ -109,6 +112,15 @@ def test_items_are_those_of_the_checkpoint_with_the_votes_of_their_neighbours(ce
                 assert image in corpus.train
                 assert one.labels == [corpus.label_names[label] for label in corpus.labels[image].nonzero()[0]]
                 assert item.modality == "text" or one.id in stored.files
+
+
+def test_a_graph_that_takes_no_part_explains_nothing(cells: dict[str, Path]) -> None:
+    shown, model = read_examples(cells["MCRDGN"]), itmbench.load(cells["MCRDGN"])
+    assert shown is not None and isinstance(model, MCRDGN)
+    corpus = corpus_of(cells["MCRDGN"])
+    assert explanations(model, corpus, shown.queries) is not None
+    model.choose(0.0)
+    assert explanations(model, corpus, shown.queries) is None
 
 
 def test_files_are_small_and_absent_where_nothing_is_explained(cells: dict[str, Path]) -> None:

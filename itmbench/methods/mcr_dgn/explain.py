@@ -60,8 +60,10 @@ class Explanation:
     words: Tensor | None
 
 
-def neighbours(edges: Edges, row: int) -> list[Neighbour]:
-    """What one node attaches to, highest weight first."""
+def neighbours(edges: Edges | None, row: int) -> list[Neighbour]:
+    """What one node attaches to, highest weight first; nothing if nodes of its kind have no edges."""
+    if edges is None:
+        return []
     shares = attention(edges)[row]
     order = [each for each in shares.argsort(descending=True).tolist() if shares[each] > 0]
     return [Neighbour(int(edges.source[row, each]), float(shares[each])) for each in order]

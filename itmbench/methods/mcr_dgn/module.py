@@ -222,6 +222,8 @@ class MCRDGN(HashMatcher):
     def explain(self, modality: Modality, inputs: Inputs, labels: int = 3) -> list[Explanation]:
         """Explain each item of a batch: its neighbours in the bank, and its ``labels`` most probable labels.
 
+        Kinds of nodes that do not attach have no neighbours.
+
         Raises:
             InputError: the model has no graph, or the bank is empty.
         """
@@ -234,9 +236,9 @@ class MCRDGN(HashMatcher):
         vectors, logits = self.split(embedded)
         predicted, heard = logits.sigmoid(), self.heard(embedded, modality)
         hidden = contexts.item.copies(vectors)
-        whole = contexts.item.attach(vectors, hidden)
+        whole = None if self.nodes == "labels" else contexts.item.attach(vectors, hidden)
         nodes = zip(contexts.labels, embedded.tokens.unbind(1), strict=True)
-        of_labels = [context.attach(own, hidden) for context, own in nodes]
+        of_labels = [None if self.nodes == "items" else context.attach(own, hidden) for context, own in nodes]
         probable = mixed(predicted, heard, self.graph_weight if self.graph_at_test else 0.0).argsort(descending=True)
         return [
             Explanation(

@@ -155,7 +155,7 @@ function itemPanel({ item, heading, labels }, small, src) {
     wordElements.forEach((element) => element.classList.toggle("active", kept.some((line) => line.from[0] === element)));
   }
   const sees = (node) => (node.sees.length ? `Attaches to ${node.sees.map((one) => `${one.id} (${percent(one.weight)}${one.labels.length ? `: ${one.labels.join(", ")}` : ""})`).join("; ")}.`
-    : "Attaches to nothing: no mutual neighbour among the training items.");
+    : "Attaches to nothing among the training items.");
   const looks = (node) => (ofImage ? strongest(node.regions, item.grid) : node.parts.map(({ part, weight }) => `“${part}” (${percent(weight)})`).join("; "));
   walk(nodeButtons, (at) => activate((line) => line.node === at, nodes[at].regions, nodes[at].heard === undefined ? `The whole ${item.modality}. ${sees(nodes[at])}`
     : `${nodes[at].name}${labels.includes(nodes[at].name) ? ", a true label" : ""}: ${percent(nodes[at].predicted)} by the encoder, ${percent(nodes[at].heard)} by the graph. Looks at ${looks(nodes[at]) || "nothing"}. ${sees(nodes[at])}`));

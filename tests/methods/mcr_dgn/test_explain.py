@@ -71,6 +71,15 @@ def test_an_explanation_is_what_the_labels_hear(tmp_path: Path) -> None:
             assert (item.words is None) == (modality == "image")
 
 
+@pytest.mark.parametrize("nodes", ["items", "labels"])
+def test_only_the_kinds_that_attach_have_neighbours(nodes: str, tmp_path: Path) -> None:
+    model, data, _ = with_bank(tmp_path, nodes=nodes)
+    for modality, batch in zip(MODALITIES, inputs(model, data, range(48, 50)), strict=True):
+        for item in model.explain(modality, batch):
+            assert bool(item.neighbours) == (nodes == "items")
+            assert all(bool(each.neighbours) == (nodes == "labels") for each in item.labels)
+
+
 def test_nothing_to_explain_is_one_line(tmp_path: Path) -> None:
     untrained, _ = matcher().eval(), None
     none, data, _ = with_bank(tmp_path, nodes="none")

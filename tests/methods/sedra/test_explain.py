@@ -8,13 +8,15 @@ from toy import ToyData, toy_encoders
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
+from itmbench.methods.base import Matcher
 from itmbench.methods.explained import explain_pairs, own_items
+from itmbench.methods.scan import SCAN
 from itmbench.methods.sedra import SEDRA
 
 
-def model_and_inputs(folder: Any, **options: Any) -> tuple[SEDRA, Any, Any]:
+def model_and_inputs(folder: Any, kind: Any = SEDRA, **options: Any) -> tuple[Any, Any, Any]:
     torch.manual_seed(0)
-    model, data = SEDRA(8, **options, **toy_encoders()), ToyData(str(folder))  # type: ignore[arg-type]
+    model, data = kind(8, **options, **toy_encoders()), ToyData(str(folder))
     corpus = data.corpus
     model.adapt(corpus)
     for weight in model.parameters():  # shares that differ from word to word
@@ -44,6 +46,17 @@ def test_paths_and_words_add_up_to_the_score(options: dict[str, Any], tmp_path: 
     assert [word.word for word in found[0].words] == (
         ["red"] if options.get("words", True) else ["[mark]", "red", "[mark]"]
     )
+
+
+@pytest.mark.parametrize("kind", [SEDRA, SCAN])
+def test_mixed_precision_explains_the_score_that_ranks(kind: type[Matcher], tmp_path: Any) -> None:
+    model, images, texts = model_and_inputs(tmp_path, kind=kind)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = explain_pairs(model, images, texts)
+        embedded = model.encode_image(images.inputs), model.encode_text(texts.inputs)
+    with torch.no_grad():
+        scores = model.score(*embedded).diagonal()
+    assert [pair.score for pair in found] == pytest.approx(scores.tolist(), abs=1e-5)
 
 
 def test_regions_are_the_gradient_of_what_a_word_finds(tmp_path: Any) -> None:
