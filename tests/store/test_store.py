@@ -63,7 +63,7 @@ def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_saved_is_loaded(cell: Path) -> None:
-    result = make_result("toy", "dual_infonce", 0, {"rSum": 100.0, "empty": float("inf")})
+    result = make_result("toy", "dual_infonce", 0, {"rSum": 100.0, "i2t/MedR": 1.5})
     result = replace(result, steps=90, budget={"max_epochs": 3}, training="t", choices={"graph_at_test": True})
     result.save(cell)
     assert store.Result.load(cell) == result
