@@ -158,7 +158,7 @@ def _graph(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedItem]
     items = [each for some in chosen for each in model.explain_items(corpus, some, options.top)]
     if isinstance(model, MCRDGN):
         print(f"{corpus.name}, test: what items attach to among {len(model.bank):,} training pairs")
-    if isinstance(model, MCRDGN) and not model.graph_at_test:
+    if not model.graph_at_test:
         print("this checkpoint is tested without its graph; the following is what the graph would do")
     _print_items(items)
     deletion, protocol = None, model.protocol or protocol_for(corpus)
@@ -177,7 +177,7 @@ def _graph(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedItem]
             "dataset": corpus.name,
             "fingerprint": corpus.fingerprint,
             "protocol": protocol.as_dict(),
-            "graph_at_test": isinstance(model, MCRDGN) and model.graph_at_test,
+            "graph_at_test": model.graph_at_test,
             "items": [asdict(item) for item in items],
             "deletion": deletion and asdict(deletion) | {"gap": deletion.gap, "spread": deletion.spread},
         },

@@ -20,6 +20,11 @@ LONGEST = 300
 """Characters of a text that are kept."""
 
 Side = Literal["i2t", "t2i"]
+SIDES: dict[Side, tuple[Literal["image", "text"], Literal["image", "text"]]] = {
+    "i2t": ("image", "text"),
+    "t2i": ("text", "image"),
+}
+"""Modalities of the queries and of the gallery."""
 Right = Literal["own", "true", "label", ""]
 
 

@@ -76,6 +76,10 @@ class ExplainsPairs(Protocol):
 class ExplainsItems(Protocol):
     """A method whose items attach to training items."""
 
+    @property
+    def graph_at_test(self) -> bool:
+        """Whether the ranking uses what they attach to."""
+
     def explain_items(self, corpus: Corpus, items: Items, top: int) -> Sequence[ExplainedItem]:
         """Explain items by the training items of a corpus: ``top`` of everything.
 

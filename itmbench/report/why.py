@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from itmbench.evaluation.examples import Answer, Example
+from itmbench.evaluation.examples import SIDES, Answer, Example
 from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedQuery
 from itmbench.report.examples import read_examples, read_explanations
 from itmbench.report.tables import Table
@@ -16,7 +16,6 @@ LARGE = 352
 """Longest side in pixels of a picture whose regions are shown."""
 File = tuple[str, str, int]
 """Root, path below it and size in bytes of a picture."""
-KINDS = {"i2t": ("image", "text"), "t2i": ("text", "image")}
 
 
 def why(table: Table, thumbnails: Thumbnails) -> dict[str, Any] | None:
@@ -62,7 +61,7 @@ def why_page(method: str, explained: Sequence[ExplainedPair | ExplainedItem], fi
 def _query(query: ExplainedQuery, example: Example, measure: str) -> dict[str, Any]:
     """A query with a panel for each explanation."""
     answers = {answer.id: answer for answer in example.results}
-    mine, other = KINDS[query.side]
+    mine, other = SIDES[query.side]
     panels = []
     for pair in query.pairs:
         answer = answers.get(pair.text_id if query.side == "i2t" else pair.image)

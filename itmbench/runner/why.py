@@ -8,14 +8,15 @@ import torch
 
 from itmbench.data.corpus import Corpus, ImageFiles
 from itmbench.errors import InputError
-from itmbench.evaluation.examples import Example, Side
+from itmbench.evaluation.examples import SIDES, Example, Side
 from itmbench.methods.base import Matcher
 from itmbench.methods.explained import ExplainsItems, ExplainsPairs, corpus_items, explain_pairs, image_rows
 from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedQuery, Explanations
-from itmbench.methods.mcr_dgn.module import MCRDGN
 
 logger = logging.getLogger(__name__)
 
+Rows = dict[str, dict[str, int]]
+"""Corpus rows by modality and id."""
 QUERIES, SEEN = 3, 3
 """Queries of each direction; training items, regions and words that are kept of each node."""
 
@@ -25,7 +26,10 @@ def explanations(model: Matcher, corpus: Corpus, examples: Sequence[Example]) ->
     """Why some of the sampled queries were answered as they were; None if the method has nothing to show."""
     if not isinstance(model, ExplainsPairs | ExplainsItems):
         return None
-    rows = _Rows(corpus)
+    rows: Rows = {
+        "image": {id_: row for row, id_ in enumerate(corpus.image_ids)},
+        "text": {id_: row for row, id_ in enumerate(corpus.text_ids)},
+    }
     queries = [query for side in ("i2t", "t2i") for query in _chosen(examples, side)]
     model.eval()
     try:
@@ -33,8 +37,8 @@ def explanations(model: Matcher, corpus: Corpus, examples: Sequence[Example]) ->
             ExplainedQuery(
                 query.side,
                 query.id,
-                _pairs(model, rows, query) if isinstance(model, ExplainsPairs) else [],
-                _items(model, rows, query) if isinstance(model, ExplainsItems) else [],
+                _pairs(model, corpus, rows, query) if isinstance(model, ExplainsPairs) else [],
+                _items(model, corpus, rows, query) if isinstance(model, ExplainsItems) else [],
             )
             for query in queries
         ]
@@ -55,17 +59,6 @@ def explanations(model: Matcher, corpus: Corpus, examples: Sequence[Example]) ->
     return Explanations(str(images.root.resolve()), files, explained)
 
 
-class _Rows:
-    """Corpus rows by id."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self.corpus = corpus
-        self.of: dict[Any, dict[str, int]] = {
-            "image": {id_: row for row, id_ in enumerate(corpus.image_ids)},
-            "text": {id_: row for row, id_ in enumerate(corpus.text_ids)},
-        }
-
-
 def _chosen(examples: Sequence[Example], side: Side) -> list[Example]:
     """The first sampled query whose first result is right, and the first ones whose is not; others if there are few."""
     drawn = [query for query in examples if query.side == side and query.sampled and query.results]
@@ -74,13 +67,13 @@ def _chosen(examples: Sequence[Example], side: Side) -> list[Example]:
     return [*right[:1], *wrong, *right[1:]][:QUERIES]
 
 
-def _pairs(model: Matcher, rows: _Rows, query: Example) -> list[ExplainedPair]:
+def _pairs(model: Matcher, corpus: Corpus, rows: Rows, query: Example) -> list[ExplainedPair]:
     """The query with its best right answer, and with its best wrong one."""
-    corpus, mine, other = rows.corpus, *(("image", "text") if query.side == "i2t" else ("text", "image"))
-    row = rows.of[mine][query.id]
+    mine, other = SIDES[query.side]
+    row = rows[mine][query.id]
     own = corpus.texts_of_image[row].tolist() if mine == "image" else [int(corpus.text_to_image[row])]
-    right = [rows.of[other][result.id] for result in query.results if result.right][:1] or own
-    wrong = [rows.of[other][result.id] for result in query.results if not result.right][:1]
+    right = [rows[other][result.id] for result in query.results if result.right][:1] or own
+    wrong = [rows[other][result.id] for result in query.results if not result.right][:1]
     pairs = [(row, answer) if mine == "image" else (answer, row) for answer in (*right, *wrong)]
     images, texts = zip(*pairs, strict=True)
     explained = explain_pairs(
@@ -90,19 +83,19 @@ def _pairs(model: Matcher, rows: _Rows, query: Example) -> list[ExplainedPair]:
     return [best, *explained[len(right) :]]
 
 
-def _items(model: ExplainsItems, rows: _Rows, query: Example) -> list[ExplainedItem]:
+def _items(model: ExplainsItems, corpus: Corpus, rows: Rows, query: Example) -> list[ExplainedItem]:
     """The query and its first result.
 
     Raises:
         InputError: there is nothing to show, or the ranking does not use the graph.
     """
-    if isinstance(model, MCRDGN) and not model.graph_at_test:
+    if not model.graph_at_test:
         raise InputError("the model is tested without its graph")
-    mine, other = ("image", "text") if query.side == "i2t" else ("text", "image")
+    mine, other = SIDES[query.side]
     found = list[ExplainedItem]()
     for modality, id_ in ((mine, query.id), (other, query.results[0].id)):
-        items = corpus_items(model, rows.corpus, modality, [rows.of[modality][id_]])  # type: ignore[arg-type]
-        found += model.explain_items(rows.corpus, items, SEEN)
+        items = corpus_items(model, corpus, modality, [rows[modality][id_]])  # type: ignore[arg-type]
+        found += model.explain_items(corpus, items, SEEN)
     return found
 
 
