@@ -10,17 +10,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits, dropout, norma
 
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders import Embeddings
-from itmbench.encoders.base import Inputs
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Modality
 from itmbench.methods.distributed import gather_rows
-from itmbench.methods.explained import Items
-from itmbench.methods.explanations import ExplainedItem
+from itmbench.methods.explained import Items, grid_side
+from itmbench.methods.explanations import ExplainedItem, ExplainedLabel
 from itmbench.methods.hash_codes import HashMatcher
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import Bank, Contexts, Nodes, bank_rows
 from itmbench.methods.mcr_dgn.context import Rule
-from itmbench.methods.mcr_dgn.explain import Explanation, Label, in_words, neighbours
+from itmbench.methods.mcr_dgn.explain import Naming
 from itmbench.methods.mcr_dgn.graph import Keep, Kinds, propagate
 from itmbench.methods.mcr_dgn.labels import LabelNodes
 from itmbench.methods.relevance import LARGEST, mixed, relevance_vectors, settled, undecided
@@ -219,20 +218,23 @@ class MCRDGN(HashMatcher):
         return self.bank.contexts(modality, self.k, self.edges)
 
     @torch.no_grad()
-    def explain(self, modality: Modality, inputs: Inputs, labels: int = 3) -> list[Explanation]:
-        """Explain each item of a batch: its neighbours in the bank, and its ``labels`` most probable labels.
+    def explain_items(self, corpus: Corpus, items: Items, top: int) -> list[ExplainedItem]:
+        """Explain items by the training items of the corpus that the model was trained on: ``top`` of everything.
 
-        Kinds of nodes that do not attach have no neighbours.
+        Each has its three most probable labels. Kinds of nodes that do not attach see nothing.
 
         Raises:
-            InputError: the model has no graph, or the bank is empty.
+            InputError: training on this corpus would not have given the rows that the bank holds, or there is no graph.
         """
-        contexts = self.attached(modality)
+        modality, contexts, pairs = items.modality, self.attached(items.modality), bank_rows(corpus, self.bank_size)
+        if not np.array_equal(pairs[0], self.bank.rows.cpu()):
+            raise InputError(f"explain: the checkpoint was not trained on this {corpus.name}; give its training data")
+        naming = Naming(modality, corpus, pairs, self.bank.labels, top)
         assert self.label_nodes is not None
-        items = (self.image if modality == "image" else self.text)(inputs)
-        embedded = self.embed(items, modality)
+        read = (self.image if modality == "image" else self.text)(items.inputs)
+        embedded = self.embed(read, modality)
         assert embedded.tokens is not None
-        parts = cast(LabelNodes, self.label_nodes[modality]).attention(items)
+        parts = cast(LabelNodes, self.label_nodes[modality]).attention(read)
         vectors, logits = self.split(embedded)
         predicted, heard = logits.sigmoid(), self.heard(embedded, modality)
         hidden = contexts.item.copies(vectors)
@@ -240,35 +242,23 @@ class MCRDGN(HashMatcher):
         nodes = zip(contexts.labels, embedded.tokens.unbind(1), strict=True)
         of_labels = [None if self.nodes == "items" else context.attach(own, hidden) for context, own in nodes]
         probable = mixed(predicted, heard, self.graph_weight if self.graph_at_test else 0.0).argsort(descending=True)
-        return [
-            Explanation(
-                neighbours(whole, row),
-                [
-                    Label(
-                        label,
-                        float(predicted[row, label]),
-                        float(heard[row, label]),
-                        parts[row, :, label],
-                        neighbours(of_labels[label], row),
-                    )
-                    for label in first[:labels]
-                ],
-                None if items.words is None else items.words[row],
+
+        def explained(row: int, label: int) -> ExplainedLabel:
+            weights = parts[row, :, label]
+            return ExplainedLabel(
+                naming.labels[label],
+                float(predicted[row, label]),
+                float(heard[row, label]),
+                naming.parts(self, weights, None if read.words is None else read.words[row]),
+                weights.tolist() if modality == "image" else [],
+                naming.seen(of_labels[label], row),
             )
-            for row, first in enumerate(probable.tolist())
+
+        grid = grid_side(self, parts.shape[1]) if modality == "image" else None
+        return [
+            ExplainedItem(modality, id_, text, grid, naming.seen(whole, row), [explained(row, n) for n in labels[:3]])
+            for row, (id_, text, labels) in enumerate(zip(items.ids, items.texts, probable.tolist(), strict=True))
         ]
-
-    def explain_items(self, corpus: Corpus, items: Items, top: int) -> list[ExplainedItem]:
-        """Explain items by the training items of the corpus that the model was trained on: ``top`` of everything.
-
-        Raises:
-            InputError: training on this corpus would not have given the rows that the bank holds, or there is no graph.
-        """
-        found = self.explain(items.modality, items.inputs)
-        pairs = bank_rows(corpus, self.bank_size)
-        if not np.array_equal(pairs[0], self.bank.rows.cpu()):
-            raise InputError(f"explain: the checkpoint was not trained on this {corpus.name}; give its training data")
-        return in_words(found, items, corpus, pairs, self, self.bank.labels, top)
 
     # --- the bank ---------------------------------------------------------------------------------------------------
 

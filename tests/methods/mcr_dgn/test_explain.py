@@ -9,7 +9,8 @@ from toy import ToyData
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.explained import MODALITIES
+from itmbench.methods.explained import MODALITIES, corpus_items
+from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.deletion import deletion, without_random, without_strongest
 from itmbench.methods.mcr_dgn.module import MCRDGN
 
@@ -43,50 +44,50 @@ def test_as_many_are_left_out_at_random() -> None:
 
 def test_an_explanation_is_what_the_labels_hear(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path)
-    for modality, batch in zip(MODALITIES, inputs(model, data, range(48, 52)), strict=True):
-        found = model.explain(modality, batch)
+    names, labels = [*data.corpus.label_names], model.bank.labels
+    pairs, mean = bank_rows(data.corpus, model.bank_size), labels.mean(0)
+    for modality, rows in zip(MODALITIES, ([48, 49, 50, 51], [96, 98, 100, 102]), strict=True):
+        items = corpus_items(model, data.corpus, modality, rows)
+        ids = [getattr(data.corpus, f"{modality}_ids")[row] for row in pairs[modality == "text"]]
         with torch.no_grad():
-            items = getattr(model, modality)(batch)
-            embedded = model.embed(items, modality)
+            embedded = model.embed(getattr(model, modality)(items.inputs), modality)
             heard = model.heard(embedded, modality)
-        mean = model.bank.labels.mean(0)
-        for row, item in enumerate(found):
-            assert [each.weight for each in item.neighbours] == sorted(
-                (n.weight for n in item.neighbours), reverse=True
-            )
+        for row, item in enumerate(model.explain_items(data.corpus, items, top=len(ids))):
+            assert [each.weight for each in item.sees] == sorted((each.weight for each in item.sees), reverse=True)
             for each in item.labels:
-                assert each.heard == pytest.approx(float(heard[row, each.label]), abs=1e-6)
+                label = names.index(each.label)
+                assert each.heard == pytest.approx(float(heard[row, label]), abs=1e-6)
                 # The graph says the mean of what the item's node and the label's node hear.
-                for node in (item.neighbours, each.neighbours):
-                    assert node and sum(n.weight for n in node) <= 1 + 1e-5
+                for node in (item.sees, each.sees):
+                    assert node and sum(seen.weight for seen in node) <= 1 + 1e-5
                 parts = [
-                    mean[each.label] + sum(n.weight * (model.bank.labels[n.pair] - mean)[each.label] for n in node)
-                    for node in (item.neighbours, each.neighbours)
+                    mean[label] + sum(seen.weight * (labels[ids.index(seen.id)] - mean)[label] for seen in node)
+                    for node in (item.sees, each.sees)
                 ]
                 assert float(sum(parts) / 2) == pytest.approx(each.heard, abs=1e-5)
-                assert each.predicted == pytest.approx(float(embedded.pooled[row, 32 + each.label].sigmoid()), abs=1e-6)
-                assert float(each.parts.sum()) == pytest.approx(1, abs=1e-5)
+                assert each.predicted == pytest.approx(float(embedded.pooled[row, 32 + label].sigmoid()), abs=1e-6)
+                assert (sum(each.regions) == pytest.approx(1, abs=1e-5)) == (modality == "image")
+                assert 0 < sum(part.weight for part in each.parts) <= 1 + 1e-5
+                assert {type(part.part) for part in each.parts} == {int if modality == "image" else str}
             final = [each.predicted + 0.5 * (each.heard - each.predicted) for each in item.labels]
             assert final == sorted(final, reverse=True) and len(final) == 3
-            assert (item.words is None) == (modality == "image")
 
 
 @pytest.mark.parametrize("nodes", ["items", "labels"])
 def test_only_the_kinds_that_attach_have_neighbours(nodes: str, tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path, nodes=nodes)
-    for modality, batch in zip(MODALITIES, inputs(model, data, range(48, 50)), strict=True):
-        for item in model.explain(modality, batch):
-            assert bool(item.neighbours) == (nodes == "items")
-            assert all(bool(each.neighbours) == (nodes == "labels") for each in item.labels)
+    for modality in MODALITIES:
+        for item in model.explain_items(data.corpus, corpus_items(model, data.corpus, modality, [48, 49]), top=2):
+            assert bool(item.sees) == (nodes == "items")
+            assert all(bool(each.sees) == (nodes == "labels") for each in item.labels)
 
 
 def test_nothing_to_explain_is_one_line(tmp_path: Path) -> None:
-    untrained, _ = matcher().eval(), None
     none, data, _ = with_bank(tmp_path, nodes="none")
     images, texts = inputs(none, data, range(2))
-    for model in (untrained, none):
+    for model in (matcher().eval(), none):
         with pytest.raises(InputError, match="no graph or is untrained"):
-            model.explain("image", images)
+            model.explain_items(data.corpus, corpus_items(none, data.corpus, "image", [0]), top=1)
         with pytest.raises(InputError, match="no graph or is untrained"):
             deletion(model, [images], [texts], lambda image, text: 0.0)
 
