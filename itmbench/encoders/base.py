@@ -14,8 +14,9 @@ from itmbench.errors import InputError
 from itmbench.files import digest
 from itmbench.options import Recorded
 
-PRETRAINING = ("scratch", "unimodal", "image-text")
-"""What weights were pretrained on: nothing, images or text alone, image-text pairs. Rows rank only within a class."""
+PRETRAINING = ("scratch", "unimodal", "captions", "image-text")
+"""What weights were pretrained on: nothing, images or text alone, captions of photographs among other texts, image-text
+pairs. Rows are ranked only within a class."""
 
 Inputs = dict[str, Tensor]
 """One batch of one modality: the tensors that an encoder's ``forward`` takes, by name."""

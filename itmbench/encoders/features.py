@@ -37,7 +37,7 @@ class FeatureEncoder(Encoder):
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
         lr_multiplier: float = 1.0,
-        pretraining: Literal["scratch", "unimodal", "image-text"] = "unimodal",
+        pretraining: Literal["scratch", "unimodal", "captions", "image-text"] = "unimodal",
     ) -> None:
         super().__init__(width, lr_multiplier=lr_multiplier)
         self.pretraining = pretraining

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,11 +108,29 @@ class PretrainedTextEncoder(TextEncoder):
         _check_complete(name, model, tokenizer, loading, max_length)
         super().__init__(model.config.hidden_size, freeze, lr_multiplier, feature_dropout, centre)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self.pretraining = "image-text" if "clip" in str(model.config.model_type) else "unimodal"
+        self.pretraining = "image-text" if "clip" in str(model.config.model_type) else _pretraining(name)
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # unused, and DDP stops at weights that never get a gradient
         self.model.train()  # transformers returns models in evaluation mode, without dropout
         self.freeze_if_asked()
+
+
+_CAPTIONS = re.compile("caption|flickr|coco|snli|all-nli", re.IGNORECASE)
+"""Names of data sets with captions of photographs; the premises of SNLI are captions of Flickr30K."""
+
+
+def _pretraining(name: str) -> str:
+    """Pretraining class of a language model: "captions" if the head of its model card names data sets of captions."""
+    from transformers.utils import cached_file
+
+    card = cached_file(
+        name,
+        "README.md",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    head = Path(card).read_text("utf-8", "replace").split("---")[1:2] if card else []
+    return "captions" if _CAPTIONS.search("".join(head)) else "unimodal"
 
 
 def _check_complete(name: str, model: Any, tokenizer: Any, loading: Mapping[str, Any], max_length: int) -> None:

@@ -29,7 +29,8 @@ class HREM(Matcher):
         connections: share of the images and of the texts of a batch that an instance is connected with in training.
         relation_weight: weight of the graph losses; 0 trains without a graph.
         agreement_weight: weight, within the graph losses, of the divergence between the scores with and without graph.
-        loss: loss on the in-batch scores; by default the hardest-negative triplet loss.
+        loss: loss on the in-batch scores; by default the triplet loss with the hardest negatives after
+            1,000 steps with all.
         **kwargs: arguments of ``Matcher``.
 
     Raises:
@@ -53,7 +54,7 @@ class HREM(Matcher):
             raise InputError(f"HREM: connections is {connections}; give a share of the batch above 0 and at most 1")
         self.pool = self.per_modality(lambda width: RelationPooling(width, dim, heads, dropout, residual))
         self.connections, self.relation_weight, self.agreement_weight = connections, relation_weight, agreement_weight
-        self.loss = TripletLoss() if loss is None else loss
+        self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
         if relation_weight:
             self.graph = RelationLayer(dim, heads, dropout)
             self.graph_loss = copy.deepcopy(self.loss)

@@ -26,6 +26,7 @@ UNTRAINED = "{}"
 PRETRAINING = {
     "scratch": "trained from scratch",
     "unimodal": "encoders pre-trained on images or on text",
+    "captions": "text encoder pre-trained on texts that include captions of photographs",
     "image-text": "pre-trained on image-text pairs",
 }
 LEGEND = (

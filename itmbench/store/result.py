@@ -98,7 +98,7 @@ class Result:
         validation: objective on the validation stage, by which the checkpoint was chosen.
         protocol: every option of the evaluation protocol.
         data: name, fingerprint, and the counts found beside the published ones.
-        pretraining: "scratch", "unimodal" or "image-text"; only rows of the same class are ranked together.
+        pretraining: "scratch", "unimodal", "captions" or "image-text"; only rows of the same class are ranked together.
         inductive: whether every test item was encoded without the others.
         flops: floating-point operations to encode one image and one text, and to score a pair.
         throughput: items a second.
@@ -124,7 +124,7 @@ class Result:
     validation: float
     protocol: Annotated[dict[str, Any], _like(_Protocol)]
     data: Annotated[dict[str, Any], _like(_Data)]
-    pretraining: Annotated[str, _like(Literal["scratch", "unimodal", "image-text"])]
+    pretraining: Annotated[str, _like(Literal["scratch", "unimodal", "captions", "image-text"])]
     inductive: bool
     parameters: Annotated[dict[str, int], _like(_Parameters)]
     flops: dict[str, int]

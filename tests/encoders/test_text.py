@@ -102,12 +102,33 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_a_pretrained_folder_knows_what_sentences_mean() -> None:
     encoder = PretrainedTextEncoder(minilm()).eval()
-    assert (encoder.width, encoder.pretraining) == (384, "unimodal")
+    assert (encoder.width, encoder.pretraining) == (384, "captions")  # Flickr30K is among its training data
     vectors = torch.nn.functional.normalize(
         encode(encoder, ["a dog runs on the beach", "a puppy is running by the sea", "stock prices fell in London"]),
         dim=-1,
     )
     assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("---\ndatasets:\n- wikipedia\n- snli\n---\n# A model", "captions"),
+        ("---\ndatasets: [bookcorpus, embedding-data/coco_captions]\n---\n", "captions"),
+        ("---\ndatasets: [bookcorpus, wikipedia, multi_nli]\n---\nNot for captions.", "unimodal"),
+        ("---\ndatasets: [bookcorpus\n", "unimodal"),
+        ("A model without a card, of captions", "unimodal"),
+        (None, "unimodal"),
+    ],
+)
+def test_a_model_card_that_names_captions_sets_the_pretraining_class(
+    card: str | None, expected: str, tmp_path: Path
+) -> None:
+    shutil.copytree(minilm(), tmp_path / "model")
+    (tmp_path / "model" / "README.md").unlink()
+    if card is not None:
+        (tmp_path / "model" / "README.md").write_text(card)
+    assert PretrainedTextEncoder(str(tmp_path / "model")).pretraining == expected
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ SHARPNESS = 20.0
 
 
 class Words(nn.Module):
-    """Semantic enhancement of words: a unit vector and a share of the text for each, whatever its context.
+    """Semantic enhancement of words: a unit vector for each, whatever its context, and a share of the text.
 
     The vector of a word is that with which the text encoder reads it (its input embedding), projected, plus a learned
     one. Contextual tokens would repeat what the other paths compare: with them the sum of the paths gained less. The
     share of a word is the softmax, over the words of the text, of a learned importance of the token and of the word.
-    Marks such as [CLS] are no words.
+    Special tokens such as [CLS] are left out.
 
     Args:
         width: W, size of the tokens.
