@@ -206,7 +206,7 @@ def _print_items(items: Sequence["ExplainedItem"]) -> None:
         print(f"{item.modality} {item.id}{_quoted(item.text)}")
         _print_seen(item.sees, "  ")
         for label in item.labels:
-            print(f"  {label.label}: {label.predicted:.2f} by the encoder, {label.heard:.2f} by the graph")
+            print(f"  {label.label}: {label.predicted:.2f} by the encoder, {label.received:.2f} by the graph")
             kind = "words" if item.modality == "text" else "regions"
             parts = ", ".join(f"{part.part} {part.weight:.2f}" for part in label.parts)
             print(f"    {kind}: {parts or 'none'}")

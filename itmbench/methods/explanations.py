@@ -57,7 +57,7 @@ class Seen:
 
     Args:
         id: its id in the corpus.
-        weight: the share of the edge in what the node hears.
+        weight: the share of the edge in what the node receives.
         text: its words, or those of the text of the same pair; None where there are none.
         labels: names of the labels that it votes for.
     """
@@ -83,7 +83,7 @@ class ExplainedLabel:
     Args:
         label: its name, or its number.
         predicted: its probability by the encoder.
-        heard: its probability by the graph.
+        received: its probability by the graph.
         parts: words or regions that it attends to most.
         regions: the attention to each region of an image `[R]`; empty for a text.
         sees: training items that its node attaches to, highest weight first.
@@ -91,7 +91,7 @@ class ExplainedLabel:
 
     label: str
     predicted: FiniteFloat
-    heard: FiniteFloat
+    received: FiniteFloat
     parts: list[Part]
     regions: list[FiniteFloat]
     sees: list[Seen]

@@ -49,9 +49,9 @@ def _item(item: ExplainedItem, files: Mapping[str, Path]) -> list[Row]:
 
     cells = [*_photograph(file, item.text or ""), *seen(item.sees)]
     title = item.text if item.text and not of_images else item.id
-    rows = [Row(title, cells, "What the whole attaches to in the bank, with the share of each in what it hears.")]
+    rows = [Row(title, cells, "What the whole attaches to in the bank, with the share of each in what it receives.")]
     for label in item.labels:
-        heading = f"{label.label}: {label.predicted:.2f} by the encoder, {label.heard:.2f} by the graph"
+        heading = f"{label.label}: {label.predicted:.2f} by the encoder, {label.received:.2f} by the graph"
         looks = _photograph(file, "where the label looks", label.regions) if item.grid else []
         parts = ", ".join(f"{part.part} {part.weight:.2f}" for part in label.parts)
         rows.append(Row(heading, [*looks, *seen(label.sees)], "" if looks else f"{kind}: {parts or 'none'}"))

@@ -65,7 +65,7 @@ def test_items_are_explained_and_the_gap_is_one_number(
             assert any(line.split()[:2] == [f"{each['weight']:.3f}", each["id"]] for line in lines)
         assert len(item["labels"]) == 3 and {each["label"] for each in item["labels"]} <= {*corpus.label_names}
         for label in item["labels"]:
-            assert 0 < len(label["parts"]) <= 2 and 0 <= label["heard"] <= 1
+            assert 0 < len(label["parts"]) <= 2 and 0 <= label["received"] <= 1
             if item["modality"] == "text":
                 words = {word.strip(",.") for word in item["text"].split()}
                 assert {part["part"] for part in label["parts"]} <= words

@@ -221,7 +221,7 @@ def test_a_node_keeps_its_edges_and_regions(opened: Any) -> None:
     assert "Attaches to nothing" in graph.locator(".told").text_content()
     graph.locator(".seen button").nth(0).hover()
     told = graph.locator(".told").text_content()
-    assert told == "7, “seen text”: votes for red, </script>; heard by the whole image (60 %), red (60 %)."
+    assert told == "7, “seen text”: votes for red, </script>; received by the whole image (60 %), red (60 %)."
     assert graph.locator(".nodes .active").count() == 2
     assert text.locator(".parts .active").inner_text() == "scarlet" and HOSTILE in text.inner_text()
     tab.get_by_label("Show only methods named").fill("infonce")

@@ -104,7 +104,7 @@ def test_items_are_those_of_the_checkpoint_with_the_votes_of_their_neighbours(ce
             again = model.explain_items(corpus, corpus_items(model, corpus, item.modality, [row]), SEEN)[0]  # type: ignore[arg-type]
             assert [label.label for label in item.labels] == [label.label for label in again.labels]
             for label, fresh in zip(item.labels, again.labels, strict=True):
-                assert (label.predicted, label.heard) == pytest.approx((fresh.predicted, fresh.heard), abs=1e-3)
+                assert (label.predicted, label.received) == pytest.approx((fresh.predicted, fresh.received), abs=1e-3)
                 assert [one.id for one in label.sees] == [one.id for one in fresh.sees]
             for one in (*item.sees, *(one for label in item.labels for one in label.sees)):
                 row = rows[item.modality].index(one.id)

@@ -1,4 +1,4 @@
-"""What an item attaches to and hears from the bank, in words."""
+"""What an item attaches to and receives from the bank, in words."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """DCMFG, the dynamic cross-modal feature graph: edges of mutual context, weighted by attention, carry training labels.
 
 The graph convolution is one step of label propagation: a node of an item receives the labels of the bank's nodes that
-it is connected with. A node of a whole item hears all labels, a label's node hears of that label.
+it is connected with. A node of a whole item receives all labels, a label's node its own label.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def messages(edges: Edges, labels: Tensor, keep: Keep | None = None) -> Tensor:
 def propagate(
     nodes: Nodes, contexts: Contexts, labels: Tensor, kinds: Kinds = "all", keep: Keep | None = None
 ) -> Tensor:
-    """What the labels hear from the bank for each item, `[B, C]` in [0, 1]: the mean over the kinds of nodes.
+    """What the labels receive from the bank for each item, `[B, C]` in [0, 1]: the mean over the kinds of nodes.
 
     Args:
         nodes: of the items.
@@ -58,14 +58,14 @@ def propagate(
         kinds: nodes that receive messages; not "none".
         keep: selects edges; the attention is then shared among the rest.
     """
-    hidden = contexts.item.copies(nodes.item)  # a training item in a gallery must not hear its own labels
-    heard = []
+    hidden = contexts.item.copies(nodes.item)  # a training item in a gallery must not receive its own labels
+    received = []
     if kinds != "labels":
-        heard.append(messages(contexts.item.attach(nodes.item, hidden), labels, keep))
+        received.append(messages(contexts.item.attach(nodes.item, hidden), labels, keep))
     if kinds != "items":
         columns = [
             messages(context.attach(vectors, hidden), labels[:, label : label + 1], keep)
             for label, (context, vectors) in enumerate(zip(contexts.labels, nodes.labels.unbind(1), strict=True))
         ]
-        heard.append(torch.cat(columns, dim=1))
-    return torch.stack(heard).mean(0)
+        received.append(torch.cat(columns, dim=1))
+    return torch.stack(received).mean(0)

@@ -11,7 +11,7 @@ class LabelNodes(nn.Module):
     """One node per label, with an edge from every region or word of an item, weighted by the label's attention.
 
     logit_l = sum_n softmax_n(a_l . t_n) (v_l . t_n) over the tokens t_n: class-specific attention (Zhu and Wu,
-    "Residual Attention", ICCV 2021). All weights start at 0, so a label first hears nothing. The node of a label,
+    "Residual Attention", ICCV 2021). All weights start at 0, so a label first receives nothing. The node of a label,
     sum_n softmax_n(a_l . t_n) U t_n, is what it attends to in the principal directions U of the training tokens.
 
     Args:

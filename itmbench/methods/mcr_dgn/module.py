@@ -1,4 +1,4 @@
-"""MCR-DGN: regions, words and whole items attach to a frozen bank of training pairs, whose labels they hear."""
+"""MCR-DGN: regions, words and whole items attach to a frozen bank of training pairs, whose labels they receive."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -156,14 +156,14 @@ class MCRDGN(HashMatcher):
     def at_test(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Relevance vectors of embedded items; while validation chooses, what its candidates need."""
         if self.choosing:
-            return undecided(self.split(items)[1].sigmoid(), self.heard(items, modality), modality)
+            return undecided(self.split(items)[1].sigmoid(), self.received(items, modality), modality)
         return self.ranked(items, modality)
 
     def ranked(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Embeddings:
         """Relevance vectors of embedded items; ``keep`` selects edges."""
         probability = self.split(items)[1].sigmoid()
         if self.graph_at_test:
-            probability = mixed(probability, self.heard(items, modality, keep), self.graph_weight)
+            probability = mixed(probability, self.received(items, modality, keep), self.graph_weight)
         return self._represented(probability, modality)
 
     def _represented(self, probability: Tensor, modality: Modality) -> Embeddings:
@@ -177,8 +177,8 @@ class MCRDGN(HashMatcher):
         """What codes are made from: logits of label probabilities, none too far from 0."""
         return torch.logit(probability.float(), eps=1 - LARGEST)
 
-    def heard(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Tensor:
-        """What the labels hear from the bank for embedded items, `[B, C]`; ``keep`` selects edges."""
+    def received(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Tensor:
+        """What the labels receive from the bank for embedded items, `[B, C]`; ``keep`` selects edges."""
         assert items.tokens is not None and self.nodes != "none"
         nodes = Nodes(self.split(items)[0], items.tokens)
         contexts = self.bank.contexts(modality, self.k, self.edges)
@@ -236,19 +236,19 @@ class MCRDGN(HashMatcher):
         assert embedded.tokens is not None
         parts = cast(LabelNodes, self.label_nodes[modality]).attention(read)
         vectors, logits = self.split(embedded)
-        predicted, heard = logits.sigmoid(), self.heard(embedded, modality)
+        predicted, received = logits.sigmoid(), self.received(embedded, modality)
         hidden = contexts.item.copies(vectors)
         whole = None if self.nodes == "labels" else contexts.item.attach(vectors, hidden)
         nodes = zip(contexts.labels, embedded.tokens.unbind(1), strict=True)
         of_labels = [None if self.nodes == "items" else context.attach(own, hidden) for context, own in nodes]
-        probable = mixed(predicted, heard, self.graph_weight if self.graph_at_test else 0.0).argsort(descending=True)
+        probable = mixed(predicted, received, self.graph_weight if self.graph_at_test else 0.0).argsort(descending=True)
 
         def explained(row: int, label: int) -> ExplainedLabel:
             weights = parts[row, :, label]
             return ExplainedLabel(
                 naming.labels[label],
                 float(predicted[row, label]),
-                float(heard[row, label]),
+                float(received[row, label]),
                 naming.parts(self, weights, None if read.words is None else read.words[row]),
                 weights.tolist() if modality == "image" else [],
                 naming.seen(of_labels[label], row),

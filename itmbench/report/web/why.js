@@ -105,7 +105,7 @@ function itemPanel({ item, heading, labels }, small, src) {
   const wordElements = words.map((word) => make("li", {}, word));
   const nodeButtons = nodes.map((node) => make("button", { type: "button" }, make("span", {}, node.name),
     ...(labels.includes(node.name) ? [make("span", { class: "good", title: "a true label" }, " ✓")] : []),
-    ...(node.heard === undefined ? [] : [probability("encoder", node.predicted), probability("graph", node.heard)])));
+    ...(node.received === undefined ? [] : [probability("encoder", node.predicted), probability("graph", node.received)])));
   const neighbourButtons = neighbours.map((one) => make("button", { type: "button" },
     ...(ofImage && pictureOf(small, one.id) ? [make("img", { src: pictureOf(small, one.id), alt: one.id, title: one.text || one.id })] : [make("span", { class: "quote" }, one.text || one.id)]),
     make("span", { class: "labels" }, ...one.labels.map((label) => make("span", {}, label)))));
@@ -157,10 +157,10 @@ function itemPanel({ item, heading, labels }, small, src) {
   const sees = (node) => (node.sees.length ? `Attaches to ${node.sees.map((one) => `${one.id} (${percent(one.weight)}${one.labels.length ? `: ${one.labels.join(", ")}` : ""})`).join("; ")}.`
     : "Attaches to nothing among the training items.");
   const looks = (node) => (ofImage ? strongest(node.regions, item.grid) : node.parts.map(({ part, weight }) => `“${part}” (${percent(weight)})`).join("; "));
-  walk(nodeButtons, (at) => activate((line) => line.node === at, nodes[at].regions, nodes[at].heard === undefined ? `The whole ${item.modality}. ${sees(nodes[at])}`
-    : `${nodes[at].name}${labels.includes(nodes[at].name) ? ", a true label" : ""}: ${percent(nodes[at].predicted)} by the encoder, ${percent(nodes[at].heard)} by the graph. Looks at ${looks(nodes[at]) || "nothing"}. ${sees(nodes[at])}`));
+  walk(nodeButtons, (at) => activate((line) => line.node === at, nodes[at].regions, nodes[at].received === undefined ? `The whole ${item.modality}. ${sees(nodes[at])}`
+    : `${nodes[at].name}${labels.includes(nodes[at].name) ? ", a true label" : ""}: ${percent(nodes[at].predicted)} by the encoder, ${percent(nodes[at].received)} by the graph. Looks at ${looks(nodes[at]) || "nothing"}. ${sees(nodes[at])}`));
   walk(neighbourButtons, (at) => activate((line) => line.neighbour === at, [],
-    `${neighbours[at].id}${neighbours[at].text ? `, “${neighbours[at].text}”` : ""}: votes for ${neighbours[at].labels.join(", ") || "no label"}; heard by `
+    `${neighbours[at].id}${neighbours[at].text ? `, “${neighbours[at].text}”` : ""}: votes for ${neighbours[at].labels.join(", ") || "no label"}; received by `
     + `${neighbours[at].by.map(([node, weight]) => `${nodes[node].name} (${percent(weight)})`).join(", ")}.`));
   new ResizeObserver(draw).observe(net);
   const text = !ofImage && item.text ? [make("p", { class: "question" }, `“${item.text}”`)] : [];

@@ -51,25 +51,25 @@ def test_an_explanation_is_what_the_labels_hear(tmp_path: Path) -> None:
         ids = [getattr(data.corpus, f"{modality}_ids")[row] for row in pairs[modality == "text"]]
         with torch.no_grad():
             embedded = model.embed(getattr(model, modality)(items.inputs), modality)
-            heard = model.heard(embedded, modality)
+            received = model.received(embedded, modality)
         for row, item in enumerate(model.explain_items(data.corpus, items, top=len(ids))):
             assert [each.weight for each in item.sees] == sorted((each.weight for each in item.sees), reverse=True)
             for each in item.labels:
                 label = names.index(each.label)
-                assert each.heard == pytest.approx(float(heard[row, label]), abs=1e-6)
-                # The graph says the mean of what the item's node and the label's node hear.
+                assert each.received == pytest.approx(float(received[row, label]), abs=1e-6)
+                # The graph says the mean of what the item's node and the label's node receive.
                 for node in (item.sees, each.sees):
                     assert node and sum(seen.weight for seen in node) <= 1 + 1e-5
                 parts = [
                     mean[label] + sum(seen.weight * (labels[ids.index(seen.id)] - mean)[label] for seen in node)
                     for node in (item.sees, each.sees)
                 ]
-                assert float(sum(parts) / 2) == pytest.approx(each.heard, abs=1e-5)
+                assert float(sum(parts) / 2) == pytest.approx(each.received, abs=1e-5)
                 assert each.predicted == pytest.approx(float(embedded.pooled[row, 32 + label].sigmoid()), abs=1e-6)
                 assert (sum(each.regions) == pytest.approx(1, abs=1e-5)) == (modality == "image")
                 assert 0 < sum(part.weight for part in each.parts) <= 1 + 1e-5
                 assert {type(part.part) for part in each.parts} == {int if modality == "image" else str}
-            final = [each.predicted + 0.5 * (each.heard - each.predicted) for each in item.labels]
+            final = [each.predicted + 0.5 * (each.received - each.predicted) for each in item.labels]
             assert final == sorted(final, reverse=True) and len(final) == 3
 
 

@@ -47,14 +47,14 @@ def test_kept_edges_share_the_attention_anew() -> None:
 def test_messages_are_the_labels_of_neighbours_and_the_mean_label_where_these_fade() -> None:
     edges = some_edges()
     labels = (torch.rand(9, 5, generator=torch.Generator().manual_seed(1)) > 0.6).float()
-    heard, mean = messages(edges, labels), labels.mean(0)
+    received, mean = messages(edges, labels), labels.mean(0)
     for row in range(3):
         expected = mean.clone()
         for source, share in zip(edges.source[row], attention(edges)[row], strict=True):
             expected = expected + share * (labels[source] - mean)
-        torch.testing.assert_close(heard[row], expected)
-    torch.testing.assert_close(heard[2], mean)
-    assert ((heard >= 0) & (heard <= 1)).all()
+        torch.testing.assert_close(received[row], expected)
+    torch.testing.assert_close(received[2], mean)
+    assert ((received >= 0) & (received <= 1)).all()
 
 
 def test_items_hear_all_labels_and_each_label_node_hears_of_its_own() -> None:

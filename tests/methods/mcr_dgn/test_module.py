@@ -67,7 +67,7 @@ def probabilities(model: Any, data: ToyData, rows: list[int]) -> tuple[Tensor, T
     """Label probabilities of images by the encoder, and by the graph."""
     with torch.no_grad():
         items = model.embed(model.image(pictures(model, data, rows)), "image")
-        return items.pooled[:, 32:].sigmoid(), model.heard(items, "image")
+        return items.pooled[:, 32:].sigmoid(), model.received(items, "image")
 
 
 def test_the_loss_is_the_sum_of_its_parts(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_the_bank_is_what_a_test_encodes_of_training_pairs(tmp_path: Path) -> No
 
 def test_an_item_is_a_mixture_of_what_the_encoder_and_what_the_graph_says(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path)
-    predicted, heard = probabilities(model, data, [50, 63])
-    expected = relevance_vectors(0.5 * predicted + 0.5 * heard, "image")
+    predicted, received = probabilities(model, data, [50, 63])
+    expected = relevance_vectors(0.5 * predicted + 0.5 * received, "image")
     torch.testing.assert_close(encode(model, data, [50, 63])[:, 0], expected)
-    assert (predicted - heard).abs().max() > 0.05
+    assert (predicted - received).abs().max() > 0.05
 
 
 def test_validation_chooses_the_share_of_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,8 +175,8 @@ def test_validation_chooses_the_share_of_the_graph(tmp_path: Path, monkeypatch: 
         model.eval()
         # What was compared is what a test encodes; the first image of the gallery is one of training.
         torch.testing.assert_close(seen[best][0], encode(model, data, [0])[0, 0], atol=1e-5, rtol=0)
-        predicted, heard = probabilities(model, data, [50])
-        expected = relevance_vectors((1 - share) * predicted + share * heard, "image")
+        predicted, received = probabilities(model, data, [50])
+        expected = relevance_vectors((1 - share) * predicted + share * received, "image")
         torch.testing.assert_close(encode(model, data, [50])[0, :1], expected, atol=1e-5, rtol=0)
         seen.clear()
         fit.test(model, data, verbose=False)
@@ -221,7 +221,7 @@ def test_a_training_item_does_not_hear_its_own_labels(tmp_path: Path) -> None:
         model.bank.labels = labels.clone()
         model.bank.labels[pair] = 1 - labels[pair]
         changes.append((probabilities(model, data, rows)[1] - before).abs().amax(1))
-    change, share = torch.stack(changes), 1 / len(model.bank)  # of a pair in the mean label, through which all hear it
+    change, share = torch.stack(changes), 1 / len(model.bank)  # of a pair in the mean label, which reaches all
     assert change.diagonal().max() < 1.01 * share < change[:, 6].max()
     assert (change[:, :6] > 1.01 * share).any()
 
