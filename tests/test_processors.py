@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from itmbench import processors as module
+from itmbench.cli.main import main
 from itmbench.processors import loaders, processors
 
 
@@ -61,3 +62,33 @@ def test_freed_memory_is_kept() -> None:
         for how in ("keep", "return")
     )
     assert kept * 3 < returned
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "flags", "avoided"),
+    [
+        ("AuthenticAMD", 25, "avx2 avx512f avx512vl", True),
+        ("AuthenticAMD", 25, "avx2", False),  # Zen 3
+        ("AuthenticAMD", 26, "avx2 avx512f", False),  # Zen 5
+        ("GenuineIntel", 6, "avx2 avx512f", False),
+    ],
+)
+def test_only_zen_4_sorts_without_avx512(
+    vendor: str, family: int, flags: str, avoided: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CPUINFO", tmp_path / "cpuinfo")
+    processor = f"vendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 25\nflags\t\t: {flags}\n\n"
+    module.CPUINFO.write_text("processor\t: 0\n" + processor + "processor\t: 1\n" + processor)
+    monkeypatch.setenv("NPY_DISABLE_CPU_FEATURES", "")
+    monkeypatch.delenv("NPY_DISABLE_CPU_FEATURES")
+    assert main(["--version"]) == 0
+    assert ("X86_V4" in os.environ.get("NPY_DISABLE_CPU_FEATURES", "")) is avoided
+    monkeypatch.setenv("NPY_DISABLE_CPU_FEATURES", "AVX512_SPR")
+    main(["--version"])
+    assert os.environ["NPY_DISABLE_CPU_FEATURES"] == "AVX512_SPR"
+
+
+def test_the_command_line_chooses_before_numpy_is_imported() -> None:
+    subprocess.run(
+        [sys.executable, "-c", "import itmbench.cli.main, sys; assert 'numpy' not in sys.modules"], check=True
+    )

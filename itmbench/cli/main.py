@@ -16,7 +16,7 @@ from importlib import import_module
 
 from itmbench import __version__, interruption, logs
 from itmbench.errors import InputError, InputErrors, is_full
-from itmbench.processors import keep_memory
+from itmbench.processors import keep_memory, sort_without_avx512_on_zen_4
 
 COMMANDS = {
     "bench": ("bench", "run methods × datasets × seeds and print the tables"),
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # three times slower. OpenMP reads this when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_memory()
+    sort_without_avx512_on_zen_4()
     logs.configure(arguments.count("-v") - arguments.count("-q"))
     status = 0
     try:

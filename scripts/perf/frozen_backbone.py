@@ -9,14 +9,13 @@ and take a step of the optimiser; times are those of a whole epoch, the fastest 
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 
 import lightning as L
 import numpy as np
 import torch
 from random_photographs import RandomPhotographs
-from timing import best_of
+from timing import best_of, clock
 
 from itmbench.data.corpus import Corpus
 from itmbench.data.datamodule import CorpusDataModule, Sources
@@ -42,14 +41,14 @@ def main() -> None:
             model.trainer = trainer
         data.attach(Sources(data.corpus, image.processor(), text.processor()))
         without = [next(epochs(model, data)) for model in raw]
-        start = time.perf_counter()
+        start = clock()
         rows = np.arange(len(data.corpus.image_ids)), np.arange(len(data.corpus.text_ids))
         data.attach(Sources(encode_corpus(data.corpus, (image, text), rows), StoredProcessor(), StoredProcessor()))
         loops = [epochs(model, data) for model in stored]
         for loop in loops:
             next(loop)
         print(f"{options.images} pairs in batches of {options.batch_size}, {torch.get_num_threads()} threads")
-        print(f"encoding once, and a first epoch of both methods: {time.perf_counter() - start:.1f} s")
+        print(f"encoding once, and a first epoch of both methods: {clock() - start:.1f} s")
         fast = best_of(options.repeats, *(lambda loop=loop: next(loop) for loop in loops))
         for model, slow, quick in zip(raw, without, fast, strict=True):
             print(
@@ -75,13 +74,13 @@ def epochs(model: Matcher, data: CorpusDataModule) -> Iterator[float]:
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)
     loader = data.train_dataloader()
     while True:
-        start = time.perf_counter()
+        start = clock()
         for batch in loader:
             loss = model.training_loss(batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        yield time.perf_counter() - start
+        yield clock() - start
 
 
 def parse() -> argparse.Namespace:

@@ -16,6 +16,7 @@ from torchmetrics.retrieval import RetrievalMAP
 
 from itmbench.evaluation import caption_retrieval, hamming_retrieval, label_retrieval
 from itmbench.evaluation.functional import average_precision
+from itmbench.processors import sort_without_avx512_on_zen_4
 
 DIMENSIONS = 512
 
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=cases, default=list(cases), help="cases to run (all)")
     options = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, D = {DIMENSIONS}, torch {torch.__version__}")
+    sort_without_avx512_on_zen_4()  # as the command line does; the processes of the cases inherit it
     for name in options.only:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             for what, found, asked in pool.apply(cases[name], (options,)):
