@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from itmbench.runner.lightning import PreparedCLI
 
 SUMMARY = """\
-SEDRA, SCAN: show what each word of a text finds in an image, and what the paths add to the score.
+SEDRA, SCAN, SGRAF: show what each word of a text finds in an image, and what the paths add to the score.
 MCR-DGN: show what items attach to in the graph: training items, and for their most probable labels the regions or
 words that the label attends to. On request, measure the deletion gap: how much more is lost by removing the edges of
 highest attention than by removing as many random ones."""
@@ -70,7 +70,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if not isinstance(cli.model, ExplainsItems | ExplainsPairs):
         raise InputError(
             f"explain: {type(cli.model).__name__} has nothing to show; give the config of a method such as SEDRA, "
-            "SCAN or MCRDGN"
+            "SCAN, SGRAF or MCRDGN"
         )
     if cli.trainer.world_size > 1:
         raise InputError("explain: runs on one device; add --trainer.devices 1")

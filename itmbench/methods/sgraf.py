@@ -11,8 +11,9 @@ from itmbench.encoders import Embeddings, masked_mean
 from itmbench.errors import InputError
 from itmbench.methods.base import Modality
 from itmbench.methods.cross_attention import EPSILON, project_tokens, relations, scan_attention, zero_padded_tokens
+from itmbench.methods.explained import Attended
 from itmbench.methods.losses import InfoNCE, TripletLoss
-from itmbench.methods.token_matcher import TokenMatcher
+from itmbench.methods.token_matcher import TokenMatcher, without_padding
 
 _SHARPNESS = 9.0
 # Shorter vectors are not scaled to unit length, so that gradients stay bounded as they vanish.
@@ -77,13 +78,41 @@ class SGRAF(TokenMatcher):
     def score_block(self, image: Embeddings, text: Embeddings, within_image: Tensor, within_text: Tensor) -> Tensor:
         assert text.mask is not None
         with torch.autocast(image.pooled.device.type, enabled=False):
-            contexts = _contexts(within_image, within_text)
-            words = _similarity(self.compare_words, within_text, contexts)
-            wholes = _similarity(self.compare_wholes, image.pooled.float().unsqueeze(1), text.pooled.float())
-            nodes = torch.cat([wholes.unsqueeze(2), words], 2)
+            nodes = self._nodes(image, text, _attention(within_image, within_text), within_image, within_text)
             mask = torch.cat([text.mask.new_ones(len(text), 1), text.mask], 1)
             scores = self.read(self.head(nodes, mask)).squeeze(2)
             return scores if isinstance(self.loss, InfoNCE) else scores.sigmoid()
+
+    def _nodes(self, image: Embeddings, text: Embeddings, attention: Tensor, regions: Tensor, words: Tensor) -> Tensor:
+        """Similarity vectors of every pair, that of the wholes first, `[I, T, 1 + L, S]`."""
+        wholes = _similarity(self.compare_wholes, image.pooled.float().unsqueeze(1), text.pooled.float())
+        compared = _similarity(self.compare_words, words, _contexts(attention, regions, words))
+        return torch.cat([wholes.unsqueeze(2), compared], 2)
+
+    def attended(self, image: Embeddings, text: Embeddings) -> Attended:
+        """What the wholes and each word add to the readout of one image and one text, and the words' attention.
+
+        Raises:
+            InputError: the module is ``sgr``, whose messages between words leave no share to each.
+        """
+        if not isinstance(self.head, SimilarityFiltration):
+            raise InputError(
+                "explain: with module sgr, words exchange messages, so none has a share of its own; use saf"
+            )
+        assert image.mask is not None and text.mask is not None
+        text = without_padding(text, int(text.mask.sum()))
+        regions, words = zero_padded_tokens(image), zero_padded_tokens(text)
+        attention = _attention(regions, words)
+        nodes = self._nodes(image, text, attention, regions, words)
+        gates = self.head.gates(nodes, nodes.new_ones(1, nodes.shape[2], dtype=torch.bool))
+        length = (gates * nodes).sum(2).norm().clamp(min=_MIN_NORM)
+        gates, readout = gates[0, 0, :, 0], (nodes[0, 0] @ self.read.weight.T).squeeze(1)
+        shares, scale = gates[1:] / gates[1:].sum(), float(gates[1:].sum() / length)
+        wholes = float(gates[0] * readout[0] / length + self.read.bias)
+        paths = {"wholes": wholes, "words": scale * float((shares * readout[1:]).sum())}
+        seen = attention[0, image.mask[0], 0].T
+        seen = seen / seen.sum(1, keepdim=True)
+        return Attended(paths, scale, shares, readout[1:], torch.zeros_like(shares), seen)
 
 
 class GlobalAttention(nn.Module):
@@ -117,9 +146,12 @@ class SimilarityFiltration(nn.Module):
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
         """Average nodes `[A, F, L, S]` under a mask, bool `[F, L]` and true for node 0, to unit vectors `[A, F, S]`."""
+        return normalize((self.gates(nodes, mask) * nodes).sum(2), dim=-1, eps=_MIN_NORM)
+
+    def gates(self, nodes: Tensor, mask: Tensor) -> Tensor:
+        """The share of each node `[A, F, L, 1]`."""
         gates = self.gate(nodes).sigmoid() * mask.unsqueeze(2)
-        gates = gates / gates.sum(2, keepdim=True).clamp(min=EPSILON)
-        return normalize((gates * nodes).sum(2), dim=-1, eps=_MIN_NORM)
+        return gates / gates.sum(2, keepdim=True).clamp(min=EPSILON)
 
 
 class SimilarityReasoning(nn.Module):
@@ -150,11 +182,16 @@ class ReasoningStep(nn.Module):
         return self.out(edges @ nodes).relu()
 
 
-def _contexts(regions: Tensor, words: Tensor) -> Tensor:
-    """Unit contexts `[I, T, L, D]` of words `[T, L, D]` that attend to regions `[I, R, D]`."""
-    weights = scan_attention(relations(regions, words), _SHARPNESS)  # [I, R, T, L]
-    weights = (weights / weights.sum(1, keepdim=True)).flatten(2).transpose(1, 2)
-    return normalize(weights @ regions, dim=-1, eps=_MIN_NORM).unflatten(1, words.shape[:2])
+def _attention(regions: Tensor, words: Tensor) -> Tensor:
+    """The attention `[I, R, T, L]` of words `[T, L, D]` to regions `[I, R, D]`."""
+    weights = scan_attention(relations(regions, words), _SHARPNESS)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _contexts(attention: Tensor, regions: Tensor, words: Tensor) -> Tensor:
+    """Unit contexts `[I, T, L, D]` of words that pay this attention to regions."""
+    contexts = attention.flatten(2).transpose(1, 2) @ regions
+    return normalize(contexts, dim=-1, eps=_MIN_NORM).unflatten(1, words.shape[:2])
 
 
 def _similarity(compare: nn.Linear, left: Tensor, right: Tensor) -> Tensor:

@@ -198,7 +198,8 @@ def test_as_many_images_as_asked_for(trained: tuple[Path, list[str]], tmp_path: 
 def test_a_method_without_a_graph_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", *options(tmp_path, "DualEncoder")]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "itmbench: explain: DualEncoder has nothing to show; give the config of a method such as SEDRA, SCAN or MCRDGN"
+        "itmbench: explain: DualEncoder has nothing to show; give the config of a method such as SEDRA, SCAN, SGRAF or "
+        "MCRDGN"
     )
 
 

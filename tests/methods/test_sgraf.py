@@ -12,6 +12,7 @@ from toy_tokens import real, toy_items
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.methods import token_matcher
+from itmbench.methods.explained import ExplainsPairs
 from itmbench.methods.losses import InfoNCE
 from itmbench.methods.sgraf import SGRAF, GlobalAttention
 
@@ -122,3 +123,25 @@ def test_larger_similarity_vectors_are_held_in_smaller_blocks(monkeypatch: pytes
 def test_no_step_of_reasoning_is_refused() -> None:
     with pytest.raises(InputError, match="give at least 1"):
         method(module="sgr", steps=0)
+
+
+def test_the_parts_of_an_explanation_sum_to_the_readout_and_attention_is_that_of_each_word() -> None:
+    model = method(loss=InfoNCE())
+    assert isinstance(model, ExplainsPairs)
+    with torch.no_grad():
+        for i in range(len(IMAGES)):
+            for j in range(4):  # the last text has no words
+                parts = model.attended(IMAGES[i : i + 1], TEXTS[j : j + 1])
+                assert sum(parts.paths.values()) == pytest.approx(
+                    float(model.score(IMAGES[i : i + 1], TEXTS[j : j + 1])), abs=1e-5
+                )
+                assert parts.paths["words"] == pytest.approx(parts.scale * float((parts.shares * parts.found).sum()))
+                assert float(parts.shares.sum()) == pytest.approx(1) and len(parts.shares) == len(real(TEXTS, j))
+                for place, attention in enumerate(parts.regions):
+                    context = slow_context(real(TEXTS, j), real(IMAGES, i), place)
+                    torch.testing.assert_close(attention @ real(IMAGES, i), context)
+
+
+def test_reasoning_leaves_no_share_to_a_word() -> None:
+    with pytest.raises(InputError, match="module sgr"):
+        method(module="sgr").attended(IMAGES[:1], TEXTS[:1])
