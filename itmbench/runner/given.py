@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
+from lightning.pytorch.callbacks import Timer
 
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.encoders import Embeddings
@@ -17,6 +18,9 @@ from itmbench.errors import InputError
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 from itmbench.methods.base import Matcher
 from itmbench.runner.spec import load_yaml
+
+LOWER_IS_BETTER = ("/loss", "/MedR", "/MeanR", "/queries_without_relevant")
+"""Endings of metrics."""
 
 
 def config_files(arguments: Any) -> list[str]:
@@ -112,17 +116,28 @@ def require_trainable(trainer: L.Trainer, model: Matcher, data: CorpusDataModule
         InputError: the model has no loss, validation would never come, or a callback waits for an unknown metric.
     """
     require_loss(model, trainer.max_epochs)
-    interval = trainer.val_check_interval
-    if isinstance(interval, int) and interval > 1 and trainer.check_val_every_n_epoch is not None:
-        batches = len(data.training_texts(trainer.world_size)) // (data.batch_size * trainer.world_size)
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        if interval > batches:
-            raise InputError(
-                f"trainer.val_check_interval: {interval}, but an epoch has {batches} batches; give fewer, or set "
-                "trainer.check_val_every_n_epoch to null"
-            )
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+    if timer is not None and (timer.time_remaining() or 0) <= 0:
+        raise InputError("trainer.max_time: is no time to train in; give more, such as 00:12:00:00 for twelve hours")
+    in_all = len(data.training_texts(trainer.world_size)) // (data.batch_size * trainer.world_size)
+    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    batches = min(in_all, limit) if isinstance(limit, int) else int(in_all * limit)
+    if not batches:
+        raise InputError(f"trainer.limit_train_batches: {limit} of {in_all} batches is none; give more")
+    steps = interval if isinstance(interval, int) else int(batches * interval)
+    if steps < 1 or (steps > batches and trainer.check_val_every_n_epoch is not None):
+        raise InputError(
+            f"trainer.val_check_interval: {interval}, but an epoch has {batches} batches; give 1 to {batches}, or more "
+            "and set trainer.check_val_every_n_epoch to null"
+        )
     _require_known_monitors(trainer, model, data)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor, mode = getattr(callback, "monitor", None) or "", getattr(callback, "mode", None)
+        better = "min" if monitor.endswith(LOWER_IS_BETTER) else "max"
+        if monitor.startswith(("val/", "train/")) and mode in ("min", "max") and mode != better:
+            raise InputError(
+                f"{type(callback).__name__} of {monitor}: would take worse for better; set mode to {better}"
+            )
 
 
 def _require_known_monitors(trainer: L.Trainer, model: Matcher, data: CorpusDataModule) -> None:

@@ -12,11 +12,12 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import StrategyRegistry
 
 from itmbench import logs
 from itmbench.checkpoint import read_checkpoint, require_resumable
@@ -38,6 +39,9 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "max_epochs": 20,
 }
+
+MOST_THREADS = 1024
+"""More may be more than the system can start, at which torch would crash."""
 
 OF_CONSTRUCTORS = (
     *(ValueError, RuntimeError, TypeError, ArithmeticError, MemoryError, NotImplementedError),
@@ -124,7 +128,7 @@ class MatcherCLI(LightningCLI):
         changes. It is written at the end of an epoch, where a resumed run draws the same numbers as an unbroken one.
         """
         parser.add_argument(
-            "--threads", type=PositiveInt | None, help="CPU threads of torch (default: one a core, in benchmarks 1)"
+            "--threads", type=int | None, help="CPU threads of torch (default: one a core, in benchmarks 1)"
         )
         parser.add_lightning_class_args(Checkpoint, "best")
         parser.add_lightning_class_args(Checkpoint, "last")
@@ -144,7 +148,9 @@ class MatcherCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build trainer, model and data."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        if config.threads:
+        if config.threads is not None:
+            if not 0 < config.threads <= MOST_THREADS:
+                raise InputError(self._in_config(f"threads: {config.threads}; give 1 to {MOST_THREADS}"))
             torch.set_num_threads(config.threads)
         try:
             with _plainly():
@@ -158,11 +164,11 @@ class MatcherCLI(LightningCLI):
         for option in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
             if options[option] is not None and options[option] < (option != "log_every_n_steps"):
                 raise InputError(f"trainer.{option}: {options[option]} is too few; give 1 or more")
-        if (options.gradient_clip_val or 0) < 0:
+        if not (options.gradient_clip_val or 0) >= 0:
             raise InputError(f"trainer.gradient_clip_val: {options.gradient_clip_val} is too low; give 0 or more")
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not in TRAINER_DEFAULTS: a callback shared by all trainers would keep the last model alive.
         trainer.callbacks[:0] = [RequireFittingState(), SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
@@ -291,7 +297,7 @@ class CellCLI(MatcherCLI):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(args=config, run=False)  # this seeds everything
         self.devices = self._count_devices()
-        self._check_validation()
+        self._require_validation()
         with _plainly():
             self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
 
@@ -317,44 +323,68 @@ class CellCLI(MatcherCLI):
         if options.devices == "auto":
             options.devices = 1
         named = options.devices
-        if "," in str(named):
+        if isinstance(named, str) and "," in named:
             named = [number for number in named.split(",") if number]
         if not isinstance(named, list) and not str(named).lstrip("-").isdecimal():
             raise InputError(f"trainer.devices {named}: not a number of devices; give one such as 2")
-        count = len(named) if isinstance(named, list) else int(named)
+        count = len({*map(str, named)}) if isinstance(named, list) else int(named)
+        if isinstance(named, list) and count < len(named):
+            raise InputError(f"trainer.devices {options.devices}: names a device twice; name each once")
         if count < 1:
             raise InputError(f"trainer.devices {options.devices}: differs from machine to machine; give a number")
         if count > 1 and any(word in str(options.strategy) for word in ("spawn", "fork", "notebook")):
             raise InputError(f"trainer.strategy {options.strategy}: cannot return results; use ddp")
         return count
 
-    def _check_validation(self) -> None:
-        """Check that the trainer validates and keeps checkpoints, so that there will be a best epoch."""
+    def _require_validation(self) -> None:
+        """Check that the trainer validates, and keeps the checkpoint that validates best and the last one."""
         options = self.config.trainer
-        for option, given in (
-            ("fast_dev_run", bool(options.fast_dev_run)),
-            ("limit_val_batches", _is_partial(options.limit_val_batches)),
-            ("limit_test_batches", _is_partial(options.limit_test_batches)),
-            ("overfit_batches", bool(options.overfit_batches)),
-            ("enable_checkpointing", options.enable_checkpointing is False),
-            ("barebones", bool(options.barebones)),
-        ):
-            if given:
-                raise InputError(
-                    f"trainer.{option} {options[option]}: leave it out; a benchmark tests the epoch that validates best"
-                )
-
-    def check_devices(self) -> None:
-        """Check that this machine has the devices."""
-        options = self.config.trainer
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                L.Trainer(accelerator=options.accelerator, devices=options.devices, logger=False)
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        given = {
+            "trainer.fast_dev_run": bool(options.fast_dev_run),
+            "trainer.limit_val_batches": _is_partial(options.limit_val_batches),
+            "trainer.limit_test_batches": _is_partial(options.limit_test_batches),
+            "trainer.overfit_batches": bool(options.overfit_batches),
+            "trainer.enable_checkpointing": options.enable_checkpointing is False,
+            "trainer.barebones": bool(options.barebones),
+        }
+        for section in ("best", "last"):
+            for name, value in self.config[section].items():
+                usual = name in ("dirpath", "verbose") or value == self.parser.get_default(f"{section}.{name}")
+                given[f"{section}.{name}"] = not usual
+        for option in (option for option, is_given in given.items() if is_given):
             raise InputError(
-                f"trainer.accelerator {options.accelerator}, devices {options.devices}: {' '.join(str(error).split())}"
-            ) from error
+                f"{option} {self.config[option]}: leave it out; a benchmark tests the epoch that validates best"
+            )
+        known = {"accelerator": AcceleratorRegistry.available_accelerators() | {"auto", "gpu"}}
+        known["strategy"] = {"auto", *StrategyRegistry.available_strategies()}
+        for name, names in known.items():
+            if isinstance(options[name], str) and options[name] not in names:
+                raise InputError(f"trainer.{name}: there is no {options[name]}; give one of {', '.join(sorted(names))}")
+
+    def require_sound(self, here: bool) -> Matcher:
+        """Build trainer and model once, as `make` does for a run, and return the model.
+
+        Args:
+            here: whether the cell is to run on this machine, which must then have its devices.
+
+        Raises:
+            InputError: they cannot be built, or would fail late or never end.
+        """
+        options = self.config.trainer
+        options.logger = False
+        if not here:
+            options.accelerator, options.devices, options.strategy = "cpu", 1, "auto"
+            options.precision = options.plugins = None
+        threads = torch.get_num_threads()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer, model = self.make(Path(), [])
+        torch.set_num_threads(threads)
+        limits = [callback for callback in trainer.callbacks if isinstance(callback, Timer | EarlyStopping)]  # type: ignore[attr-defined]
+        if trainer.max_epochs == trainer.max_steps == -1 and not limits:
+            raise InputError("trainer.max_epochs -1: never ends; give a number, or trainer.max_steps")
+        require_trainable(trainer, model, self.data)
+        return model
 
     def dump(self) -> str:
         """The config with all its defaults, as YAML that ``itmbench fit --config`` takes."""

@@ -17,7 +17,6 @@ from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 from itmbench.files import digest, write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import done, lease, running
-from itmbench.runner.given import require_loss
 from itmbench.runner.key import cell_key
 from itmbench.runner.lightning import CellCLI
 from itmbench.runner.running import Failure
@@ -126,11 +125,7 @@ class Planner:
                         continue
                     rows = [_planned(cell, cli, config) for cell in seeds]
                     if any(request.outcome(row) is None for row in rows):
-                        if check_devices:
-                            cli.check_devices()
-                        model = cli.make_model()
-                        require_loss(model, config["trainer"]["max_epochs"])
-                        require_valid_pair(model, cli.data, cli.devices)
+                        require_valid_pair(cli.require_sound(check_devices), cli.data, cli.devices)
                     planned += rows
                 except InputError as error:
                     wrong.append(f"{method} on {dataset}: {error}")
@@ -219,7 +214,7 @@ def print_forecast(planned: Sequence[Planned], request: Request) -> None:
             state = "done before"
         else:
             folder = request.running(row.cell)
-            epochs = row.cell.config["trainer"]["max_epochs"]
+            epochs = row.cell.config["trainer"].get("max_epochs")
             trained = 0 if request.force else running.epochs_done(folder, row.key)
             seconds = expected_seconds(row.cell, results)
             if seconds is not None and trained and epochs:

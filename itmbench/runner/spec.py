@@ -1,6 +1,7 @@
 """A benchmark file -> cells: one method on one dataset with one seed, each a LightningCLI config."""
 
 import copy
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Choice(_Strict):
 class Override(Choice):
     """A config for some cells."""
 
-    config: Config
+    config: Annotated[Config, AfterValidator(_without_seed)]
 
 
 class LeftOut(Choice):
@@ -226,13 +227,25 @@ def load_yaml(path: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that repeats a key, of which PyYAML would take the last, and aliases that never end."""
+    """Refuses what YAML 1.1 makes something else of without a word, and aliases that never end.
+
+    Of a key that is given twice, PyYAML takes the last value; 010 is 8, and 1:30 is 90.
+    """
 
     def get_single_node(self) -> yaml.Node | None:
         root = super().get_single_node()
         if root is not None:
             _size(root, {}, set())
         return root
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        kind = node.tag.rpartition(":")[2]
+        if kind in ("int", "float") and (":" in node.value or re.fullmatch("[-+]?0[0-9_]+", node.value)):
+            number = self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
+            problem = f"{node.value} means {number} in YAML; write that, or '{node.value}' for text"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

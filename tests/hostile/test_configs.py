@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 from refusal import refusal
-from toy import toy_arguments
+from small_benchmark import bench, write
+from toy import toy_arguments, toy_corpus
 
 from itmbench.cli.main import main
+from itmbench.runner.spec import merge
 
 OPTIONS = {
     "--model.dim=-1": "model.dim: -1 is out of range",
@@ -33,13 +35,17 @@ OPTIONS = {
     '--model.loss={"class_path": "InfoNCE", "init_args": {"temperature": -1}}': "temperature: -1 is out of range",
     "--model.protocol={}": "may mean captions or labels",
     '--model.protocol={"ties": "optimistic"}': "may mean captions or labels",
-    "--threads=0": "threads",
-    "--threads=-2": "threads",
+    "--threads=0": "threads: 0; give 1 to 1024",
+    "--threads=-2": "threads: -2; give 1 to 1024",
+    "--threads=100000": "threads: 100000; give 1 to 1024",
     "--seed_everything=-1": "seed_everything: ",
     "--seed_everything=1000000000000": "seed_everything: ",
     "--trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches: 0 is too few",
     "--trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch: 0 is too few",
     "--trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is too low",
+    "--trainer.gradient_clip_val=.nan": "trainer.gradient_clip_val: nan is too low",
+    "--trainer.max_time=yesterday": "trainer: `Timer(duration='yesterday')` is not a valid duration",
+    "--trainer.max_time={mintes: 5}": "trainer: 'mintes' is an invalid keyword",
     "--trainer.profiler=nope": "trainer: ",
     "--trainer.reload_dataloaders_every_n_epochs=-3": "trainer: ",
     "--trainer.max_epochs=1.5": "trainer.max_epochs: ",
@@ -97,6 +103,8 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {
     "a tab": ("a:\n\tb: 1", "not YAML"),
     "an option that is none": ("model: {class_path: DualEncoder, init_args: {dimm: 3}}", "dimm"),
     "a value out of range": ("model: {class_path: DualEncoder, init_args: {lr: -1}}", "config.yaml: model.lr: -1"),
+    "a number that YAML takes for octal": ("seed_everything: 010", "config.yaml:1: not YAML (010 means 8 in YAML"),
+    "a number that YAML takes for minutes": ("threads: 1:30", "config.yaml:1: not YAML (1:30 means 90 in YAML"),
     "a protocol of nothing": ("model: {class_path: DualEncoder, init_args: {protocol: {}}}", "captions or labels"),
     "a section that is none": ("modell: {}", "model"),
     "a number": ("5", "config.yaml"),
@@ -128,7 +136,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 LATE = {
     "--trainer.val_check_interval=1000": "trainer.val_check_interval: 1000, but an epoch has 12 batches",
-    "--trainer.limit_train_batches=0.001": "limit_train_batches",
+    "--trainer.val_check_interval=0": "trainer.val_check_interval: 0, but an epoch has 12 batches",
+    "--trainer.limit_train_batches=0.001": "trainer.limit_train_batches: 0.001 of 12 batches is none",
+    "--trainer.limit_train_batches=0": "trainer.limit_train_batches: 0 of 12 batches is none",
+    "--trainer.max_time=00:00:00:00": "trainer.max_time: is no time to train in",
+    "--trainer.max_time={minutes: -5}": "trainer.max_time: is no time to train in",
+    "--best.mode=min": "Checkpoint of val/objective: would take worse for better; set mode to max",
+    "--best.monitor=train/loss": "Checkpoint of train/loss: would take worse for better; set mode to min",
+    "--best.monitor=val/i2t/MedR": "Checkpoint of val/i2t/MedR: would take worse for better; set mode to min",
+    '--trainer.callbacks={"class_path": "EarlyStopping", "init_args": {"monitor": "val/objective"}}': (
+        "EarlyStopping of val/objective: would take worse for better; set mode to max"
+    ),
     "--best.monitor=nope": "nope: no metric that a callback can monitor; give one of train/loss, ",
     "--best.monitor=val/nope": "val/nope: no metric",
     "--last.monitor=val/i2t/R@3": "val/i2t/R@3: no metric",
@@ -153,9 +171,69 @@ def test_options_that_would_fail_after_a_while(
 
 def test_every_metric_of_validation_can_be_monitored(run: Path, tmp_path: Path) -> None:
     monitored = ["val/rSum", "val/chance/rSum", "val/i2t/MedR", "val/t2i/R@10", "val/objective", "train/loss"]
-    stop = [{"class_path": "EarlyStopping", "init_args": {"monitor": name}} for name in monitored]
+    modes = ["min" if name in ("train/loss", "val/i2t/MedR") else "max" for name in monitored]
+    stop = [
+        {"class_path": "EarlyStopping", "init_args": {"monitor": name, "mode": mode}}
+        for name, mode in zip(monitored, modes, strict=True)
+    ]
     short = ["--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}", "--best.monitor=val/rSum"]
     assert main(["fit", *toy_arguments(run, *short, f"--trainer.callbacks={json.dumps(stop)}")]) == 0
+
+
+CELLS: dict[str, tuple[dict[str, Any], str]] = {
+    "more time than there is": ({"trainer": {"max_time": "yesterday"}}, "trainer: `Timer(duration='yesterday')`"),
+    "fewer epochs than none": ({"trainer": {"max_epochs": -5}}, "trainer: `max_epochs` must be a non-negative"),
+    "epochs without end": ({"trainer": {"max_epochs": -1}}, "trainer.max_epochs -1: never ends; give a number"),
+    "less than a batch": ({"trainer": {"limit_train_batches": 0.001}}, "trainer.limit_train_batches: 0.001 of 2"),
+    "steps without batches": ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches: 0 is too"),
+    "an unknown accelerator": ({"trainer": {"accelerator": "abacus"}}, "trainer.accelerator: there is no abacus; give"),
+    "an unknown strategy": ({"trainer": {"strategy": "nope"}}, "trainer.strategy: there is no nope; give one of auto"),
+    "a device twice": ({"trainer": {"devices": [0, 0]}}, "trainer.devices [0, 0]: names a device twice"),
+    "threads": ({"threads": 10**6}, "threads: 1000000; give 1 to 1024"),
+    "the worst epoch": ({"best": {"mode": "min"}}, "best.mode min: leave it out; a benchmark tests the epoch that"),
+    "no best epoch": ({"best": {"save_top_k": 0}}, "best.save_top_k 0: leave it out"),
+    "another metric": ({"best": {"monitor": "train/loss"}}, "best.monitor train/loss: leave it out"),
+    "nothing to resume from": ({"last": {"save_weights_only": True}}, "last.save_weights_only True: leave it out"),
+    "a stop where it improves": (
+        {"trainer": {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/objective"}}]}},
+        "EarlyStopping of val/objective: would take worse for better; set mode to max",
+    ),
+}
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("case", CELLS)
+def test_cells_that_would_fail_after_a_while(
+    case: str, dry: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, named = CELLS[case]
+    spec = write(tmp_path, "m", epochs=1)
+    content = yaml.safe_load(spec.read_text())
+    spec.write_text(yaml.safe_dump(content | {"config": merge(content["config"], change)}))
+    toy_corpus(tmp_path / "toy")
+    options = ["--dry-run"] if dry else []
+    assert named in refusal(bench(spec, tmp_path / "results", *options), capsys, tmp_path)
+
+
+SPECS = {
+    "seeds: [010]": "small.yaml:1: not YAML (010 means 8 in YAML; write that, or '010' for text)",
+    "overrides: [{method: m, config: {seed_everything: 5}}]": "overrides.0.config: has seed_everything; give seeds",
+}
+
+
+@pytest.mark.parametrize("line", SPECS)
+def test_benchmarks_that_mean_something_else(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(tmp_path, "m")
+    content = yaml.safe_load(spec.read_text())
+    del content["seeds"]
+    spec.write_text(f"{line}\n{yaml.safe_dump(content)}")
+    assert SPECS[line] in refusal(bench(spec, tmp_path / "results", "--dry-run"), capsys, tmp_path)
+
+
+def test_a_benchmark_without_a_number_of_epochs_is_forecast(tmp_path: Path) -> None:
+    spec = write(tmp_path, "m", epochs=1)
+    spec.write_text(spec.read_text().replace("max_epochs: 1", "max_epochs: null\n    max_steps: 3"))
+    assert main(bench(spec, tmp_path / "results", "--dry-run")) == 0
 
 
 @pytest.mark.parametrize("name", ["base.Matcher", "token_matcher.TokenMatcher", "identity.Identity"])

@@ -237,10 +237,10 @@ def test_slurm_is_given_an_array_of_runners(
             ["--devices=2"],
             "gives each cell one device, but m on toy, seed 0 has trainer.devices 2",
         ),
-        ({"devices": [3]}, [], "trainer.accelerator cpu, devices [3]: "),
+        ({"devices": [3]}, [], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0"),
         ({"devices": 8}, [], "32 training pairs do not fill one batch on each of 8 devices; set data.batch_size"),
         ({}, ["--devices=0"], "--devices 0: give 1 or more"),
-        ({"accelerator": "gpu"}, [], "trainer.accelerator gpu, devices 1: "),
+        ({"accelerator": "gpu"}, [], "trainer: No supported gpu backend found!"),
     ],
 )
 def test_devices_that_cannot_be_are_told_before_anything_runs(

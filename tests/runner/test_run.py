@@ -115,7 +115,7 @@ def test_a_checkpoint_callback_of_the_users_does_not_choose_the_epoch(tmp_path: 
     content["config"]["trainer"]["callbacks"] = [
         {
             "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-            "init_args": {"dirpath": str(tmp_path), "monitor": "val/objective", "mode": "min", "filename": "worst"},
+            "init_args": {"dirpath": str(tmp_path), "monitor": "val/i2t/MeanR", "mode": "min", "filename": "other"},
         }
     ]
     spec.write_text(yaml.safe_dump(content))
@@ -123,7 +123,7 @@ def test_a_checkpoint_callback_of_the_users_does_not_choose_the_epoch(tmp_path: 
     alone, beside = (
         store.Result.load(tmp_path / name / "small" / "toy" / "m" / "seed0") for name in ("alone", "beside")
     )
-    assert (tmp_path / "worst.ckpt").exists()
+    assert (tmp_path / "other.ckpt").exists()
     assert (beside.validation, beside.metrics) == (alone.validation, alone.metrics)
 
 
