@@ -5,8 +5,7 @@ from typing import Any
 
 from itmbench.errors import InputError
 from itmbench.evaluation.examples import Example, Examples
-from itmbench.report.examples import read_examples
-from itmbench.report.queries import read_queries
+from itmbench.report.cells import read_examples, read_queries
 from itmbench.report.tables import Table
 from itmbench.report.thumbnails import Thumbnails
 

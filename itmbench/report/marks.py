@@ -8,7 +8,7 @@ import pandas as pd
 
 from itmbench.errors import InputError
 from itmbench.evaluation.paired import SEEDS, Difference, PairedResults, parts
-from itmbench.report.queries import read_queries
+from itmbench.report.cells import read_queries
 
 COLUMNS = ("metric", "method", "other", *Difference._fields, "verdict")
 

@@ -15,13 +15,13 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from itmbench.report.cells import read_epochs
 from itmbench.report.charts import against_best, bars, mark, sort_keys
 from itmbench.report.gallery import gallery
 from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, epochs_plot, looks, seeds_plot
 from itmbench.report.tables import Table, legend
 from itmbench.report.templates import template
 from itmbench.report.thumbnails import Thumbnails
-from itmbench.report.training import read_epochs
 from itmbench.report.why import why
 from itmbench.report.words import AUDIT, in_words, lead_in_words, without_mark
 from itmbench.store import CONFIG, Result

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from itmbench.report.cells import read_epochs
 from itmbench.report.columns import find, percent
 from itmbench.report.tables import Table
-from itmbench.report.training import read_epochs
 from itmbench.report.words import without_mark
 
 Looks = Mapping[str, tuple[str, str]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from itmbench.evaluation.examples import SIDES, Answer, Example
 from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedQuery
-from itmbench.report.examples import read_examples, read_explanations
+from itmbench.report.cells import read_examples, read_explanations
 from itmbench.report.tables import Table
 from itmbench.report.templates import template
 from itmbench.report.thumbnails import Thumbnails

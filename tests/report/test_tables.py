@@ -11,8 +11,8 @@ from results_store import CAPTION
 
 from itmbench.errors import InputError
 from itmbench.evaluation.paired import PairedResults, parts
+from itmbench.report.cells import read_queries
 from itmbench.report.columns import find
-from itmbench.report.queries import read_queries
 from itmbench.report.tables import CHOICES, GROUP, load, tables
 from itmbench.store import PER_QUERY
 

@@ -8,7 +8,7 @@ import pytest
 from report.example_store import EXPLAINED, write_examples
 
 from itmbench.errors import InputError
-from itmbench.report.examples import read_examples
+from itmbench.report.cells import read_examples
 from itmbench.report.page import page
 from itmbench.report.tables import load, tables
 from itmbench.report.thumbnails import Thumbnails

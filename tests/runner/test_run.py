@@ -17,8 +17,7 @@ import itmbench
 from itmbench import store
 from itmbench.cli.main import main
 from itmbench.evaluation.leaks import Finding
-from itmbench.report.examples import read_examples
-from itmbench.report.training import read_epochs
+from itmbench.report.cells import read_epochs, read_examples
 from itmbench.runner import audit
 
 

@@ -18,7 +18,7 @@ from itmbench.evaluation.examples import Answer, Example
 from itmbench.methods.explained import corpus_items, explain_pairs
 from itmbench.methods.mcr_dgn.module import MCRDGN
 from itmbench.methods.sedra import SEDRA
-from itmbench.report.examples import read_examples, read_explanations
+from itmbench.report.cells import read_examples, read_explanations
 from itmbench.runner.why import SEEN, explanations, rounded
 
 
