@@ -36,7 +36,11 @@ def run(command: str, arguments: Sequence[str]) -> int:
     """Explain items and measure the deletion gap."""
     parser = lightning_parser(command, SUMMARY, EXAMPLE)
     parser.add_argument(
-        "--items", default="", metavar="ID,…", help="test images and texts (default: the first images, a text of each)"
+        "--items",
+        default=[],
+        type=_ids,
+        metavar="ID,…",
+        help="test images and texts (default: the first images, a text of each)",
     )
     parser.add_argument("--count", type=int, default=3, metavar="N", help="how many images by default (default: 3)")
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="photographs of your own")
@@ -61,23 +65,25 @@ def run(command: str, arguments: Sequence[str]) -> int:
     import_from_here()
 
     with imports():
+        from itmbench.checkpoint import read_checkpoint
         from itmbench.methods.explained import ExplainsItems, ExplainsPairs
         from itmbench.options import restoring
         from itmbench.runner.lightning import PreparedCLI
 
     with restoring():  # weights come from the checkpoint
         cli = PreparedCLI([*rest, "--trainer.fast_dev_run=false", "--trainer.limit_test_batches=0"])
-    if not isinstance(cli.model, ExplainsItems | ExplainsPairs):
+    model = cli.model
+    if not isinstance(model, ExplainsItems | ExplainsPairs):
         raise InputError(
-            f"explain: {type(cli.model).__name__} has nothing to show; give the config of a method such as SEDRA, "
+            f"explain: {type(model).__name__} has nothing to show; give the config of a method such as SEDRA, "
             "SCAN, SGRAF or MCRDGN"
         )
     if cli.trainer.world_size > 1:
         raise InputError("explain: runs on one device; add --trainer.devices 1")
     if not cli.ckpt_path:
         raise InputError("explain: give --ckpt_path, the checkpoint of a trained model")
-    _restore(cli)
-    explain = _graph if isinstance(cli.model, ExplainsItems) else _pairs
+    cli.model.restored(read_checkpoint(cli.ckpt_path)).to(cli.trainer.strategy.root_device).eval()
+    explain = _graph if isinstance(model, ExplainsItems) else _pairs
     with cli.trainer.precision_plugin.forward_context():
         explained, files, content = explain(cli, options)
     if options.out and options.out.endswith(".json"):
@@ -93,16 +99,6 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
         write_out(options.out, sheet_png(explanation_rows(explained, files)))
     return 0
-
-
-def _restore(cli: "PreparedCLI") -> None:
-    """Load the checkpoint without a pass over the data."""
-    from itmbench.checkpoint import read_checkpoint
-
-    content = read_checkpoint(cli.ckpt_path)
-    cli.model.on_load_checkpoint(content)
-    cli.model.load_state_dict(content["state_dict"])
-    cli.model.to(cli.trainer.strategy.root_device).eval()
 
 
 def _pairs(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedPair], dict[str, Path], dict[str, Any]]":
@@ -122,7 +118,7 @@ def _pairs(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedPair]
         corpus = None
     else:
         corpus = cli.datamodule.corpus
-        selected = select_items(corpus, _ids(options), options.count)
+        selected = select_items(corpus, options.items, options.count)
         rows = [(image, int(corpus.texts_of_image[image][0])) for image in selected["image"]]
         rows += [(int(corpus.text_to_image[text]), text) for text in selected["text"]]
         rows = list(dict.fromkeys(rows))
@@ -153,7 +149,7 @@ def _graph(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedItem]
         own = {"image": options.image, "text": options.text}
         chosen = [own_items(model, modality, own[modality]) for modality in MODALITIES if own[modality]]
     else:
-        rows = select_items(corpus, _ids(options), options.count)
+        rows = select_items(corpus, options.items, options.count)
         chosen = [corpus_items(model, corpus, modality, rows[modality]) for modality in MODALITIES if rows[modality]]
     items = [each for some in chosen for each in model.explain_items(corpus, some, options.top)]
     if isinstance(model, MCRDGN):
@@ -184,8 +180,8 @@ def _graph(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedItem]
     )
 
 
-def _ids(options: Namespace) -> list[str]:
-    return options.items.split(",") if options.items else []
+def _ids(text: str) -> list[str]:
+    return text.split(",") if text else []
 
 
 def _print_pair(pair: "ExplainedPair", top: int) -> None:

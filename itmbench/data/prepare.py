@@ -26,7 +26,6 @@ def prepare(
     root: Path,
     given: Path | None,
     is_complete: Callable[[], bool],
-    backoff: float = 1.0,
 ) -> None:
     """Bring a dataset into the layout that its reader takes.
 
@@ -36,7 +35,6 @@ def prepare(
         root: its folder, created if missing.
         given: a folder with archives that the user already has; ``root`` is looked through, too.
         is_complete: says whether the dataset can be read with its images.
-        backoff: as in `download`.
 
     Raises:
         InputErrors: archives are missing or bad; one line of each. The others are unpacked.
@@ -55,7 +53,7 @@ def prepare(
                 break
             if not _is_done(archive, root):
                 try:
-                    _bring(archive, root, places, backoff)
+                    _bring(archive, root, places)
                 except InputError as error:
                     problems.append(f"{name}: {error}")
     if problems:
@@ -63,7 +61,7 @@ def prepare(
     shutil.rmtree(root / WORK / "downloads", ignore_errors=True)
 
 
-def _bring(archive: Archive, root: Path, places: Sequence[Path], backoff: float) -> None:
+def _bring(archive: Archive, root: Path, places: Sequence[Path]) -> None:
     """Unpack an archive of the user's, or a downloaded one."""
     own = next((place / name for name in archive.names for place in places if (place / name).is_file()), None)
     path = own or root / WORK / "downloads" / archive.names[0]
@@ -72,7 +70,7 @@ def _bring(archive: Archive, root: Path, places: Sequence[Path], backoff: float)
         try:
             if archive.urls:
                 log.info(f"{path.name}: downloading into {root}")
-                download(archive.urls, path, archive.size, archive.checksum, backoff)
+                download(archive.urls, path, archive.size, archive.checksum)
         except InputError as error:
             reason = str(error)
         if not path.is_file():

@@ -40,10 +40,7 @@ class TimmImageEncoder(Encoder):
         train_crop: smallest share of the picture that a random training crop keeps; 1 turns cropping off.
         train_flip: mirror half of the training pictures. Off by default, because captions say left and right.
         model_args: further arguments of ``timm.create_model``.
-        freeze: keep the weights fixed during training.
-        lr_multiplier: factor on the learning rate of these weights.
-        feature_dropout: probability, in training, of dropping a number of the vectors it returns.
-        centre: subtract the means of the training items; needs ``freeze``.
+        **kwargs: arguments of ``Encoder``.
 
     Raises:
         InputError: timm has no such model, or its weights cannot be loaded or do not fit.
@@ -64,15 +61,12 @@ class TimmImageEncoder(Encoder):
         train_crop: float = 0.8,
         train_flip: bool = False,
         model_args: dict[str, Any] | None = None,
-        freeze: bool = False,
-        lr_multiplier: float = 1.0,
-        feature_dropout: float = 0.0,
-        centre: bool = False,
+        **kwargs: Any,
     ) -> None:
         model_args = {**(TINY if name == "tiny" else {}), **(model_args or {})}
         weights = (False, None) if is_restoring() else (pretrained, checkpoint)
         model = _create(name, *weights, image_size, **model_args)
-        super().__init__(model.num_features, freeze, lr_multiplier, feature_dropout, centre)
+        super().__init__(model.num_features, **kwargs)
         self.model = model
         if pretrained or checkpoint:
             self.pretraining = "image-text" if any(word in name for word in ("clip", "siglip")) else "unimodal"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from itmbench.errors import InputError
-from itmbench.evaluation.label import label_summary, multi_hot
+from itmbench.evaluation.label import both_multi_hot, label_summary
 from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.ranking import Normaliser, Ties, check_options
 from itmbench.evaluation.scoring import Vectors, as_embeddings
@@ -86,12 +86,7 @@ def hamming_queries(
     if queries.shape[1] != gallery.shape[1]:
         raise InputError(f"codes of {queries.shape[1]} and {gallery.shape[1]} bits; give both the same length")
     cpu = torch.device("cpu")
-    query_hot = multi_hot(query_labels, len(queries), "query_labels", cpu)
-    gallery_hot = multi_hot(gallery_labels, len(gallery), "gallery_labels", cpu)
-    if query_hot.shape[1] != gallery_hot.shape[1]:
-        raise InputError(
-            f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}; give as many"
-        )
+    query_hot, gallery_hot = both_multi_hot(query_labels, gallery_labels, (len(queries), len(gallery)), cpu)
     new = np.zeros(len(gallery), dtype=bool) if unseen is None else unseen
     # Unseen items last, so that each part of the gallery is one stretch of memory.
     order = torch.from_numpy(np.argsort(new, kind="stable"))

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from itmbench.encoders.embeddings import Embeddings, Items
+from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.hamming import hamming_queries
-from itmbench.evaluation.protocol import LabelProtocol, Labels
+from itmbench.evaluation.protocol import LabelPair, LabelProtocol, Pair, Unseen
 from itmbench.evaluation.scoring import Name, Scorer
 
 
@@ -37,12 +35,7 @@ class HashProtocol(LabelProtocol):
         return Embeddings(torch.where(items.pooled > 0, 1.0, -1.0))
 
     def _queries(
-        self,
-        sides: tuple[Items, Items],
-        labels: tuple[Labels, Labels],
-        scorer: Scorer | None,
-        name: Name,
-        unseen: NDArray[np.bool_] | None,
+        self, sides: Pair, labels: LabelPair, scorer: Scorer | None, name: Name, unseen: Unseen
     ) -> dict[str, Tensor]:
         if scorer is not None:
             raise InputError("hash-retrieval: codes are compared by Hamming distance; leave the scorer out")

@@ -105,12 +105,7 @@ def label_queries(
     check_options(ties, normaliser, tuple(cutoffs))
     sizes = len(queries), len(gallery)
     device = queries.pooled.device
-    query_hot = multi_hot(query_labels, sizes[0], "query_labels", device)
-    gallery_hot = multi_hot(gallery_labels, sizes[1], "gallery_labels", device)
-    if query_hot.shape[1] != gallery_hot.shape[1]:
-        raise InputError(
-            f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}; give as many"
-        )
+    query_hot, gallery_hot = both_multi_hot(query_labels, gallery_labels, sizes, device)
     some = unseen is not None and bool(unseen.any()) and not bool(unseen.all())
     part = torch.from_numpy(unseen).to(device) if some else None
     asked, searched, scorer, area = comparable(queries, gallery, scorer)
@@ -169,6 +164,19 @@ def _score_rows(
 
 def _shifted(name: Name, start: int) -> Name:
     return lambda row: name(start + row)
+
+
+def both_multi_hot(
+    query_labels: NDArray | Tensor, gallery_labels: NDArray | Tensor, sizes: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The labels of queries and gallery, of these sizes, as ``multi_hot``; an InputError unless both have as many."""
+    query_hot = multi_hot(query_labels, sizes[0], "query_labels", device)
+    gallery_hot = multi_hot(gallery_labels, sizes[1], "gallery_labels", device)
+    if query_hot.shape[1] != gallery_hot.shape[1]:
+        raise InputError(
+            f"query_labels have {query_hot.shape[1]} labels and gallery_labels {gallery_hot.shape[1]}; give as many"
+        )
+    return query_hot, gallery_hot
 
 
 def multi_hot(labels: NDArray | Tensor, items: int, what: str, device: torch.device) -> Tensor:

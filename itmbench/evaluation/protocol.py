@@ -22,7 +22,12 @@ from itmbench.evaluation.scoring import Name, Scorer
 from itmbench.evaluation.shortlist import Shortlist
 from itmbench.evaluation.stage import EvaluatedStage
 
-Labels = NDArray[np.uint8]
+Pair = tuple[Items, Items]
+"""Queries and gallery of one direction."""
+LabelPair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""Multi-hot labels of both."""
+Unseen = NDArray[np.bool_] | None
+"""Whether an item of the gallery is no training item; None if nothing was trained."""
 
 
 class _Options:
@@ -237,14 +242,9 @@ class LabelProtocol(_Options):
         return Evaluation(metrics, _per_query("ap", here, parts))
 
     def _queries(
-        self,
-        sides: tuple[Items, Items],
-        labels: tuple[Labels, Labels],
-        scorer: Scorer | None,
-        name: Name,
-        unseen: NDArray[np.bool_] | None,
+        self, sides: Pair, labels: LabelPair, scorer: Scorer | None, name: Name, unseen: Unseen
     ) -> dict[str, Tensor]:
-        """Metrics per query of one direction; ``sides`` are its queries and its gallery."""
+        """Metrics per query of one direction."""
         return label_queries(*sides, *labels, self.cutoffs, self.normaliser, scorer, self.ties, name, unseen)
 
 

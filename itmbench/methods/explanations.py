@@ -50,6 +50,11 @@ class ExplainedPair:
     local_scale: FiniteFloat
     words: list[ExplainedWord]
 
+    @property
+    def title(self) -> str:
+        """The text, as words if it has any."""
+        return self.text or self.text_id
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -116,6 +121,16 @@ class ExplainedItem:
     grid: int | None
     sees: list[Seen]
     labels: list[ExplainedLabel]
+
+    @property
+    def title(self) -> str:
+        """A text as words, if it has any; else the id."""
+        return (self.text if self.modality == "text" else None) or self.id
+
+    @property
+    def image(self) -> str | None:
+        """The id of an image; None of a text."""
+        return self.id if self.modality == "image" else None
 
 
 @dataclass(frozen=True)

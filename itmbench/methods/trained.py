@@ -176,9 +176,13 @@ class Trained(Recorded, L.LightningModule):
             raise InputError(
                 f"{checkpoint_path}: holds a {type(model).__name__}, not a {cls.__name__}; use itmbench.load"
             )
-        model.on_load_checkpoint(content)
-        model.load_state_dict(content["state_dict"])
-        return model.to(map_location)
+        return model.restored(content).to(map_location)
+
+    def restored(self, checkpoint: dict[str, Any]) -> Self:
+        """This method with the weights of a checkpoint that has been read; errors as ``on_load_checkpoint``."""
+        self.on_load_checkpoint(checkpoint)
+        self.load_state_dict(checkpoint["state_dict"])
+        return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class and options as plain values, from which `itmbench.load` and ``load_from_checkpoint`` rebuild it."""

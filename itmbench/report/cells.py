@@ -1,9 +1,10 @@
 """What the results store keeps of a cell beside its result: outcomes of queries, examples, explanations, epochs."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -72,13 +73,14 @@ def _read(path: Path, kind: type[Content], what: str) -> Content | None:
     if not path.exists():
         return None
     try:
-        return _adapter(kind).validate_json(path.read_bytes(), strict=True)
+        content: Content = _adapter(kind).validate_json(path.read_bytes(), strict=True)
+        return content
     except (ValidationError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else in_a_line(error)
         raise InputError(f"{path}: no {what} ({reason}); remove the file or run that cell again") from None
 
 
-_adapter = cache(TypeAdapter)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def read_epochs(folder: str | Path) -> list[Epoch]:

@@ -29,7 +29,7 @@ def _pair(pair: ExplainedPair, files: Mapping[str, Path]) -> list[Row]:
     logits = " + ".join(f"{name} {logit:.{digits}f}" for name, logit in pair.paths.items())
     note = f"{pair.image}: score {pair.score:.{digits}f} = {logits}. In colour: the regions that a word finds. "
     note += f"Words are shown with their share of the path {[*pair.paths][-1]}, if it is at least the mean."
-    return [Row(pair.text or pair.text_id, [*_photograph(file, "the photograph"), *cells], note)]
+    return [Row(pair.title, [*_photograph(file, "the photograph"), *cells], note)]
 
 
 def _word(word: ExplainedWord) -> str:
@@ -48,8 +48,9 @@ def _item(item: ExplainedItem, files: Mapping[str, Path]) -> list[Row]:
         ]
 
     cells = [*_photograph(file, item.text or ""), *seen(item.sees)]
-    title = item.text if item.text and not of_images else item.id
-    rows = [Row(title, cells, "What the whole attaches to in the bank, with the share of each in what it receives.")]
+    rows = [
+        Row(item.title, cells, "What the whole attaches to in the bank, with the share of each in what it receives.")
+    ]
     for label in item.labels:
         heading = f"{label.label}: {label.predicted:.2f} by the encoder, {label.received:.2f} by the graph"
         looks = _photograph(file, "where the label looks", label.regions) if item.grid else []

@@ -49,7 +49,7 @@ def why_page(method: str, explained: Sequence[ExplainedPair | ExplainedItem], fi
     """A page that needs nothing else: explanations of one method, with the photographs by the id of the image."""
     thumbnails = Thumbnails()
     queries = [
-        {"title": _title(each), "image": _image(each), "note": "", "good": False, "panels": [_panel(each, "", False)]}
+        {"title": each.title, "image": each.image, "note": "", "good": False, "panels": [_panel(each, "", False)]}
         for each in explained
     ]
     found = {id_: (str(path.parent), path.name, path.stat().st_size) for id_, path in files.items()}
@@ -102,18 +102,8 @@ def _panel(
     return panel | {"item": asdict(each)}
 
 
-def _title(each: ExplainedPair | ExplainedItem) -> str:
-    if isinstance(each, ExplainedPair):
-        return each.text or each.text_id
-    return (each.text if each.modality == "text" else None) or each.id
-
-
-def _image(each: ExplainedPair | ExplainedItem) -> str | None:
-    return each.image if isinstance(each, ExplainedPair) else each.id if each.modality == "image" else None
-
-
 def _large(explained: Sequence[ExplainedPair | ExplainedItem]) -> set[str]:
-    return {image for each in explained if (image := _image(each)) is not None}
+    return {each.image for each in explained if each.image is not None}
 
 
 def _pictures(files: Mapping[str, File], large: set[str], thumbnails: Thumbnails) -> dict[str, dict[str, int]]:

@@ -23,11 +23,11 @@ Replay = Callable[[Path, Sequence[Any], Sequence[Any]], Tensor]
 """(checkpoint, images, texts as a corpus gives them) -> scores `[n, m]`."""
 
 
-def by_fresh_instance(make: Callable[[], Matcher], device: torch.device | str = "cpu") -> Replay:
+def by_fresh_instance(make: Callable[[], Matcher]) -> Replay:
     """A replay in this process, by a model that ``make`` builds."""
 
     def replay(checkpoint: Path, images: Sequence[Any], texts: Sequence[Any]) -> Tensor:
-        return fresh_scores(make().to(device), checkpoint, images, texts)
+        return fresh_scores(make(), checkpoint, images, texts)
 
     return replay
 
@@ -52,10 +52,7 @@ def _of_arguments(arguments: list[str], checkpoint: Path, images: list[Any], tex
 @torch.no_grad()
 def fresh_scores(model: Matcher, checkpoint: Path, images: Sequence[Any], texts: Sequence[Any]) -> Tensor:
     """Scores `[n, m]`, float32, of items that a model with the weights of a checkpoint encodes one by one."""
-    content = read_checkpoint(checkpoint)
-    model.on_load_checkpoint(content)
-    model.load_state_dict(content["state_dict"])
-    model.float().eval()
+    model.restored(read_checkpoint(checkpoint)).float().eval()
 
     def alone(encoder: Encoder, encode: Callable[[Inputs], Embeddings], items: Sequence[Any]) -> Embeddings:
         processor = encoder.processor()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, in_a_line
 from itmbench.files import digest, file_digest, write_atomically
 from itmbench.runner.done import known_keys
 from itmbench.runner.space import Range
@@ -64,8 +64,7 @@ class Tuned:
                 return TypeAdapter(Tuned).validate_python(content)
             wrong = f"needs a mapping, but holds {content!r}"
         except ValidationError as error:
-            problem = error.errors()[0]
-            wrong = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            wrong = in_a_line(error)
         raise InputError(f"{path}: {wrong}; remove the file and run `itmbench tune` again")
 
 

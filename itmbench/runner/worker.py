@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +27,33 @@ from itmbench.runner.spec import Cell
 logger = logging.getLogger(WORKER)  # __main__ is none of the package
 
 
-def runner(options: dict[str, Any], child: bool) -> int:
-    """Run cells of a saved plan; a child ends with the process that started it."""
-    if child:
-        end_with_parent()
-    forget_launcher()
+def runner(options: dict[str, Any]) -> None:
+    """Run cells of a saved plan."""
     planner = Planner(options.pop("runners"))
     path, request = Path(options.pop("plan")), Request(**{**options, "results": Path(options["results"])})
-    try:
-        with run.interruptible():
-            run.run_cells(plan.load(path), planner, request, wait=False)
-    except KeyboardInterrupt:
-        return 1
-    except OSError as error:
-        if not child:  # a job of Slurm: the process that started it has returned
-            logger.error("%s", in_a_line(error))
-        return 1
-    return 0
+    run.run_cells(plan.load(path), planner, request, wait=False)
 
 
-def tuner(options: dict[str, Any], child: bool) -> int:
-    """Run studies of a benchmark; a child ends with the process that started it."""
+def tuner(options: dict[str, Any]) -> None:
+    """Run studies of a benchmark."""
+    planner = Planner()
+    studies = tune.plan(**{**options, "results": Path(options["results"])}, planner=planner)
+    tune.search_all(studies, planner, wait=False)
+
+
+def share(work: Callable[[dict[str, Any]], None], options: dict[str, Any], child: bool) -> int:
+    """Do work that several processes share; a child ends with the process that started it."""
     if child:
         end_with_parent()
     forget_launcher()
-    planner = Planner()
     try:
         with run.interruptible():
-            studies = tune.plan(**{**options, "results": Path(options["results"])}, planner=planner)
-            tune.search_all(studies, planner, wait=False)
-    except (
-        KeyboardInterrupt,
-        InputError,
-        OSError,
-    ):  # the process that started it finds the same error, and tells it once
+            work(options)
+    except KeyboardInterrupt:
+        return 1
+    except (InputError, OSError) as error:
+        if not child:  # a job of Slurm; else the process that started it finds the same error, and tells it once
+            logger.error("%s", in_a_line(error))
         return 1
     return 0
 
@@ -95,7 +89,7 @@ if __name__ == "__main__":
     kind, options, *flags = sys.argv[1:]
     values = json.loads(options)
     logs.configure(values.pop("verbosity"))
-    status = rank(values) if kind == "rank" else {"runner": runner, "tuner": tuner}[kind](values, child=bool(flags))
+    status = rank(values) if kind == "rank" else share({"runner": runner, "tuner": tuner}[kind], values, bool(flags))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # the processes of a failed run may wait for each other on the way out

@@ -256,7 +256,7 @@ def test_a_runner_that_nobody_waits_for_says_what_is_wrong_with_a_disk(
 ) -> None:
     monkeypatch.setattr(worker, "end_with_parent", lambda: None)
     options = {"runners": 1, "plan": str(tmp_path / "gone.json"), "results": str(tmp_path)}
-    assert worker.runner(options, child) == 1
+    assert worker.share(worker.runner, options, child) == 1
     assert ("gone.json" in capsys.readouterr().err) == (not child)
 
 

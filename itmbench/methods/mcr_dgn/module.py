@@ -26,8 +26,6 @@ from itmbench.methods.relevance import LARGEST, mixed, relevance_vectors, settle
 
 BASIS_ITEMS = 1000
 """Training items whose tokens give the principal directions of the label nodes."""
-Encoded = tuple[Tensor, Nodes]
-"""Label logits `[B, C]` of items and their nodes."""
 
 
 class MCRDGN(HashMatcher):
