@@ -111,6 +111,21 @@ def toy_encoders() -> dict[str, TimmImageEncoder | ScratchTextEncoder]:
     return {"image": TimmImageEncoder(**image), "text": ScratchTextEncoder(**text)}
 
 
+def trainer(folder: Path, **options: Any) -> L.Trainer:
+    """A trainer on the CPU that shows, logs and keeps nothing."""
+    off = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
+    quiet: dict[str, Any] = dict.fromkeys(off, False) | {"num_sanity_val_steps": 0, "accelerator": "cpu"}
+    return L.Trainer(default_root_dir=folder, **(quiet | options))
+
+
+def trained(folder: Path, model: Matcher, data: CorpusDataModule, steps: int = 2) -> Path:
+    """The checkpoint of a model after a few steps."""
+    fit = trainer(folder, max_steps=steps)
+    fit.fit(model, data)
+    fit.save_checkpoint(folder / "best.ckpt", weights_only=True)
+    return folder / "best.ckpt"
+
+
 def printed_metrics(text: str) -> dict[str, float]:
     """What ``itmbench test`` prints, with shares as fractions."""
     lines = (line.split() for line in text.splitlines() if line.startswith("  ") and "chosen" not in line)

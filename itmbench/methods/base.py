@@ -3,8 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,21 +12,16 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
-from itmbench.data.corpus import Corpus, Rows
-from itmbench.data.datamodule import CorpusDataModule, Sources
-from itmbench.data.perturb import RULES
+from itmbench.data.corpus import Corpus
+from itmbench.data.datamodule import Sources
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
 from itmbench.encoders.stored import centre, encode_corpus, encode_once, is_encoded_once, processor_of
-from itmbench.encoders.table import EmbeddingTable
 from itmbench.errors import InputError
-from itmbench.evaluation.evaluation import Evaluation
-from itmbench.evaluation.probe import probe_shares
-from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
-from itmbench.evaluation.ranks import shared_among_ranks
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
+from itmbench.evaluation.scoring import Scorer
 from itmbench.methods.chosen import Chosen
 from itmbench.methods.distributed import gather_embeddings, gather_rows
-from itmbench.methods.evaluated import EvaluationCallback, Parts, Tables
 from itmbench.methods.losses import positives
 from itmbench.methods.votes import LabelVotes, joined
 from itmbench.options import require_range
@@ -89,7 +83,7 @@ class Matcher(Chosen):
             ("dim", self._arguments.get("dim", 1), 1, MOST_DIMS),
         ):
             require_range(f"model.{option}", value, low, high)
-        if votes is not None and type(self).score is not Matcher.score:
+        if votes is not None and self.scorer is not None:
             raise InputError(
                 f"{type(self).__name__}: scores pairs itself, so label votes cannot be added; remove votes"
             )
@@ -99,7 +93,6 @@ class Matcher(Chosen):
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.protocol = protocol
         self._stage: str | None = None
-        self._encoded: dict[str, Any] = {}
 
     # --- what a method is -------------------------------------------------------------------------------------------
 
@@ -120,6 +113,11 @@ class Matcher(Chosen):
     def score(self, image: Embeddings, text: Embeddings) -> Tensor:
         """Scores `[Ni, Nt]` of every image with every text: the cosine of the pooled vectors."""
         return normalize(image.pooled, dim=-1) @ normalize(text.pooled, dim=-1).T
+
+    @property
+    def scorer(self) -> Scorer | None:  # type: ignore[override]
+        """``score``, if a method has its own."""
+        return None if type(self).score is Matcher.score else self.score
 
     def training_loss(self, batch: Batch) -> Tensor:
         """The loss, a scalar, of a batch of pairs: that of their scores."""
@@ -164,16 +162,6 @@ class Matcher(Chosen):
     def choices(self) -> dict[str, Any]:
         """What validation chose beside the checkpoint, by name; plain values, shown in the method's row."""
         return {} if self.votes is None else {"vote": round(float(self.votes.weight), 6)}
-
-    @property
-    def evaluated_by(self) -> CaptionProtocol | LabelProtocol:
-        """The protocol option, or the protocol of the data."""
-        return self.protocol or protocol_for(self.data.corpus)
-
-    @property
-    def data(self) -> CorpusDataModule:
-        """The trainer's datamodule."""
-        return cast(CorpusDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def training_labels(self, corpus: Corpus) -> Tensor:
         """Labels that the training images are trained with (corrupted ones included), float32 `[N, C]`.
@@ -229,24 +217,6 @@ class Matcher(Chosen):
         loss = self.training_loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image_index"]))
         return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._encode(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._encode(batch, "test")
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Embeddings]:
-        """Corpus rows `[B]` and embeddings of a batch of images (loader 0) or texts (loader 1)."""
-        if "image" in batch:
-            return batch["index"], self.encode_image(batch["image"])
-        return batch["index"], self.encode_text(batch["text"])
-
-    def on_validation_epoch_end(self) -> None:
-        self._evaluate("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._evaluate("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay, stepped every batch."""
@@ -319,99 +289,3 @@ class Matcher(Chosen):
                 key = (self.lr * multiplier.get(id(parameter), 1.0), self.weight_decay if parameter.ndim > 1 else 0.0)
                 groups.setdefault(key, []).append(parameter)
         return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
-
-    def _encode(self, batch: Batch, stage: str) -> None:
-        """Encode a batch of a stage and keep it, with those of the other devices, until all are evaluated."""
-        index, embeddings = self.predict_step(batch, 0)
-        if self.trainer.sanity_checking:
-            return
-        embeddings = embeddings.compact()
-        if "probe" in batch:
-            self._encoded.setdefault("probe", []).append((index * len(RULES) + batch["probe"], embeddings))
-            return
-        modality = "image" if "image" in batch else "text"
-        if modality not in self._encoded:
-            self._encoded[modality] = EmbeddingTable(self._rows(stage)[modality])
-        self._encoded[modality].append((gather_rows(self, index), gather_embeddings(self, embeddings)))
-
-    def _rows(self, stage: str) -> dict[str, Rows]:
-        """Corpus rows of the images and texts of a stage."""
-        images = self.data.stage(stage).images
-        return {"image": images, "text": self.data.corpus.texts_of(images)}
-
-    def _evaluate(self, stage: str) -> None:
-        """Evaluate all that was encoded, log it as ``{stage}/...`` and hand it to the callbacks that ask for it."""
-        encoded, self._encoded = self._encoded, {}
-        if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        tables = self.tables(encoded, stage)
-        del encoded
-        listeners = [each for each in self.trainer.callbacks if isinstance(each, EvaluationCallback)]  # type: ignore[attr-defined]
-        for listener in listeners:
-            listener.on_encoded(self, stage, tables.images, tables.texts)
-        evaluation = self.evaluate(tables, stage)
-        for listener in listeners:
-            listener.on_evaluated(self, stage, evaluation)
-        metrics = evaluation.metrics
-        self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
-        self.log(f"{stage}/objective", metrics[self.evaluated_by.objective], prog_bar=True)
-
-    def tables(self, encoded: Mapping[str, Any], stage: str) -> Tables:
-        """The images, texts and probes of a stage, each as for ``table``, in corpus order."""
-        rows = self._rows(stage)
-        return Tables(
-            self.table(encoded["image"], rows["image"], stage),
-            self.table(encoded["text"], rows["text"], stage),
-            self._probes(encoded["probe"]) if encoded.get("probe") else None,
-        )
-
-    def measured(self, tables: Tables, stage: str) -> Evaluation:
-        """Evaluate a stage by the protocol; perturbed captions add their shares."""
-        corpus, scorer = self.data.corpus, None if type(self).score is Matcher.score else self.score
-        with shared_among_ranks(self.trainer.world_size > 1):
-            evaluation = self.evaluated_by.evaluate(corpus, stage, tables.images, tables.texts, scorer)
-            if tables.probes is None:
-                return evaluation
-            shares = probe_shares(corpus, stage, tables.images, tables.texts, *tables.probes, scorer)
-        return replace(evaluation, metrics=evaluation.metrics | shares)
-
-    def table(self, parts: EmbeddingTable | Parts, rows: Rows, stage: str) -> Embeddings:
-        """The embeddings of some corpus rows, in their order.
-
-        Args:
-            parts: a table of these rows, or results of ``predict_step`` for every batch of this process, in any order.
-            rows: corpus rows of one modality.
-            stage: "val", "test", "train" or "predict".
-
-        Raises:
-            InputError: some rows were not encoded.
-        """
-        if isinstance(parts, EmbeddingTable):
-            table = parts
-        else:
-            index, embeddings = self._gather(parts)
-            table = EmbeddingTable(rows, embeddings.pooled.device)
-            table.append((index, embeddings))
-        if table.missing:
-            raise InputError(
-                f"{stage}: {table.missing} of {len(rows)} items were not encoded; all are needed, "
-                f"so leave trainer.limit_{stage}_batches unset"
-            )
-        return table.embeddings()
-
-    def _probes(self, parts: Parts) -> tuple[Rows, Rows, Embeddings]:
-        """Rule, true caption and embedding of every probe, once each (distributed samplers repeat some)."""
-        keys, embeddings = self._gather(parts)
-        found, first = np.unique(keys.cpu().numpy(), return_index=True)
-        true, rules = np.divmod(found, len(RULES))
-        return rules, true, embeddings[torch.from_numpy(first)]
-
-    def _gather(self, parts: Parts) -> tuple[Tensor, Embeddings]:
-        """Rows and embeddings that all devices have encoded, as two tables of equal length."""
-        index, embeddings = torch.cat([part for part, _ in parts]), Embeddings.cat([part for _, part in parts])
-        # In `predict` the devices hold different numbers of items: repeat the last one until they are equal.
-        most = int(gather_rows(self, torch.tensor([len(index)], device=index.device)).max())
-        if most > len(index):
-            filled = torch.arange(most, device=index.device).clamp(max=len(index) - 1)
-            index, embeddings = index[filled], embeddings[filled]
-        return gather_rows(self, index), gather_embeddings(self, embeddings)

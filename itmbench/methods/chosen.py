@@ -1,29 +1,20 @@
 """What validation chooses beside the checkpoint, and what a method keeps of the training items."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.states import TrainerFn
 
-from itmbench.data.corpus import Rows
 from itmbench.encoders import Embeddings
 from itmbench.evaluation.evaluation import Evaluation
-from itmbench.methods.evaluated import Tables
-from itmbench.methods.trained import Trained
+from itmbench.methods.evaluated import Evaluated, Tables
 
 
-class Chosen(Trained):
+class Chosen(Evaluated):
     """Training items kept for the test, encoded anew before every validation, and options chosen by validation.
 
     While ``choosing``, encoding returns what all candidates need, and ``as_candidate`` makes the embeddings of one.
     """
-
-    data: Any
-    evaluated_by: Any
-    table: Callable[..., Embeddings]
-    measured: Callable[[Tables, str], Evaluation]
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,11 +44,12 @@ class Chosen(Trained):
 
     def evaluate(self, tables: Tables, stage: str) -> Evaluation:
         """Evaluate a stage by the protocol; while choosing, every candidate, of which the best is kept."""
+        measured = super().evaluate
         if not self.choosing:
-            return self.measured(tables, stage)
+            return measured(tables, stage)
         objective, candidates = self.evaluated_by.objective, self.candidates()
         evaluations = [
-            self.measured(tables.map(lambda items, each=each: self.as_candidate(items, each)), stage)  # type: ignore[misc]
+            measured(tables.map(lambda items, each=each: self.as_candidate(items, each)), stage)  # type: ignore[misc]
             for each in candidates
         ]
         best = max(range(len(candidates)), key=lambda row: evaluations[row].metrics[objective])
@@ -68,22 +60,6 @@ class Chosen(Trained):
 
     def fill(self) -> None:
         """Encode, as at test, the training items that the method keeps. Called once per state of the weights."""
-
-    def encode_training(
-        self, rows: dict[str, Rows], encode: dict[str, Callable[[Any], Embeddings]]
-    ) -> dict[str, Embeddings]:
-        """What ``encode`` returns for inputs of each modality, for corpus rows; every device encodes its share."""
-        precision, rank, devices = self.trainer.precision_plugin, self.global_rank, self.trainer.world_size
-        tables = {}
-        with torch.no_grad(), precision.forward_context():
-            for modality, wanted in rows.items():
-                parts = []
-                share = wanted[rank::devices] if len(wanted) >= devices else wanted
-                for batch in self.data.items_dataloader(modality, share):
-                    batch = move_data_to_device(precision.convert_input(batch), self.device)
-                    parts.append((batch["index"], encode[modality](batch[modality])))
-                tables[modality] = self.table(parts, wanted, "train")
-        return tables
 
     def _fill_once(self) -> None:
         if self._filled_at == self.global_step:

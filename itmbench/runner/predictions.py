@@ -88,7 +88,7 @@ class EmbeddingWriter(L.Callback):
             os.replace(folder, place)  # when complete
         what = "tokens" if self.tokens else "vectors"
         print(f"{what} of {len(images):,} images and {len(rows['text']):,} texts: {place}")
-        if type(pl_module).score is not Matcher.score:
+        if pl_module.scorer is not None:
             print(f"{type(pl_module).__name__} does not score pairs by the cosine of pooled vectors: use itmbench.load")
 
 

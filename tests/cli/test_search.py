@@ -10,10 +10,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
+import toy
 from own_features import write_features
 from PIL import Image
 from toy import ToyData, evaluation_of, toy_encoders
@@ -33,8 +33,6 @@ from itmbench.runner import registry
 from itmbench.store import index as store_index
 from itmbench.store.index import load_with_index
 
-OFF: Any = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-
 
 class Encoded(EvaluationCallback):
     """Keeps the embeddings of the test."""
@@ -47,11 +45,7 @@ def trained(folder: Path, method: Any = DualEncoder, steps: int = 2, **options: 
     """A checkpoint, and its data."""
     torch.manual_seed(0)
     data = ToyData(str(folder / "toy"), copies=2, **options)
-    model = method(dim=8, lr=3e-3, **toy_encoders())
-    fit = L.Trainer(max_steps=steps, accelerator="cpu", default_root_dir=folder, **OFF)
-    fit.fit(model, data)
-    fit.save_checkpoint(folder / "best.ckpt", weights_only=True)
-    return folder / "best.ckpt", data
+    return toy.trained(folder, method(dim=8, lr=3e-3, **toy_encoders()), data, steps), data
 
 
 @pytest.fixture
@@ -85,7 +79,7 @@ def test_scores_and_ranks_are_those_of_the_test(name: str, tmp_path: Path, monke
     for row in rows:
         shutil.copy(corpus.images.root / corpus.image_ids[row], photos)  # type: ignore[union-attr]
     model = itmbench.load(file)
-    trainer, encoded = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **OFF), Encoded()
+    trainer, encoded = toy.trainer(tmp_path), Encoded()
     trainer.callbacks.append(encoded)  # type: ignore[attr-defined]
     metrics = evaluation_of(trainer, model, data).metrics
     model.eval()
@@ -316,9 +310,7 @@ def test_what_is_wrong_is_one_line(
 def test_a_method_of_ready_made_features_is_refused(tmp_path: Path, gallery: Path) -> None:
     data = FeatureFolder(str(write_features(tmp_path / "features")))
     model = DualEncoder(dim=8, image=FeatureEncoder(width=16), text=FeatureEncoder(width=16))
-    fit = L.Trainer(max_steps=1, accelerator="cpu", default_root_dir=tmp_path, **OFF)
-    fit.fit(model, data)
-    fit.save_checkpoint(tmp_path / "best.ckpt", weights_only=True)
+    toy.trained(tmp_path, model, data)
     with pytest.raises(InputError, match=r"^DualEncoder: this checkpoint reads ready-made features, not photographs"):
         load_with_index(tmp_path, gallery)
 

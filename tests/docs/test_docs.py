@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
+import toy
 import yaml
 from PIL import Image
 from toy import COLOURS, TOY_MODEL, ToyData, toy_encoders
@@ -182,21 +182,12 @@ def example(number: int, name: str) -> tuple[str, Any]:
     return source, namespace[name]
 
 
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-
-
 def test_a_method_is_one_file_of_under_30_lines_that_trains(tmp_path: Path) -> None:
     source, method = example(0, "MyMatcher")
     assert len(source.splitlines()) < 30
     torch.manual_seed(0)
     model, data = method(dim=16, lr=3e-3, **toy_encoders()), ToyData(str(tmp_path), copies=2)
-    trainer = L.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=0, **QUIET)
+    trainer = toy.trainer(tmp_path, max_steps=2, limit_val_batches=0)
     before = model.heads["image"].weight.detach().clone()
     trainer.fit(model, data)
     assert not torch.equal(before, model.heads["image"].weight)
@@ -207,7 +198,7 @@ def test_an_encoder_is_a_class_that_a_method_takes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = example(1, "MyEncoder")[1](width=16)
     model, data = SEDRA(dim=16, image=encoder, text=toy_encoders()["text"]), ToyData(str(tmp_path), copies=2)
-    trainer = L.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=0, **QUIET)
+    trainer = toy.trainer(tmp_path, max_steps=2, limit_val_batches=0)
     before = encoder.patches.weight.detach().clone()
     trainer.fit(model, data)
     assert not torch.equal(before, encoder.patches.weight)
@@ -221,7 +212,7 @@ def test_a_dataset_is_a_class_with_one_method(tmp_path: Path) -> None:
     data = example(2, "MyData")[1](str(tmp_path), batch_size=8, num_workers=0)
     assert {len(stage.queries) for stage in data.corpus.stages.values()} == {4} and len(data.corpus.train) == 32
     method = example(0, "MyMatcher")[1](dim=16, **toy_encoders())
-    trainer = L.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=0, **QUIET)
+    trainer = toy.trainer(tmp_path, max_steps=2, limit_val_batches=0)
     trainer.fit(method, data)
     assert trainer.test(method, data, verbose=False)[0]["test/i2t/R@5"] == 1  # of four
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import lightning as L
 import pytest
 import torch
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 
 from itmbench.encoders import Embeddings, TimmImageEncoder
 from itmbench.encoders.base import Inputs
@@ -14,11 +14,6 @@ from itmbench.errors import InputError
 from itmbench.methods.base import SCALAR_RATE, Batch
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.losses import InfoNCE, TripletLoss
-
-
-def trainer(folder: Path, **options: object) -> L.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    return L.Trainer(default_root_dir=folder, accelerator="cpu", **(quiet | {"enable_checkpointing": False} | options))  # type: ignore[arg-type]
 
 
 def matcher(**options: object) -> DualEncoder:

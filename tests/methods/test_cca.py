@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import toy
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from numpy.typing import NDArray
 from own_features import write_features, write_splits
@@ -19,9 +20,7 @@ from itmbench.methods.cca import CCA, Moments, canonical_correlations
 
 
 def trainer(folder: Path, **options: Any) -> L.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    usual = {"enable_checkpointing": False, "max_epochs": 1, "limit_val_batches": 0}
-    return L.Trainer(default_root_dir=folder, accelerator="cpu", **(quiet | usual | options))
+    return toy.trainer(folder, **({"max_epochs": 1, "limit_val_batches": 0} | options))
 
 
 def fitted(root: Path, batch_size: int = 8, shuffled_captions: float = 0.0, **options: Any) -> CCA:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from methods.test_base import trainer
-from toy import ToyData, printed_metrics
+from toy import ToyData, printed_metrics, trainer
 from toy_clip import save_toy_clip
 from transformers import CLIPProcessor
 

@@ -8,9 +8,8 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from methods.test_base import trainer
 from torch import Tensor
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 
 from itmbench.encoders import Embeddings, ScratchCLIPImageEncoder, ScratchCLIPTextEncoder
 from itmbench.methods import token_matcher

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from methods.test_base import trainer
 from methods.test_contract import LABELS, common, method
-from toy import ToyData
+from toy import ToyData, trainer
 
 from itmbench.errors import InputError
 from itmbench.evaluation import CaptionProtocol, HashProtocol, LabelProtocol

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from methods.test_base import trainer
 from scipy.stats import entropy
 from torch import Tensor
 from torch.nn.functional import normalize
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError

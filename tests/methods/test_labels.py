@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from methods.test_base import trainer
 from torch import Tensor
 from torch.nn.functional import leaky_relu
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 
 from itmbench.errors import InputError
 from itmbench.methods.dcmh import DCMH

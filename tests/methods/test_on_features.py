@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 import yaml
 from own_features import write_features
+from toy import trainer
 
 from itmbench import store
 from itmbench.cli.main import main
@@ -28,20 +28,9 @@ NEED_LABELS = {"dcmh", "dscmr", "gnn4cmr", "mcr_dgn"}
 METHODS_OF_ONE_VECTOR = {"sedra", "dual_infonce", "cca", *NEED_LABELS}
 
 
-ONE_STEP: dict[str, Any] = {
-    "accelerator": "cpu",
-    "max_steps": 1,
-    "limit_val_batches": 0,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-
-
 def run(folder: Path, model: Matcher, data: FeatureFolder) -> float:
     """Two training steps, then the test; its objective."""
-    fit = L.Trainer(default_root_dir=folder, **(ONE_STEP | {"max_steps": 2}))
+    fit = trainer(folder, max_steps=2, limit_val_batches=0)
     fit.fit(model, data)
     return float(fit.test(model, data, verbose=False)[0]["test/objective"])
 
@@ -56,8 +45,8 @@ def test_trains_in_any_precision_with_the_defaults_of_the_command_line(
     for tokens in (False, True):
         model = registry.find("methods", name).load()(image=FeatureEncoder(width=16, hidden=[8]), text=FeatureEncoder())
         root = write_features(tmp_path / str(tokens), tokens, labels=not tokens or name in NEED_LABELS)
-        options = TRAINER_DEFAULTS | ONE_STEP | {"max_steps": 2, "precision": precision, "limit_val_batches": 1.0}
-        fit, data = L.Trainer(default_root_dir=tmp_path, **options), FeatureFolder(str(root), batch_size=12)
+        fit = trainer(tmp_path, **(TRAINER_DEFAULTS | {"max_steps": 2, "precision": precision}))
+        data = FeatureFolder(str(root), batch_size=12)
         fit.fit(model, data)
         assert float(fit.test(model, data, verbose=False)[0]["test/objective"]) > 0
         assert all(bool(weight.isfinite().all()) for weight in model.parameters())
@@ -115,12 +104,12 @@ def test_a_checkpoint_of_other_data_is_refused_in_one_line(
 ) -> None:
     root = write_features(tmp_path / "features")
     method = registry.find("methods", name).load()
-    fit = L.Trainer(default_root_dir=tmp_path, **ONE_STEP)
+    fit = trainer(tmp_path, max_steps=1, limit_val_batches=0)
     fit.fit(method(image=FeatureEncoder(), text=FeatureEncoder()), FeatureFolder(str(root)))
     fit.save_checkpoint(tmp_path / "some.ckpt")
     change(root)
     with pytest.raises(InputError) as refused:
-        L.Trainer(default_root_dir=tmp_path, **ONE_STEP).test(
+        trainer(tmp_path).test(
             method(image=FeatureEncoder(), text=FeatureEncoder()),
             FeatureFolder(str(root)),
             ckpt_path=tmp_path / "some.ckpt",

@@ -5,9 +5,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from methods.test_base import trainer
 from torch.nn.functional import normalize
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 from toy_tokens import real, toy_items
 
 from itmbench.errors import InputError

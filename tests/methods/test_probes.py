@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from toy import COLOURS, GROUNDS, ToyData, evaluation_of, toy_encoders
+from toy import COLOURS, GROUNDS, ToyData, evaluation_of, toy_encoders, trainer
 
 from itmbench.encoders import Embeddings
 from itmbench.methods.base import Batch
@@ -14,11 +14,6 @@ from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.runner.cost import Meter
 
 PROBES = {"test/probe/word_order", "test/probe/nouns", "test/probe/attributes"}
-
-
-def trainer(folder: Path, **options: Any) -> L.Trainer:
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return L.Trainer(default_root_dir=folder, accelerator="cpu", enable_checkpointing=False, **quiet, **options)
 
 
 class Reader(DualEncoder):

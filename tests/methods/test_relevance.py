@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from methods.test_base import trainer
 from torch import Tensor
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 
 from itmbench.encoders import Embeddings
 from itmbench.methods.base import Matcher
 from itmbench.methods.dscmr import DSCMR
-from itmbench.methods.evaluated import Tables
+from itmbench.methods.evaluated import Evaluated, Tables
 from itmbench.methods.gnn4cmr import GNN4CMR
 from itmbench.methods.relevance import relevance_vectors
 from itmbench.methods.votes import LabelVotes
@@ -93,7 +92,7 @@ def test_votes_are_mixed_into_the_label_probabilities(
     tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tables] = []
-    measure = Matcher.measured
+    measure = Evaluated.evaluate
 
     def spy(self: Matcher, tables: Tables, stage: str) -> Any:
         found = measure(self, tables, stage)
@@ -101,7 +100,7 @@ def test_votes_are_mixed_into_the_label_probabilities(
         found.metrics["mAP"] = 0.9 if len(seen) == 2 else 0.5
         return found
 
-    monkeypatch.setattr(Matcher, "measured", spy)
+    monkeypatch.setattr(Evaluated, "evaluate", spy)
     model, data = trained(tmp_path, kind, LabelVotes(k=4, weights=[0.0, 0.6, 1.0]))
     assert len(seen) == 3 and model.choices == {"vote": 0.6}
     image, text = encode(model, data)

@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from methods.test_base import trainer
 from torch import Tensor
 from torch.nn.functional import normalize
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 
 from itmbench.errors import InputError
 from itmbench.methods import neighbours
 from itmbench.methods.base import Matcher
 from itmbench.methods.dual_encoder import DualEncoder
-from itmbench.methods.evaluated import Tables
+from itmbench.methods.evaluated import Evaluated, Tables
 from itmbench.methods.scan import SCAN
 from itmbench.methods.votes import FAINT, LabelVotes, joined
 from itmbench.runner.audit import audit
@@ -88,7 +87,7 @@ def encode(model: Matcher, data: ToyData, rows: list[int]) -> Tensor:
 def test_validation_chooses_the_weight_and_a_test_encodes_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured, measure, best = [], Matcher.measured, 2
+    measured, measure, best = [], Evaluated.evaluate, 2
 
     def spy(self: Matcher, tables: Tables, stage: str) -> Any:
         found = measure(self, tables, stage)
@@ -96,7 +95,7 @@ def test_validation_chooses_the_weight_and_a_test_encodes_by_it(
         found.metrics["mAP"] = 0.9 if len(measured) - 1 == best else 0.5
         return found
 
-    monkeypatch.setattr(Matcher, "measured", spy)
+    monkeypatch.setattr(Evaluated, "evaluate", spy)
     model, data, fit = trained(tmp_path, weights=[0, 0.5, 2])
     assert [stage for stage, _ in measured] == ["val"] * 3 and model.choices == {"vote": 2.0}
     model.eval()

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import lightning as L
 import pytest
 import torch
+import toy
 import toy_leaks
 import toy_oracles
 import toy_statistics
@@ -76,11 +76,6 @@ MAY_FAIL = {"subset", "blind", "replay", "random", "constant"}
 """Checks that compare scores of whole test passes, which some leaks fail by their side effects."""
 
 
-def make_trainer(folder: Path, **options: Any) -> L.Trainer:
-    off = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-    return L.Trainer(default_root_dir=folder, accelerator="cpu", **(off | options))
-
-
 def audited(
     folder: Path,
     method: Callable[..., Matcher],
@@ -90,7 +85,7 @@ def audited(
 ) -> dict[str, Finding]:
     torch.manual_seed(0)
     with quiet():
-        runs = make_trainer(folder, **trainer)
+        runs = toy.trainer(folder, **trainer)
         data = ToyData(str(folder), labels=labels, copies=1)
         model = method(dim=32, **toy_encoders())
         protocol = model.protocol
@@ -131,7 +126,7 @@ def test_methods_on_ready_made_features_pass(tmp_path: Path, method: Any, labels
     data = FeatureFolder(str(write_features(tmp_path / "set", labels=labels, captions=2, dims=(6, 6))))
     model, options = method(), {"precision": precision, "num_sanity_val_steps": 0, "max_epochs": int(method is CCA)}
     with quiet():
-        trainer = make_trainer(tmp_path, **options)
+        trainer = toy.trainer(tmp_path, **options)
         trainer.fit(model, data)
         findings = audit(trainer, model, data)
     assert [finding.name for finding in findings if not finding.passed] == []
@@ -167,7 +162,7 @@ def test_a_cell_catches_a_leaky_method_too(tmp_path: Path, name: str) -> None:
     labels, checks = LEAKS[name]
     torch.manual_seed(0)
     with quiet():
-        trainer, data = make_trainer(tmp_path), ToyData(str(tmp_path), labels=labels, copies=1)
+        trainer, data = toy.trainer(tmp_path), ToyData(str(tmp_path), labels=labels, copies=1)
         model, checkpoint = METHODS[name](dim=32, **toy_encoders()), tmp_path / "best.ckpt"
         test = watched_test(trainer, model, data, checkpoint=checkpoint)
         fresh = by_fresh_instance(lambda: METHODS[name](dim=32, **toy_encoders()))
@@ -206,7 +201,7 @@ def test_the_weights_of_the_checkpoint_are_audited(tmp_path: Path) -> None:
     torch.nn.init.constant_(trained.project["text"].bias, 5.0)
     path = tmp_path / "trained.ckpt"
     with quiet():
-        saving = make_trainer(tmp_path)
+        saving = toy.trainer(tmp_path)
         saving.test(trained, ToyData(str(tmp_path), copies=1), verbose=False)
         saving.save_checkpoint(path)
     assert not audited(tmp_path, TileMeanWhereTrained, ckpt_path=str(path))["pairs"].passed
@@ -229,7 +224,7 @@ def test_half_precision_is_no_leak(tmp_path: Path) -> None:
 
     model, data = Remembering(dim=32, **toy_encoders()), ToyData(str(tmp_path), copies=1)  # type: ignore[arg-type]
     with quiet():
-        runs = make_trainer(tmp_path, precision="bf16-true")
+        runs = toy.trainer(tmp_path, precision="bf16-true")
         runs.test(model, data, verbose=False)
     assert set(model.seen) == {torch.bfloat16}
     model.seen.clear()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from own_features import write_features
 from safetensors.torch import save_file
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trained, trainer
 
 import itmbench
 from itmbench.data.corpus import Strings
@@ -21,15 +21,7 @@ from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.sedra import SEDRA
 from itmbench.runner import registry
 
-OFF = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
 METHODS = [entry.name for entry in registry.entries("methods") if entry.name not in ("clip", "identity")]
-
-
-def trained(folder: Path, model: Any, data: Any) -> Path:
-    fit = L.Trainer(max_steps=2, accelerator="cpu", default_root_dir=folder, **OFF)  # type: ignore[arg-type]
-    fit.fit(model, data)
-    fit.save_checkpoint(folder / "best.ckpt", weights_only=True)
-    return folder / "best.ckpt"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -87,7 +79,7 @@ def test_a_checkpoint_used_with_other_options_is_refused(tmp_path: Path) -> None
         return SEDRA(8, image=FeatureEncoder(width=16), text=FeatureEncoder(width=16), **options)
 
     checkpoint = trained(tmp_path, model(intra_k=1), data)
-    test = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **OFF)  # type: ignore[arg-type]
+    test = trainer(tmp_path)
     test.test(model(intra_k=1, lr=0.5), data, ckpt_path=checkpoint, verbose=False)
     with pytest.raises(InputError, match=r"SEDRA: the checkpoint was trained with intra_k 1, not 8; use it with"):
         test.test(model(), data, ckpt_path=checkpoint, verbose=False)
@@ -148,12 +140,12 @@ def test_another_dataset_is_read_with_the_vocabulary_of_training(tmp_path: Path)
             return dataclasses.replace(corpus, texts=Strings(strings))
 
     def tested(data: ToyData) -> dict[str, float]:
-        test = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **OFF)  # type: ignore[arg-type]
+        test = trainer(tmp_path)
         model = DualEncoder(dim=32, **toy_encoders())  # type: ignore[arg-type]
         return dict(test.test(model, data, ckpt_path=checkpoint, verbose=False)[0])
 
     L.seed_everything(0, verbose=False)
-    fit = L.Trainer(max_epochs=4, accelerator="cpu", default_root_dir=tmp_path, **OFF)  # type: ignore[arg-type]
+    fit = trainer(tmp_path, max_epochs=4)
     fit.fit(DualEncoder(dim=32, lr=3e-3, **toy_encoders()), ToyData(str(tmp_path / "toy")))  # type: ignore[arg-type]
     checkpoint = tmp_path / "best.ckpt"
     fit.save_checkpoint(checkpoint)
@@ -168,12 +160,12 @@ def test_weights_of_a_checkpoint_need_no_file_of_pretrained_ones(tmp_path: Path)
     model = DualEncoder(dim=8, image=TimmImageEncoder(**arguments), text=toy_encoders()["text"])
     data = ToyData(str(tmp_path / "toy"))
     checkpoint = trained(tmp_path, model, data)
-    metrics = L.Trainer(accelerator="cpu", **OFF).test(model, data, verbose=False)[0]  # type: ignore[arg-type]
+    metrics = trainer(tmp_path).test(model, data, verbose=False)[0]
     # Another file in its place changes nothing: frozen weights are those of the checkpoint.
     torch.manual_seed(9)
     save_file(TimmImageEncoder(**{**arguments, "checkpoint": None}).model.state_dict(), weights)
     again = DualEncoder(dim=8, image=TimmImageEncoder(**arguments), text=toy_encoders()["text"])
-    test = L.Trainer(accelerator="cpu", **OFF)  # type: ignore[arg-type]
+    test = trainer(tmp_path)
     assert test.test(again, data, ckpt_path=checkpoint, verbose=False)[0] == metrics
     weights.unlink()
     loaded = itmbench.load(checkpoint)

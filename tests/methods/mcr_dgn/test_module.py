@@ -7,15 +7,13 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from methods.test_base import trainer
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
-from toy import ToyData, toy_encoders
+from toy import ToyData, toy_encoders, trainer
 
 from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
-from itmbench.methods.base import Matcher
-from itmbench.methods.evaluated import Tables
+from itmbench.methods.evaluated import Evaluated, Tables
 from itmbench.methods.losses import InfoNCE, PairLikelihood
 from itmbench.methods.mcr_dgn.bank import bank_rows
 from itmbench.methods.mcr_dgn.module import MCRDGN
@@ -158,7 +156,7 @@ def test_an_item_is_a_mixture_of_what_the_encoder_and_what_the_graph_says(tmp_pa
 def test_validation_chooses_the_share_of_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = [0.0, 0.5, 1.0]
     model, data = matcher(graph_weights=shares), ToyData(str(tmp_path), labels=True, copies=2)
-    evaluate, best, seen = Matcher.measured, 0, list[Tensor]()
+    evaluate, best, seen = Evaluated.evaluate, 0, list[Tensor]()
 
     def spy(self: MCRDGN, tables: Tables, stage: str) -> Any:
         found = evaluate(self, tables, stage)
@@ -166,7 +164,7 @@ def test_validation_chooses_the_share_of_the_graph(tmp_path: Path, monkeypatch: 
         found.metrics["mAP"] = 0.9 if len(seen) - 1 == best else 0.5
         return found
 
-    monkeypatch.setattr(Matcher, "measured", spy)
+    monkeypatch.setattr(Evaluated, "evaluate", spy)
     for best, share in enumerate(shares):
         seen.clear()
         fit = trainer(tmp_path, max_epochs=1)
