@@ -1,10 +1,12 @@
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from layouts import NUSWIDE_PATHS, numbers_of, write_lines, write_nuswide
+from spoil import Cases, lines, refused, remove, write
 
 from itmbench.data.corpus import Corpus, Features, Strings
 from itmbench.data.datasets import NUSWide
@@ -115,35 +117,51 @@ def test_a_path_on_two_rows_gives_two_ids(tmp_path: Path) -> None:
     assert read(write_nuswide(tmp_path, paths)).image_ids[2] == "actor/0001_111.jpg#4"
 
 
-@pytest.mark.parametrize(
-    ("file", "lines", "message"),
-    [
-        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 1, 1], r"Labels_sky\.txt has 4 lines, Imagelist\.txt has 5"),
-        ("Groundtruth/AllLabels/Labels_sky.txt", [1, 0, 1, -1130179, 0], r"line 4: '-1130179' instead of 0 or 1"),
-        (
-            "Groundtruth/AllLabels/Labels_cow.txt",
-            None,
-            r"missing: .*cow\.txt; expected a file of labels for each",
-        ),
-        ("NUS_WID_Tags/All_Tags.txt", None, r"missing: .*All_Tags\.txt; expected ImageList/Imagelist\.txt"),
-        ("Flickr/zebra/0003_444.jpg", None, r"1 of 4 images are missing, the first is zebra/0003_444\.jpg"),
-        ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t"] * 6, r"AllTags1k\.txt has 6 lines, Imagelist\.txt has 5"),
-        ("NUS_WID_Tags/AllTags1k.txt", ["0\t0\t0\t", "0\t0\t"], r"AllTags1k\.txt, line 2: 2 values instead of 3"),
-        ("NUS_WID_Tags/All_Tags.txt", ["111 a"], r"All_Tags\.txt has 1 lines, Imagelist\.txt has 5"),
-        ("NUS_WID_Tags/All_Tags.txt", ["111 a", "333", "222", "111", "444"], r"2 rows .* the first in line 2"),
-        ("ImageList/Imagelist.txt", ["actor\\0001_111.jpg", "nothing"], r"Imagelist\.txt, line 2: expected folder"),
-    ],
-)
-def test_wrong_files_are_named(tmp_path: Path, file: str, lines: list[object] | None, message: str) -> None:
+LABELS, TAGS = "Groundtruth/AllLabels/Labels_sky.txt", "NUS_WID_Tags"
+WRONG: Cases = {
+    "too few labels": (lines(LABELS, 1, 0, 1, 1), r"Labels_sky\.txt has 4 lines, Imagelist\.txt has 5"),
+    "a label of -1130179": (lines(LABELS, 1, 0, 1, -1130179, 0), "line 4: '-1130179' instead of 0 or 1"),
+    "labels of bytes": (write(LABELS, b"\xff\n" * 5), r"Labels_sky\.txt"),
+    "no labels": (
+        remove("Groundtruth/AllLabels/Labels_cow.txt"),
+        r"missing: .*cow\.txt; expected a file of labels for",
+    ),
+    "a concept twice": (lines("ConceptsList/Concepts81.txt", "person", "sky", "sky", "cow"), r"Concepts81\.txt"),
+    "no tags": (remove(f"{TAGS}/All_Tags.txt"), r"missing: .*All_Tags\.txt; expected ImageList/Imagelist\.txt"),
+    "no image": (remove("Flickr/zebra/0003_444.jpg"), r"1 of 4 images are missing, the first is zebra/0003_444\.jpg"),
+    "too many tag rows": (
+        lines(f"{TAGS}/AllTags1k.txt", *["0\t0\t0\t"] * 6),
+        r"AllTags1k\.txt has 6 lines, Imagelist\.txt has 5",
+    ),
+    "too few tags in a row": (
+        lines(f"{TAGS}/AllTags1k.txt", "0\t0\t0\t", "0\t0\t"),
+        r"AllTags1k\.txt, line 2: 2 values instead of 3",
+    ),
+    "a tag of 2": (lines(f"{TAGS}/AllTags1k.txt", *["1\t0\t2\t"] * 5), r"AllTags1k\.txt"),
+    "a tag twice": (lines(f"{TAGS}/TagList1k.txt", "sky", "sky", "zoo"), r"TagList1k\.txt"),
+    "too few lines of tags": (
+        lines(f"{TAGS}/All_Tags.txt", "111 a"),
+        r"All_Tags\.txt has 1 lines, Imagelist\.txt has 5",
+    ),
+    "tags of other photos": (
+        lines(f"{TAGS}/All_Tags.txt", "111 a", "333", "222", "111", "444"),
+        "2 rows .* the first in line 2",
+    ),
+    "a path that is none": (
+        lines("ImageList/Imagelist.txt", "actor\\0001_111.jpg", "nothing"),
+        r"Imagelist\.txt, line 2: expected folder",
+    ),
+    "a list of nothing": (lines("ImageList/Imagelist.txt"), "list"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path) -> None:
     root = write_nuswide(tmp_path)
     (root / "Flickr" / "actor" / "0002_222.jpg").unlink()  # of a row that is not kept
-    if lines is None:
-        (root / file).unlink()
-    else:
-        write_lines(root / file, lines)
-    with pytest.raises(InputError, match=message) as error:
-        read(root)
-    assert "\n" not in str(error.value)
+    spoil, message = WRONG[case]
+    spoil(root)
+    assert re.search(message, refused(read, root))
 
 
 def test_one_odd_photo_id_among_many_is_no_error(tmp_path: Path) -> None:

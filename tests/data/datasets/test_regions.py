@@ -1,11 +1,12 @@
 import pickle
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from layouts import write_lines, write_regions
+from spoil import Cases, Spoil, archive, changed, header, lines, npy, refused, remove, with_one, write
 
 from itmbench.data.corpus import Corpus, Features, NpyRows
 from itmbench.data.datasets import PrecomputedRegions
@@ -67,38 +68,52 @@ def test_one_caption_per_image(tmp_path: Path) -> None:
         read(root)
 
 
-def lines(name: str, *content: object) -> Callable[[Path], Any]:
-    return lambda root: write_lines(root / name, content)
-
-
-def array(shape: tuple[int, ...]) -> Callable[[Path], Any]:
-    return lambda root: np.save(root / "dev_ims.npy", np.zeros(shape, np.float32))
-
-
 def differ(root: Path) -> None:
     copies = np.load(write_regions(root, copies=5) / "dev_ims.npy")
     copies[6] += 1
     np.save(root / "dev_ims.npy", copies)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (array((3, 3, 4)), r"dev_ims\.npy has 3 rows for 2 images with 10 captions"),
-        (array((2, 3, 5)), r"dev_ims\.npy: rows are float32 \(3, 5\), but"),
-        (lambda root: (root / "dev_ims.npy").write_bytes(b"\x93NUMPY"), r"dev_ims\.npy: not a readable \.npy array"),
-        (lambda root: (root / "dev_ims.npy").unlink(), r"missing: .*dev_ims\.npy"),
-        (differ, r"dev_ims\.npy: rows 5 and 6 differ"),
-        (lines("dev_ids.txt", 1, 1), r"dev_ids\.txt: '1' occurs twice"),
-        (lines("dev_ids.txt", 1, 2, 3), "3 ids"),
-        (lines("dev_caps.txt", "a", " "), r"dev_caps\.txt, line 2: the caption is empty"),
-        (lambda root: (root / "dev_caps.txt").write_bytes(b"a\nb\xff\n"), r"dev_caps\.txt, line 2: byte 0xff is not"),
-    ],
-)
-def test_wrong_files_are_named(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+def in_all(kind: type) -> Spoil:
+    """All features of another type."""
+    return lambda root: [
+        changed(f"{name}_ims.npy", lambda a: a.astype(kind))(root) for name in ("train", "dev", "test")
+    ]
+
+
+DEV = "dev_ims.npy"
+WRONG: Cases = {
+    "too many rows": (
+        npy(DEV, np.zeros((3, 3, 4), np.float32)),
+        r"dev_ims\.npy has 3 rows for 2 images with 10 captions",
+    ),
+    "another width": (npy(DEV, np.zeros((2, 3, 5), np.float32)), r"dev_ims\.npy: rows are float32 \(3, 5\), but"),
+    "no rows": (npy(DEV, np.zeros((0, 3, 4), np.float32)), r"dev_ims\.npy"),
+    "a scalar": (npy(DEV, 2.0), r"dev_ims\.npy"),
+    "NaN": (changed("test_ims.npy", with_one(np.nan)), r"test_ims\.npy"),
+    "infinity": (changed("train_ims.npy", with_one(np.inf)), r"train_ims\.npy"),
+    "complex numbers": (changed(DEV, lambda array: array.astype(complex)), r"dev_ims\.npy"),
+    "complex numbers in all": (in_all(complex), r"train_ims\.npy"),
+    "texts in all": (in_all(str), r"train_ims\.npy"),
+    "a magic number alone": (write(DEV, b"\x93NUMPY"), r"dev_ims\.npy: not a readable \.npy array"),
+    "a shape of 10^30": (header("train_ims.npy", f"({10**30}, 3, 4)"), r"train_ims\.npy"),
+    "an archive": (archive(DEV), r"dev_ims\.npy"),
+    "no features": (remove(DEV), r"missing: .*dev_ims\.npy"),
+    "copies that differ": (differ, r"dev_ims\.npy: rows 5 and 6 differ"),
+    "ids given twice": (lines("dev_ids.txt", 1, 1), r"dev_ids\.txt: '1' occurs twice"),
+    "too many ids": (lines("dev_ids.txt", 1, 2, 3), "3 ids"),
+    "an empty caption": (lines("dev_caps.txt", "a", " "), r"dev_caps\.txt, line 2: the caption is empty"),
+    "a caption too many": (lines("dev_caps.txt", *["a"] * 11), r"dev_caps\.txt has 11 captions"),
+    "no captions": (lines("dev_caps.txt"), "dev_"),
+    "captions of bytes": (write("dev_caps.txt", b"a\nb\xff\n"), r"dev_caps\.txt, line 2: byte 0xff is not"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path) -> None:
+    spoil, message = WRONG[case]
     spoil(write_regions(tmp_path))
-    with pytest.raises(InputError, match=message):
-        read(tmp_path)
+    assert re.search(message, refused(read, tmp_path))
 
 
 def test_rows_of_several_files_are_one_array(tmp_path: Path) -> None:
