@@ -1,7 +1,9 @@
 """A store of results as a benchmark leaves it: two datasets, two methods, three seeds."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,3 +117,10 @@ def write_store(root: Path, seeds: Sequence[int] = SEEDS) -> Path:
                 save(make_result(dataset, method, seed, metrics), folder)
                 frame.to_parquet(folder / store.PER_QUERY)
     return root
+
+
+def change(folder: Path, **fields: Any) -> None:
+    """Other fields in a ``result.json``; None removes one."""
+    path = folder / store.RESULT
+    content = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))

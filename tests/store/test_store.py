@@ -1,28 +1,19 @@
-"""Results on disk: what an older version has written is still read, what is wrong is told, stores are merged."""
+"""Results on disk: cells are found, removed and merged, and nothing else is."""
 
-import json
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from results_store import make_result, save, write_store
+from results_store import change, write_store
 
 from itmbench import store
 from itmbench.errors import InputError
 
-SCHEMA_1 = Path(__file__).with_name("result_schema1.json")
 CELL = Path("mini", "flickr30k-mini", "dual_infonce", "seed0")
-
-
-def change(folder: Path, **fields: Any) -> None:
-    """Other fields in a ``result.json``; None removes one."""
-    path = folder / store.RESULT
-    content = json.loads(path.read_text()) | fields
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -35,73 +26,9 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def cell(tmp_path: Path) -> Path:
-    folder = tmp_path / "cell"
-    save(make_result("toy", "dual_infonce", 0, {"rSum": 100.0}), folder)
-    return folder
-
-
-@pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
     """Two equal stores."""
     return write_store(tmp_path / "here", seeds=(0, 1)), write_store(tmp_path / "there", seeds=(0, 1))
-
-
-def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
-    (tmp_path / "cell").mkdir()
-    shutil.copy(SCHEMA_1, tmp_path / "cell" / store.RESULT)
-    old = store.Result.load(tmp_path / "cell")
-    stored = json.loads(SCHEMA_1.read_text())
-    assert asdict(old) == stored | {
-        "audit": {}, "recipe": "", "training": "", "steps": 0, "budget": {}, "choices": {}, "trials": 0,
-    }  # fmt: skip
-    assert old.schema == 1 < store.SCHEMA
-    frame = store.load_results(tmp_path)
-    assert list(frame["audit_failed"]) == [""]
-    assert frame["rSum"][0] == stored["metrics"]["rSum"]
-    assert frame["image_flops"][0] == stored["flops"]["image"]
-
-
-def test_what_is_saved_is_loaded(cell: Path) -> None:
-    result = make_result("toy", "dual_infonce", 0, {"rSum": 100.0, "i2t/MedR": 1.5})
-    result = replace(result, steps=90, budget={"max_epochs": 3}, training="t", choices={"graph_at_test": True})
-    result.save(cell)
-    assert store.Result.load(cell) == result
-    row = store.load_results(cell).iloc[0]
-    assert (row.steps, row.training, row.budget) == (90, "t", '{"max_epochs": 3}')
-    assert row.choices == '{"graph_at_test": true}'
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"seed": "0"}, "seed: Input should be a valid integer"),
-        ({"metrics": {"rSum": "100"}}, "metrics.rSum: Input should be a valid number"),
-        ({"metrics": {"mAP": 0.5}}, "metrics: no rSum, the objective of the protocol"),
-        ({"key": None}, "key: Field required"),
-        ({"colour": "red"}, "colour: Unexpected keyword argument"),
-        ({"protocol": {"name": "caption", "objective": "rSum"}}, "protocol.version: Field required"),
-        ({"data": {"counts": []}}, "data.name: Field required; data.fingerprint: Field required"),
-        ({"parameters": {"all": 3}}, "parameters.trained: Field required"),
-        ({"audit": {"alone": {"found": 1}}}, "audit.alone.passed: Field required"),
-        ({"seed": "0", "inductive": 1}, "seed: .*; inductive: "),
-        ({"schema": 99}, "schema 99 of a newer itmbench, this one reads up to 4; update it"),
-    ],
-)
-def test_what_is_wrong_with_a_result_is_told_by_field_in_one_line(
-    cell: Path, fields: dict[str, Any], words: str
-) -> None:
-    change(cell, **fields)
-    with pytest.raises(InputError, match=words) as error:
-        store.Result.load(cell)
-    assert "\n" not in str(error.value) and str(cell / store.RESULT) in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"key": "\xff"}'])
-def test_a_file_that_is_no_result_is_told_in_one_line(cell: Path, content: bytes) -> None:
-    (cell / store.RESULT).write_bytes(content)
-    with pytest.raises(InputError, match=r"not a result .*run the cell again"):
-        store.Result.load(cell)
 
 
 def test_a_cell_is_found_by_the_folder_that_is_listed_or_by_its_path(
@@ -270,7 +197,7 @@ def _empty(cell: Path) -> None:
 
 def _link(cell: Path) -> None:
     (cell / store.CHECKPOINT).unlink()
-    (cell / store.CHECKPOINT).symlink_to(SCHEMA_1)
+    (cell / store.CHECKPOINT).symlink_to(__file__)
 
 
 def _copy_of_seed_1(cell: Path) -> None:
@@ -287,6 +214,8 @@ def _copy_of_seed_1(cell: Path) -> None:
         (lambda cell: change(cell, metrics={"rSum": 1.0, "t2i/R@1": float("nan")}), "t2i/R@1 is not a number"),
         (_link, "best.ckpt is a link to nothing, or to a file outside"),
         (lambda cell: (cell / "more").symlink_to("gone"), "more is a link to nothing"),
+        (lambda cell: (cell / "more").symlink_to("/etc"), "more is a link to nothing, or to a file outside"),
+        (lambda cell: os.truncate(cell / store.PER_QUERY, 100), "per_query.parquet cannot be read"),
         (_copy_of_seed_1, "it is the result of flickr30k-mini/dual_infonce/seed1"),
     ],
 )
@@ -306,8 +235,8 @@ def test_what_lies_in_the_way_is_a_conflict(two: tuple[Path, Path]) -> None:
     (here / CELL.with_name("seed1") / store.PER_QUERY).write_bytes(b"PAR1")
     shutil.rmtree(here / "mini" / "mirflickr-mini")
     (here / "mini" / "mirflickr-mini").touch()
-    merged = store.merge(here, there)
-    assert len(merged.equal) == 2 and not merged.copied and (here / CELL).is_symlink()
+    before, merged = files(here), store.merge(here, there)
+    assert files(here) == before and len(merged.equal) == 2 and not merged.copied and (here / CELL).is_symlink()
     assert {str(place): words for place, words in merged.conflicts.items()} == {
         str(CELL): "something else lies there",
         str(CELL.with_name("seed1")): "per_query.parquet here cannot be read",
