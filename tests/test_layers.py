@@ -85,3 +85,13 @@ def test_import_and_help_do_not_load_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reports_and_comparisons_do_not_load_torch(results: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom itmbench.cli.main import main\n"
+        f"for arguments in (['report'], ['report', '--format=html', '--out={tmp_path / 'page.html'}'], ['compare']):\n"
+        f"    assert main([*arguments, '--results={results}']) == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

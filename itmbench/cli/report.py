@@ -40,20 +40,23 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 def report(results: str, format: str, folder: Path, width: int = SCREEN) -> str:
     """The results below a folder as text; links of a page are relative to the folder that it will be written to."""
-    from itmbench.report.export import as_json, csv
-    from itmbench.report.formats import latex, markdown, plain
-    from itmbench.report.page import page
     from itmbench.report.tables import load, tables
 
     frame = load(results)
     if format in ("csv", "json"):
+        from itmbench.report.export import as_json, csv
+
         return csv(frame) if format == "csv" else as_json(frame)
     shown = tables(frame)
+    if format == "html":
+        from itmbench.report.page import page
+
+        return page(shown, folder)
+    from itmbench.report.formats import latex, markdown, plain
+
     match format:
         case "markdown":
             return markdown(shown)
         case "latex":
             return latex(shown)
-        case "html":
-            return page(shown, folder)
     return plain(shown, width)

@@ -3,17 +3,37 @@
 Recalls of caption retrieval are hit rates. Ties lose by default. NaN is an error. No function holds the scores of all
 queries with all items in memory. Negative scores count like any others, unlike in `torchmetrics.retrieval`, which
 since version 1.7.4 treats items with a score of 0 or less as irrelevant.
+
+The public names are imported on first use: tables and tests of finished results need no torch.
 """
 
-from itmbench.evaluation.arrays import caption_retrieval, evaluate
-from itmbench.evaluation.evaluation import Evaluation
-from itmbench.evaluation.functional import average_precision, best_ranks
-from itmbench.evaluation.hamming import hamming_retrieval
-from itmbench.evaluation.hash_protocol import HashProtocol
-from itmbench.evaluation.label import label_retrieval
-from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
-from itmbench.evaluation.scoring import Scorer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from itmbench.evaluation.arrays import caption_retrieval, evaluate
+    from itmbench.evaluation.evaluation import Evaluation
+    from itmbench.evaluation.functional import average_precision, best_ranks
+    from itmbench.evaluation.hamming import hamming_retrieval
+    from itmbench.evaluation.hash_protocol import HashProtocol
+    from itmbench.evaluation.label import label_retrieval
+    from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
+    from itmbench.evaluation.scoring import Scorer
+
+MODULE_OF = {
+    "CaptionProtocol": "itmbench.evaluation.protocol",
+    "Evaluation": "itmbench.evaluation.evaluation",
+    "HashProtocol": "itmbench.evaluation.hash_protocol",
+    "LabelProtocol": "itmbench.evaluation.protocol",
+    "Scorer": "itmbench.evaluation.scoring",
+    "average_precision": "itmbench.evaluation.functional",
+    "best_ranks": "itmbench.evaluation.functional",
+    "caption_retrieval": "itmbench.evaluation.arrays",
+    "evaluate": "itmbench.evaluation.arrays",
+    "hamming_retrieval": "itmbench.evaluation.hamming",
+    "label_retrieval": "itmbench.evaluation.label",
+    "protocol_for": "itmbench.evaluation.protocol",
+}
 __all__ = [
     "CaptionProtocol",
     "Evaluation",
@@ -28,3 +48,9 @@ __all__ = [
     "label_retrieval",
     "protocol_for",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in MODULE_OF:
+        return getattr(import_module(MODULE_OF[name]), name)
+    raise AttributeError(f"module 'itmbench.evaluation' has no attribute '{name}'")

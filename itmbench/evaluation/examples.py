@@ -1,15 +1,14 @@
 """The first results of a few queries of a test, to look at."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import FiniteFloat
 
 from itmbench.data.corpus import Corpus, ImageFiles, Rows, Strings
 from itmbench.encoders.embeddings import Embeddings, Items
+from itmbench.evaluation.answers import Answer, Example, Examples, Side
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.scoring import Scorer, comparable, distinct, score
 from itmbench.evaluation.stage import EvaluatedStage
@@ -18,79 +17,6 @@ SAMPLE, WORST, TOP = 32, 8, 5
 """Queries of each direction drawn at random, the same for every method; those it answers worst beside them; results."""
 LONGEST = 300
 """Characters of a text that are kept."""
-
-Side = Literal["i2t", "t2i"]
-SIDES: dict[Side, tuple[Literal["image", "text"], Literal["image", "text"]]] = {
-    "i2t": ("image", "text"),
-    "t2i": ("text", "image"),
-}
-"""Modalities of the queries and of the gallery."""
-Right = Literal["own", "true", "label", ""]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A result of a query.
-
-    Args:
-        id: of the image or text.
-        image: id of the image that it is or belongs to.
-        text: the text, or the first one of the image; empty for features.
-        score: higher is better.
-        right: the query's "own" partner, "true" by the complete truth, sharing a "label", or none of these.
-        twin: whether ``image`` is a near twin of the query's image.
-        labels: names of the labels that it shares with the query.
-    """
-
-    id: str
-    image: str
-    text: str
-    score: FiniteFloat
-    right: Right
-    twin: bool
-    labels: list[str]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query and its first results.
-
-    Args:
-        side: "i2t" or "t2i".
-        id: of the image or text.
-        image: id of the image that it is or belongs to.
-        text: as that of an `Answer`.
-        labels: names of its labels.
-        outcome: its rank or AP.
-        sampled: whether it was drawn at random; if not, it is one of the worst.
-        results: best first; among equal scores the right ones come last, as ties lose.
-    """
-
-    side: Side
-    id: str
-    image: str
-    text: str
-    labels: list[str]
-    outcome: FiniteFloat
-    sampled: bool
-    results: list[Answer]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The content of ``examples.json``.
-
-    Args:
-        measure: what the outcomes are, "rank" or "ap".
-        root: folder of the pictures; empty for features.
-        files: path below ``root`` and size in bytes of every image named in the queries, by id; none for features.
-        queries: of both directions; the sampled ones in the order of the draw, then the worst.
-    """
-
-    measure: Literal["rank", "ap"]
-    root: str
-    files: dict[str, tuple[str, int]]
-    queries: list[Example]
 
 
 def examples(

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders.embeddings import Embeddings
+from itmbench.evaluation.answers import Examples
 from itmbench.evaluation.evaluation import Evaluation
-from itmbench.evaluation.examples import Examples, examples
+from itmbench.evaluation.examples import examples
 from itmbench.evaluation.protocol import Protocol
 from itmbench.evaluation.scoring import Scorer, comparable, score
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pydantic import FiniteFloat
 
-from itmbench.evaluation.examples import Side
+from itmbench.evaluation.answers import Side
 
 
 @dataclass(frozen=True)

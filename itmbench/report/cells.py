@@ -11,11 +11,10 @@ from pandas.api.types import is_numeric_dtype
 from pydantic import TypeAdapter, ValidationError
 
 from itmbench.errors import InputError, in_a_line
-from itmbench.evaluation.examples import Examples
+from itmbench.evaluation.answers import Examples
 from itmbench.evaluation.paired import QueryTable
 from itmbench.methods.explanations import Explanations
-from itmbench.runner.running import LOG
-from itmbench.store import EXAMPLES, EXPLANATIONS, PER_QUERY
+from itmbench.store import EXAMPLES, EXPLANATIONS, LOG, PER_QUERY
 
 Content = TypeVar("Content")
 

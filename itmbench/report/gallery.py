@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from itmbench.errors import InputError
-from itmbench.evaluation.examples import Example, Examples
+from itmbench.evaluation.answers import Example, Examples
 from itmbench.report.cells import read_examples, read_queries
 from itmbench.report.tables import Table
 from itmbench.report.thumbnails import Thumbnails

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from itmbench.evaluation.examples import SIDES, Answer, Example
+from itmbench.evaluation.answers import SIDES, Answer, Example
 from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedQuery
 from itmbench.report.cells import read_examples, read_explanations
 from itmbench.report.tables import Table

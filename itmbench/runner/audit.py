@@ -23,8 +23,8 @@ from itmbench.encoders import Embeddings
 from itmbench.encoders.stored import StoredItems
 from itmbench.errors import InputError
 from itmbench.evaluation import canaries, leaks
+from itmbench.evaluation.answers import Examples
 from itmbench.evaluation.evaluation import Evaluation
-from itmbench.evaluation.examples import Examples
 from itmbench.evaluation.leaks import Encode, Finding
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol, protocol_for
 from itmbench.evaluation.recording import Recording, Sample, frozen_copy, keeping

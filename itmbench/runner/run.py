@@ -161,7 +161,7 @@ def _run_cell(planned: Planned, planner: Planner, request: Request, held: Lease)
     try:
         running.start(folder, planned.key)
         if running.finished_at(folder, planned.key) is None:  # else it was killed before its folder was moved
-            with logs.to_file(folder / running.LOG), logs.quiet():
+            with logs.to_file(folder / store.LOG), logs.quiet():
                 cli = planner.open(planned)
                 (folder / store.CONFIG).write_text(cli.dump(), encoding="utf-8")
                 if planned.devices > 1:
@@ -212,7 +212,7 @@ def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:
     if running.finished_at(folder, planned.key) is not None:
         return
     how = f"was killed by signal: {signal.strsignal(-status)}" if status < 0 else f"ended with exit code {status}"
-    raise RuntimeError(f"a process {how} before there was a result; its output is in {folder / running.LOG}")
+    raise RuntimeError(f"a process {how} before there was a result; its output is in {folder / store.LOG}")
 
 
 def _require_one_device_each(left: Sequence[Planned], devices: int) -> None:

@@ -19,7 +19,7 @@ from itmbench.checkpoint import read_checkpoint
 from itmbench.errors import InputError
 from itmbench.files import write_atomically
 
-KEY, LAST, LOG, FAILURE, TRACEBACK = "key", "last.ckpt", "log.txt", "failure.json", "error.txt"
+KEY, LAST, FAILURE, TRACEBACK = "key", "last.ckpt", "failure.json", "error.txt"
 FILES = (store.RESULT, store.CONFIG, store.PER_QUERY, store.CHECKPOINT)
 """What every finished cell holds."""
 

@@ -253,7 +253,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
             if trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == row.key:
                 return finished(TrialState.COMPLETE, trial.value, seconds=0.0)
         running.start(study.folder, row.key)
-        with logs.to_file(study.folder / running.LOG), logs.quiet():
+        with logs.to_file(study.folder / store.LOG), logs.quiet():
             *_, value = train(planner.open(row), study.folder, [meter, CheckLease(held)])
         held.check(on_disk=True)
         return finished(TrialState.COMPLETE, value, seconds=meter.elapsed())

@@ -8,7 +8,7 @@ import torch
 
 from itmbench.data.corpus import Corpus, ImageFiles
 from itmbench.errors import InputError
-from itmbench.evaluation.examples import SIDES, Example, Side
+from itmbench.evaluation.answers import SIDES, Example, Side
 from itmbench.methods.base import Matcher
 from itmbench.methods.explained import ExplainsItems, ExplainsPairs, corpus_items, explain_pairs, image_rows
 from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedQuery, Explanations

@@ -22,6 +22,8 @@ EXAMPLES = "examples.json"
 """First results of some queries, for the page's gallery; older cells and those of a shortlist have none."""
 EXPLANATIONS = "explanations.json"
 """Why a few of these queries were answered as they were; only of methods that explain themselves."""
+LOG = "log.txt"
+"""What the run said."""
 RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 

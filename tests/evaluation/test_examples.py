@@ -13,7 +13,8 @@ from torch import Tensor
 
 from itmbench.data.corpus import Corpus, ImageFiles, Strings
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.evaluation.examples import LONGEST, SAMPLE, TOP, WORST, Examples, examples
+from itmbench.evaluation.answers import Examples
+from itmbench.evaluation.examples import LONGEST, SAMPLE, TOP, WORST, examples
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 from itmbench.evaluation.recording import Recording, Sample, keeping
 

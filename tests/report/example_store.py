@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 from results_store import METHODS, SEEDS, write_store
 
-from itmbench.evaluation.examples import Answer, Example, Examples, Side
+from itmbench.evaluation.answers import Answer, Example, Examples, Side
 from itmbench.methods.explanations import (
     ExplainedItem,
     ExplainedLabel,

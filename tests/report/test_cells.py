@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from results_store import write_store
 
 from itmbench.errors import InputError
-from itmbench.evaluation.examples import Answer, Example, Examples
+from itmbench.evaluation.answers import Answer, Example, Examples
 from itmbench.evaluation.paired import PairedResults
 from itmbench.report.cells import read_epochs, read_examples, read_queries
 from itmbench.report.page import page

@@ -11,7 +11,7 @@ from PIL import Image
 from results_store import write_store
 
 from itmbench.errors import InputError
-from itmbench.evaluation.examples import Answer, Example, Examples
+from itmbench.evaluation.answers import Answer, Example, Examples
 from itmbench.report.gallery import gallery
 from itmbench.report.page import page
 from itmbench.report.tables import load, tables

@@ -14,7 +14,7 @@ from toy import TOY_MODEL, ToyData, toy_encoders
 import itmbench
 from itmbench import store
 from itmbench.cli.main import main
-from itmbench.evaluation.examples import Answer, Example
+from itmbench.evaluation.answers import Answer, Example
 from itmbench.methods.explained import corpus_items, explain_pairs
 from itmbench.methods.mcr_dgn.module import MCRDGN
 from itmbench.methods.sedra import SEDRA
