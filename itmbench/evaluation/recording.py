@@ -12,6 +12,7 @@ from torch import Tensor
 from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.evaluation.answers import Examples
+from itmbench.evaluation.canaries import Blinded
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.examples import examples
 from itmbench.evaluation.protocol import Protocol
@@ -46,8 +47,7 @@ class Recording:
         sample: whose scores to keep.
         given: the corpus that the method is tested on.
         truth: the corpus to evaluate by; it differs from ``given`` where the method must not know it.
-        images: position in the method's table of each image of ``truth`` `[Ni]`; None if they are the same.
-        texts: as ``images``, of the texts.
+        hidden: where to find the items of ``truth`` in the method's tables; None if they are at their own places.
         examples: make those of `itmbench.evaluation.examples` as well, except of a shortlist.
 
     Attributes:
@@ -59,8 +59,7 @@ class Recording:
     sample: Sample
     given: Corpus
     truth: Corpus
-    images: Rows | None = None
-    texts: Rows | None = None
+    hidden: Blinded | None = None
     examples: bool = False
     made: Examples | None = None
     kept: list[tuple[Evaluation, Tensor]] = field(default_factory=list)
@@ -75,21 +74,19 @@ class Recording:
         """Metrics and columns of the last evaluation that the reported one does not have."""
         return changed(self.kept[-1][0], reported) if self.kept else ["all"]
 
-    def _keep(self, evaluation: Evaluation, images: Embeddings, texts: Embeddings, scorer: Scorer | None) -> None:
+    def _keep(
+        self, evaluation: Evaluation, protocol: Protocol, images: Embeddings, texts: Embeddings, scorer: Scorer | None
+    ) -> None:
         began = time.perf_counter()
         rows, columns = self.sample.images, self.sample.texts
         stage = self.truth.stages["test"].images
         some = images[_places(stage, rows)], texts[_places(self.truth.texts_of(stage), columns)]
-        left, right, scorer, _ = comparable(*some, scorer)
-        scores = score(scorer, left, right, lambda row: f"image {self.truth.image_ids[rows[row]]}").cpu()
+        left, right, of_pairs, _ = comparable(*some, scorer)
+        scores = score(of_pairs, left, right, lambda row: f"image {self.truth.image_ids[rows[row]]}").cpu()
         self.kept.append((frozen_copy(evaluation), scores))
-        self.seconds += time.perf_counter() - began
-
-    def _make_examples(
-        self, evaluation: Evaluation, images: Embeddings, texts: Embeddings, scorer: Scorer | None
-    ) -> None:
-        began = time.perf_counter()
-        self.made = examples(evaluation, self.truth, images, texts, scorer)
+        if self.examples and (scorer is None or getattr(protocol, "shortlist", None) is None):
+            compared = protocol.compared(images), protocol.compared(texts)
+            self.made = examples(evaluation, self.truth, *compared, scorer)
         self.seconds += time.perf_counter() - began
 
 
@@ -103,12 +100,11 @@ def keeping(protocol: Protocol, recording: Recording) -> Protocol:
             if stage != "test" or corpus is not recording.given or asdict(self) != asdict(protocol):
                 evaluation: Evaluation = super().evaluate(corpus, stage, images, texts, scorer)
                 return evaluation
-            if recording.images is not None and recording.texts is not None:
-                images, texts = images[torch.from_numpy(recording.images)], texts[torch.from_numpy(recording.texts)]
+            if recording.hidden is not None:
+                images = images[torch.from_numpy(recording.hidden.images)]
+                texts = texts[torch.from_numpy(recording.hidden.texts)]
             evaluation = super().evaluate(recording.truth, stage, images, texts, scorer)
-            recording._keep(evaluation, images, texts, scorer)
-            if recording.examples and (scorer is None or getattr(protocol, "shortlist", None) is None):
-                recording._make_examples(evaluation, self.compared(images), self.compared(texts), scorer)
+            recording._keep(evaluation, protocol, images, texts, scorer)
             return evaluation
 
     made: Protocol = Keeping(**asdict(protocol))

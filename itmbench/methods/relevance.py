@@ -65,17 +65,14 @@ class LabelMatcher(HashMatcher):
         return Embeddings(relevance_vectors(mixed(predicted, voted, self.votes.weight), modality))
 
     def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
-        return super().as_candidate(items, candidate) if self.rank_by == "cosine" else decided(items, candidate)
+        if self.rank_by == "cosine":
+            return super().as_candidate(items, candidate)
+        return Embeddings(relevance_vectors(*settled(items, candidate)))
 
 
 def undecided(predicted: Tensor, voted: Tensor, modality: Modality) -> Embeddings:
     """Label probabilities `[B, C]` and votes, `[B, C]` or `[B, 0]`, side by side, until their shares are chosen."""
     return Embeddings(torch.cat([predicted, voted, predicted.new_full((len(predicted), 1), modality == "text")], dim=1))
-
-
-def decided(items: Embeddings, weight: Tensor | float) -> Embeddings:
-    """What ``undecided`` returned, as relevance vectors with this share of votes."""
-    return Embeddings(relevance_vectors(*settled(items, weight)))
 
 
 def settled(items: Embeddings, weight: Tensor | float) -> tuple[Tensor, Modality]:

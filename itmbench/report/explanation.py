@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedWord, Seen
+from itmbench.methods.explanations import ExplainedItem, ExplainedPair, Seen
 from itmbench.report.sheet import Cell, Row
 
 WHOLE = 0.1
@@ -24,16 +24,13 @@ def _pair(pair: ExplainedPair, files: Mapping[str, Path]) -> list[Row]:
     file = files.get(pair.image) if pair.grid else None
     least = (1 - 1e-6) / len(pair.words)  # equal shares of 32 bits may be just below the mean
     words = [word for word in pair.words if word.share >= least]
-    cells = [Cell(_word(word), f"{word.share:.2f}", file, word.regions) for word in words]
+    names = [word.word + (f" ({word.whole:.0%} whole image)" if word.whole >= WHOLE else "") for word in words]
+    cells = [Cell(name, f"{word.share:.2f}", file, word.regions) for name, word in zip(names, words, strict=True)]
     digits = 3 if max(map(abs, pair.paths.values())) < 2 else 1  # cosines, or logits
     logits = " + ".join(f"{name} {logit:.{digits}f}" for name, logit in pair.paths.items())
     note = f"{pair.image}: score {pair.score:.{digits}f} = {logits}. In colour: the regions that a word finds. "
     note += f"Words are shown with their share of the path {[*pair.paths][-1]}, if it is at least the mean."
     return [Row(pair.title, [*_photograph(file, "the photograph"), *cells], note)]
-
-
-def _word(word: ExplainedWord) -> str:
-    return word.word + (f" ({word.whole:.0%} whole image)" if word.whole >= WHOLE else "")
 
 
 def _item(item: ExplainedItem, files: Mapping[str, Path]) -> list[Row]:

@@ -125,8 +125,7 @@ def watched_test(
     """
     corpus = data.corpus
     given = data if hidden is None else _lean(data, hidden.corpus)
-    places = (None, None) if hidden is None else (hidden.images, hidden.texts)
-    recording = Recording(sample or Sample.of(_few(corpus)), given.corpus, corpus, places[0], places[1], examples)
+    recording = Recording(sample or Sample.of(_few(corpus)), given.corpus, corpus, hidden, examples)
     chosen, watch = model.protocol, _Watch(sample is None, checkpoint)
     model.protocol = keeping(protocol or chosen or protocol_for(corpus), recording)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]

@@ -224,7 +224,8 @@ def _search(study: Study, planner: Planner, held: Lease) -> None:
             trial = _run_trial(study, saved.trials, planner, held)
             saved.add_trial(trial)
             outcome = trial.user_attrs.get("error") or f"{trial.value:.4f}"
-            shown = ", ".join(f"{name.rpartition('.')[2]} {_shown(value)}" for name, value in trial.params.items())
+            values = ((name, f"{of:.4g}" if isinstance(of, float) else of) for name, of in trial.params.items())
+            shown = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in values)
             took = f"{shown or 'its own config'}: {outcome}, {duration(trial.user_attrs['seconds'])}"
             logger.info("[%d/%d] %s, %s", number + 1, study.trials, study, took)
         _write(study, saved.trials)
@@ -295,10 +296,6 @@ def _distribution(knob: Range) -> BaseDistribution:
         return IntDistribution(knob.low, knob.high, log=knob.log)
     assert knob.low is not None and knob.high is not None
     return FloatDistribution(knob.low, knob.high, log=knob.log)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _value(knob: Range, value: Any) -> Any:

@@ -57,7 +57,7 @@ def test_what_a_method_gives_for_a_blinded_corpus_is_evaluated_by_the_truth() ->
     hidden = blinded(CORPUS)
     seen, blind = (
         Recording(Sample.of(CORPUS), CORPUS, CORPUS),
-        Recording(Sample.of(CORPUS), hidden.corpus, CORPUS, hidden.images, hidden.texts),
+        Recording(Sample.of(CORPUS), hidden.corpus, CORPUS, hidden),
     )
     expected = keeping(PROTOCOL, seen).evaluate(CORPUS, "test", *tables(CORPUS))
     found = keeping(PROTOCOL, blind).evaluate(hidden.corpus, "test", *tables(hidden.corpus))
