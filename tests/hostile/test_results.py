@@ -78,11 +78,6 @@ def test_outcomes_of_queries(case: str, own: Path, capsys: pytest.CaptureFixture
         assert "o marks: " in said and f"{CELL}/per_query.parquet: " in said
 
 
-def test_a_cell_that_was_copied_beside_itself_is_no_other_seed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(own / CELL, own / f"{CELL}.bak")
-    assert "would count twice" in refusal(["report", f"--results={own}"], capsys, own)
-
-
 def test_an_unreadable_folder_hides_no_results(
     own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
