@@ -50,6 +50,7 @@ options:
 example:
   itmbench bench mini"""
 FLAGS = ("-v", "-q", "--debug")
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 LONGEST = 600
 """Most characters of an error on the screen."""
 IN_LOADER = "itmbench.errors.InputError: "
@@ -147,8 +148,20 @@ def _call(command: str, arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise InputError(f"{command}: no such command; give one of {', '.join(COMMANDS)}")
+    _require_ranks()
     module, _ = COMMANDS[command]
     return int(import_module(f"itmbench.cli.{module}").run(command, arguments))
+
+
+def _require_ranks() -> None:
+    """Check the numbers that a launcher gives to each process, before Lightning reads them when it is imported.
+
+    Raises:
+        InputError: one is no number.
+    """
+    for name in RANKS:
+        if not os.environ.get(name, "0").isdecimal():
+            raise InputError(f"{name}={os.environ[name]}: is no number of a process; unset it, or use torchrun")
 
 
 def _line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from itmbench.errors import InputError
-from itmbench.evaluation.paired import SEEDS, Difference, PairedResults, parts
+from itmbench.evaluation.paired import SEEDS, Difference, PairedResults, QueryTable, parts
 from itmbench.report.cells import read_queries
 
 COLUMNS = ("metric", "method", "other", *Difference._fields, "verdict")
@@ -59,6 +59,8 @@ def compare(
     }
     try:
         queries = {name: [*map(read_queries, cells["folder"])] for name, cells in runs.items()}
+        for name, cells in runs.items():
+            _require_agreement(cells, queries[name], [*metrics.values()])
         results = PairedResults(queries, list(metrics.values()), fixed, trainings)
     except InputError as error:
         return empty._replace(warning=f"No marks: {error}.")
@@ -77,6 +79,28 @@ def compare(
     few = [name for name, cells in runs.items() if name not in fixed and len(cells) < SEEDS]
     warning = f"Not tested, because {SEEDS} seeds are needed: {', '.join(few)}." if few else ""
     return Compared(pd.DataFrame(differences, columns=list(COLUMNS)), leaders, warning)
+
+
+def _require_agreement(cells: pd.DataFrame, queries: Sequence[QueryTable], metrics: Sequence[str]) -> None:
+    """Check that the metrics of cells are those of their queries, so that neither was changed by hand.
+
+    Raises:
+        InputError: names the first that is not.
+    """
+    for (_, cell), table in zip(cells.iterrows(), queries, strict=True):
+        for metric in metrics:
+            value = 0.0
+            for part, weight in (parts(metric) or {}).items():
+                outcomes = table.get("ap" if part.k is None else "rank")
+                if outcomes is None or not (own := table["direction"] == part.direction).any():
+                    break  # said by `PairedResults`
+                value += weight * float((outcomes[own] if part.k is None else outcomes[own] <= part.k).mean())
+            else:
+                if abs(value - cell[metric]) > (1e-2 if metric == "rSum" else 1e-4):
+                    raise InputError(
+                        f"{cell['folder']}: {metric} is {cell[metric]:g}, but {value:g} by the outcomes of its "
+                        "queries; run that cell again"
+                    )
 
 
 def _is_fixed(cells: pd.DataFrame, metrics: Sequence[str]) -> bool:

@@ -1,6 +1,5 @@
 """Configs and folders as the user gave them: what is refused before LightningCLI reads or writes them."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
@@ -54,17 +53,6 @@ def require_sound_configs(arguments: Any) -> None:
             except yaml.YAMLError:
                 continue  # which the parser says better
             _require_decided_protocol({"model": {"protocol": protocol}}, option)
-
-
-def require_ranks() -> None:
-    """Check the numbers that a launcher gives to each process.
-
-    Raises:
-        InputError: one is no number.
-    """
-    for name in ("LOCAL_RANK", "NODE_RANK"):
-        if not os.environ.get(name, "0").isdecimal():
-            raise InputError(f"{name}={os.environ[name]}: is no number of a process; unset it, or use torchrun")
 
 
 def _require_decided_protocol(config: Any, where: str) -> None:

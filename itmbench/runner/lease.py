@@ -139,6 +139,8 @@ def _owner(path: Path) -> dict[str, Any]:
 def _alive(path: Path) -> bool:
     """Whether the holder of a lease lives, as far as this machine can tell."""
     owner = _owner(path)
+    if _is_before(owner, _identity()):
+        return False
     if owner.get("machine") == _machine():
         if not _runs(owner["pid"]):
             return False
@@ -149,6 +151,12 @@ def _alive(path: Path) -> bool:
         return abs(_now(path.parent) - path.stat().st_mtime) < STALE  # nobody who lives renews it ahead of time
     except FileNotFoundError:
         return False
+
+
+def _is_before(owner: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a holder is an earlier start of this Slurm job, which Slurm ended before it started the job again."""
+    same = "job" in owner and owner["job"] == now.get("job")
+    return same and isinstance(owner.get("starts"), int) and owner["starts"] < now["starts"]
 
 
 def _runs(process: int) -> bool:
@@ -194,8 +202,9 @@ def _now(folder: Path) -> float:
 
 def _identity() -> dict[str, Any]:
     """This process as the holder of a lease."""
-    process = os.getpid()
-    return {"machine": _machine(), "host": socket.gethostname(), "pid": process, "started": _started(process)}
+    process, job, starts = os.getpid(), os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0")
+    identity = {"machine": _machine(), "host": socket.gethostname(), "pid": process, "started": _started(process)}
+    return identity | ({"job": job, "starts": int(starts)} if job and starts.isdecimal() else {})
 
 
 def _machine() -> str:

@@ -28,7 +28,7 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, NoticeInterruption, SeedEpochs, WholeFiles
-from itmbench.runner.given import config_files, require_ranks, require_sound_configs, require_trainable, require_unused
+from itmbench.runner.given import config_files, require_sound_configs, require_trainable, require_unused
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.runner.resumed import RequireFittingState
 from itmbench.units import metric
@@ -86,7 +86,6 @@ class MatcherCLI(LightningCLI):
         registry.load_all()
         self._config_files = config_files(args)
         self._command = args[0] if run and isinstance(args, list) and args else None
-        require_ranks()
         require_sound_configs(args)
         try:
             super().__init__(

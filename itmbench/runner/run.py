@@ -4,6 +4,7 @@ Finished cells are skipped, a failed cell does not stop the others, and cells th
 (docs/benchmarks.md).
 """
 
+import errno
 import gc
 import json
 import logging
@@ -211,6 +212,8 @@ def _run_ranks(planned: Planned, folder: Path, held: Lease) -> None:
         child.kill()  # at once: an interrupted cell must not record a failure
     if running.finished_at(folder, planned.key) is not None:
         return
+    if (folder / running.FULL).exists():
+        raise OSError(errno.ENOSPC, "a disk is full", str(folder))
     how = f"was killed by signal: {signal.strsignal(-status)}" if status < 0 else f"ended with exit code {status}"
     raise RuntimeError(f"a process {how} before there was a result; its output is in {folder / store.LOG}")
 

@@ -20,6 +20,8 @@ from itmbench.errors import InputError
 from itmbench.files import write_atomically
 
 KEY, LAST, FAILURE, TRACEBACK = "key", "last.ckpt", "failure.json", "error.txt"
+FULL = "disk-full"
+"""An empty file: a process of one of several devices found a disk full, which says nothing of the cell."""
 FILES = (store.RESULT, store.CONFIG, store.PER_QUERY, store.CHECKPOINT)
 """What every finished cell holds."""
 
@@ -49,7 +51,7 @@ def start(folder: Path, key: str) -> None:
         (folder / KEY).write_text(key)
     for partial in folder.glob("*.partial"):
         partial.unlink()
-    for name in (FAILURE, TRACEBACK):
+    for name in (FAILURE, TRACEBACK, FULL):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -42,13 +42,24 @@ class Cell:
 
 
 def _names_a_folder(name: str) -> str:
-    if Path(name).name != name or not name or name.startswith(".") or not name.isprintable() or len(name) > 100:
-        raise ValueError("cannot name a folder of results; give up to 100 letters, without / and a . at the start")
+    odd = Path(name).name != name or not name or name[0] in ".-" or "," in name or not name.isprintable()
+    if odd or len(name) > 100:
+        raise ValueError(
+            "cannot name a folder of results; give up to 100 letters, without / and commas, and no . or - at the start"
+        )
     if name != unicodedata.normalize("NFC", name.strip()) or len(name.encode()) > 200:
         raise ValueError(
             "looks like another name, or is too long in UTF-8; leave out spaces at its ends, compose accents"
         )
     return name
+
+
+def _apart(files: dict[str, Any]) -> dict[str, Any]:
+    names = dict[str, str]()
+    for name in files:
+        if (other := names.setdefault(name.casefold(), name)) != name:
+            raise ValueError(f"{other} and {name} differ only in case, and are one folder on some disks; rename one")
+    return files
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -118,8 +129,8 @@ class Benchmark(_Strict):
     """
 
     name: Name
-    datasets: Annotated[dict[Name, Files], Field(min_length=1)]
-    methods: Annotated[dict[Name, Files], Field(min_length=1)]
+    datasets: Annotated[dict[Name, Files], Field(min_length=1), AfterValidator(_apart)]
+    methods: Annotated[dict[Name, Files], Field(min_length=1), AfterValidator(_apart)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
     config: Annotated[Config, AfterValidator(_without_seed)] = {}
     overrides: list[Override] = []

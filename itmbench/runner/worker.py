@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from itmbench import logs
-from itmbench.errors import InputError, in_a_line
+from itmbench.errors import InputError, in_a_line, is_full
 from itmbench.here import import_from_here
 from itmbench.runner import lease, plan, run, running, tracker, tune
 from itmbench.runner.cell import train_and_test
@@ -75,10 +75,14 @@ def rank(options: dict[str, Any]) -> int:
         return 1
     except Exception as error:
         tracker.abandon()
+        if is_full(error):
+            logger.error("%s", in_a_line(error))
+            (folder / running.FULL).touch()
+            return 1
         # When one device fails, the others fail as a consequence. Leave the first failure time to be recorded, or a
         # signal time to arrive that ends this process as well.
         time.sleep(3 * LOOK)
-        if running.recorded_failure(folder, planned.key) is None:
+        if running.recorded_failure(folder, planned.key) is None and not (folder / running.FULL).exists():
             running.record_failure(folder, planned.key, error)
         return 1
     return 0

@@ -30,14 +30,22 @@ def commit(finished: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     old = finished.with_name(finished.name + ".old")
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # left by a process that was killed before the last line
+        _discard(old)  # left by a process that was killed before the last line
         os.replace(folder, old)
     os.replace(finished, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder, or a link to one, which stays."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
-    """Every complete cell below a folder, sorted by path.
+    """Every complete cell below a folder, sorted by path; links to folders are followed, each once.
 
     Raises:
         InputError: the folder is missing, or a folder or a result in it cannot be read.
@@ -45,11 +53,20 @@ def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such results folder; run a benchmark first, or name another with --results")
-    cells = []
-    for folder, inner, names in os.walk(root, onerror=_refuse):
-        inner[:] = [name for name in inner if name != RUNNING]
-        cells += [Path(folder)] if RESULT in names else []
-    for cell in sorted(cells):
+    waiting, cells = [root], dict[Path, Path]()
+    seen = set[Path]()
+    while waiting:
+        links = list[Path]()
+        for folder, inner, names in os.walk(waiting.pop(0), onerror=_refuse):
+            inner[:] = [name for name in inner if name != RUNNING]
+            links += [path for name in inner if (path := Path(folder, name)).is_symlink()]
+            if RESULT in names:
+                cells.setdefault(_real(folder), Path(folder))
+        for link in sorted(links):
+            if (target := _real(link)) not in seen and not _real(root).is_relative_to(target):
+                waiting.append(link)
+                seen.add(target)
+    for cell in sorted(cells.values()):
         yield cell, Result.load(cell)
 
 
@@ -70,8 +87,7 @@ def cell_folder(root: str | Path, cell: str) -> Path:
         InputError: the results hold no such cell.
     """
     top = _real(root)
-    for path in (top / cell, Path(cell)):
-        folder = _real(path)
+    for folder in (Path(os.path.normpath(top / cell)), _real(cell)):  # a link below the results stands for its folder
         inside = folder != top and folder.is_relative_to(top) and RUNNING not in folder.relative_to(top).parts
         if inside and (folder / RESULT).is_file():
             return folder
@@ -86,6 +102,9 @@ def remove(root: str | Path, cells: Sequence[str]) -> list[Path]:
     """
     top, removed = _real(root), list[Path]()
     folders = list(dict.fromkeys(cell_folder(root, cell) for cell in cells))
+    for folder in folders:
+        if not _real(folder.parent).is_relative_to(top):
+            raise InputError(f"{folder}: lies behind a link, outside {root}, so no cell was removed; remove it there")
     with _scratch(top) as scratch:
         try:
             for folder in folders:
@@ -164,7 +183,7 @@ def merge(root: str | Path, other: str | Path) -> Merged:
 
 def _wrong(folder: Path, result: Result, source: Path) -> str:
     """Why a cell of another results folder is not to be added; empty if it is complete, its own and in its place."""
-    for path in folder.rglob("*"):
+    for path in (folder, *folder.rglob("*")):
         if path.is_symlink() and not (path.exists() and _real(path).is_relative_to(source)):
             return f"{path.name} is a link to nothing, or to a file outside {source}"
     if missing := [name for name in (PER_QUERY, CHECKPOINT) if not (folder / name).is_file()]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -9,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
-from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, TypeAdapter, with_config
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from itmbench.errors import InputError, in_a_line
@@ -121,7 +122,7 @@ class Result:
     benchmark: str
     dataset: str
     method: str
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     metrics: dict[str, float]
     validation: float
     protocol: Annotated[dict[str, Any], _like(_Protocol)]
@@ -170,14 +171,20 @@ class Result:
                 raise InputError(
                     f"{path}: schema {schema} of a newer itmbench, this one reads up to {SCHEMA}; update it"
                 )
-            if wrong := next((text for text in _texts(content) if not text.isprintable()), None):
-                raise ValueError(f"control characters in {wrong!r}")
+            for value in _values(content):
+                if isinstance(value, str) and not value.isprintable():
+                    raise ValueError(f"control characters in {value!r}")
+                if isinstance(value, int) and abs(value) > sys.maxsize:
+                    raise ValueError(f"a number of {len(str(value))} digits")
             result = _validator().validate_json(text)
             objective = result.protocol["objective"]
             if objective not in result.metrics or objective.startswith("chance/"):
                 raise ValueError(f"metrics: no {objective}, the objective of the protocol")
             if wrong := next((name for name, value in result.metrics.items() if _out_of_range(name, value)), None):
                 raise ValueError(f"metrics.{wrong}: {result.metrics[wrong]:g} cannot be")
+            parts, total = _parts(objective, result.metrics), result.metrics[objective]
+            if parts and abs(sum(parts) - total) > 1e-3:  # never of NaN
+                raise ValueError(f"metrics.{objective}: {total:g}, but by its parts {sum(parts):g}")
             return result
         except InputError:
             raise
@@ -194,13 +201,21 @@ def _out_of_range(name: str, value: float) -> bool:
     return math.isinf(value) or (most is not None and (value < 0 or value > most))
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a value of JSON, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
+def _parts(objective: str, metrics: dict[str, float]) -> list[float]:
+    """What an objective is the sum of, if the metrics hold it all."""
+    names = [f"{side}/R@{k}" for side in ("i2t", "t2i") for k in (1, 5, 10)] if objective == "rSum" else []
+    names = ["i2t/mAP", "t2i/mAP"] if objective == "mAP" else names
+    share = 100 if objective == "rSum" else 0.5
+    return [share * metrics[name] for name in names] if names and {*names} <= {*metrics} else []
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """All plain values in a value of JSON, keys included."""
+    if isinstance(value, dict | list):
         for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from _texts(part)
+            yield from _values(part)
+    else:
+        yield value
 
 
 @cache

@@ -80,7 +80,7 @@ def test_merge_says_what_it_did_and_fails_on_a_conflict(own: Path, capsys: pytes
     path = other / CELL / store.RESULT
     there = store.Result.load(path.parent)
     elsewhere = {**there.hardware, "cpu": "Another"}
-    replace(there, metrics=there.metrics | {"rSum": 1.0}, hardware=elsewhere).save(path.parent)
+    replace(there, metrics=there.metrics | {"chance/rSum": 1.0}, hardware=elsewhere).save(path.parent)
     assert main(["results", "merge", str(other), "--results", str(own)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("0 added, 7 here already, 1 rerun elsewhere, 0 in conflict, 0 not added\nRERUN ")

@@ -112,6 +112,13 @@ def test_a_cache_of_others_is_not_trusted(
     assert "its numbers cannot be trusted; set ITMBENCH_CACHE" in refusal(MINI, capsys, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID"])
+def test_a_rank_that_is_none_before_anything_is_imported(name: str) -> None:
+    call = [sys.executable, "-m", "itmbench", "fit", "--model=SEDRA"]
+    ended = subprocess.run(call, env=os.environ | {name: "x"}, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.startswith(f"itmbench: {name}=x: is no number of a process")
+
+
 @pytest.mark.parametrize("rank", ["x", "", "-1", "1.5", "²"])
 def test_a_rank_that_is_none(
     rank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -78,6 +78,26 @@ def test_outcomes_of_queries(case: str, own: Path, capsys: pytest.CaptureFixture
         assert "o marks: " in said and f"{CELL}/per_query.parquet: " in said
 
 
+ALTERED: dict[str, Spoil] = {
+    "outcomes of another cell": lambda cell: shutil.copy(
+        cell.parents[1] / "dual_triplet" / "seed0" / store.PER_QUERY, cell / store.PER_QUERY
+    ),
+    "metrics that agree with each other": changed(
+        metrics={f"{side}/R@{k}": 1.0 for side in ("i2t", "t2i") for k in (1, 5, 10)} | {"rSum": 600.0}
+    ),
+    "near twins": changed(metrics={"hard_negative_accuracy": 0.99}),
+}
+
+
+@pytest.mark.parametrize("case", ALTERED)
+def test_metrics_that_are_not_those_of_the_queries(case: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(own / "mini" / "mirflickr-mini")
+    ALTERED[case](own / CELL)
+    assert f"No marks: DIR/{CELL}: " in refusal(["compare", f"--results={own}"], capsys, own)
+    assert main(["report", f"--results={own}"]) == 0
+    assert "by the outcomes of its queries; run that cell again" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_an_unreadable_folder_hides_no_results(
     own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +144,50 @@ def test_merges_where_cells_run(own: Path, results: Path, capsys: pytest.Capture
     assert "DIR: cannot be a results folder" in refusal(
         ["results", "merge", str(results), f"--results={own}"], capsys, own
     )
+
+
+def elsewhere(own: Path, name: str) -> None:
+    """Move a folder of the results away, and leave a link to it."""
+    target = own.parent / "elsewhere" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (own / name).rename(target)
+    (own / name).symlink_to(target)
+
+
+@pytest.mark.parametrize("name", [CELL, "mini/flickr30k-mini", "mini"])
+def test_cells_behind_a_link_are_shown(name: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", "list", f"--results={own}"]) == 0
+    before = capsys.readouterr().out
+    elsewhere(own, name)
+    (own / "zz-again").symlink_to(own / "mini")
+    (own / "up").symlink_to("..")
+    for command in (["list"], ["show", CELL], ["list"]):
+        assert main(["results", *command, f"--results={own}"]) == 0
+    assert capsys.readouterr().out.count(before) == 2
+
+
+def test_a_link_is_removed_or_replaced_but_not_its_folder(own: Path) -> None:
+    elsewhere(own, CELL)
+    target = own.parent / "elsewhere" / CELL
+    for round_ in range(2):
+        (own / ".running" / "new").mkdir(parents=True)
+        store.commit(own / ".running" / "new", own / CELL)
+        assert target.is_dir() and not (own / CELL).is_symlink() and not [*(own / ".running").iterdir()], round_
+        (own / CELL).rmdir()
+        (own / CELL).symlink_to(target)
+    assert main(["results", "rm", CELL, f"--results={own}"]) == 0
+    assert (target / store.RESULT).exists() and not (own / CELL).is_symlink()
+    elsewhere(own, "mini/mirflickr-mini")
+    other = CELL.replace("flickr30k", "mirflickr").replace("seed0", "seed1")
+    assert main(["results", "rm", other, f"--results={own}"]) == 2 and (own / other / store.RESULT).exists()
+
+
+def test_a_link_out_of_another_store_is_not_copied(own: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(own, tmp_path / "other"))
+    shutil.rmtree(own / CELL)
+    elsewhere(other, CELL)
+    [wrong] = store.merge(own, other).refused.values()
+    assert wrong.startswith("seed0 is a link to nothing, or to a file outside") and not (own / CELL).exists()
 
 
 NAMES = [

@@ -89,11 +89,24 @@ def test_a_folder_whose_name_is_no_text(
     assert "DIR/\\udcff\\udcfe: is not UTF-8" in refusal([*words, f"--results={results}"], capsys, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["m ", " m", "e\u0301", "\u8a9e" * 100, "\u212b"])
+@pytest.mark.parametrize("name", ["-m", "a,b", "m\n", "m ", " m", "e\u0301", "\u8a9e" * 100, "\u212b"])
 def test_names_that_look_like_others(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = write(tmp_path, "m")
     spec.write_text(json.dumps({"datasets": {"toy": "data.yaml"}, "methods": {name: "m.yaml"}}))
     assert "methods." in refusal(bench(spec, tmp_path / "results"), capsys, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["datasets", "methods"])
+def test_names_that_are_one_on_some_disks(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(tmp_path, "m")
+    names = {"datasets": {"toy": "data.yaml"}, "methods": {"m": "m.yaml"}} | {kind: {"Maß": "m.yaml", "MASS": "m.yaml"}}
+    spec.write_text(json.dumps(names))
+    assert f"{kind}: Maß and MASS differ only in case" in refusal(bench(spec, tmp_path / "results"), capsys, tmp_path)
+
+
+def test_results_behind_a_link_are_done(spec: Path, done: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(done)
+    assert main(bench(spec, tmp_path / "results")) == 0 and content(tmp_path / "results") == content(done)
 
 
 def test_a_folder_with_a_newline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,31 @@ def test_one_holds_until_it_releases(tmp_path: Path) -> None:
     assert lease.take(cell) is not None
 
 
+@pytest.mark.parametrize(
+    ("variables", "taken"),
+    [
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, True),
+        ({"SLURM_JOB_ID": "7"}, False),  # another process of the same start of the job
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "x"}, False),
+        ({"SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_a_job_of_slurm_that_is_started_again_takes_its_cell(
+    variables: dict[str, str], taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another node, seconds after the first was lost with its lease."""
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with monkeypatch.context() as node:
+        node.setattr(lease, "_machine", lambda: "the first node")
+        assert lease.take(tmp_path / "seed0") is not None
+    monkeypatch.delenv("SLURM_JOB_ID")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (lease.take(tmp_path / "seed0") is not None) == taken
+
+
 def _race(cell: Path, start: Any, won: Any, done: Any) -> None:
     start.wait()
     if lease.take(cell) is not None:

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import json
 import os
 import random
 import signal
@@ -247,6 +248,45 @@ def test_a_full_disk_is_no_failure_of_the_cell(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(cell, "train_and_test", full)
         assert main(bench(spec, results)) == 1
+    assert not list(results.rglob(running.FAILURE)) and not list(results.rglob("*.lease*"))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_full_disk_on_several_devices_is_no_failure_of_the_cell(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk of one of two processes is full; the other fails as a consequence."""
+    full = OSError(errno.ENOSPC, "No space left on device", "/elsewhere/vectors.npy")
+
+    class Processes:
+        def __init__(self, arguments: list[str]) -> None:
+            self.arguments = arguments
+
+        def rank(self, error: Exception) -> None:
+            def fail(*arguments: Any) -> None:
+                raise error
+
+            monkeypatch.setattr(worker, "train_and_test", fail)
+            values = json.loads(self.arguments[1])
+            del values["verbosity"]
+            assert worker.rank(values) == 1
+
+        def wait(self, check: Any) -> int:
+            monkeypatch.setattr(worker.time, "sleep", lambda seconds: None if first else self.rank(full))
+            for error in [full] * first + [RuntimeError("the connection was closed")]:
+                self.rank(error)
+            return 1
+
+        def kill(self) -> None:
+            pass
+
+    monkeypatch.setattr(worker, "end_with_parent", lambda: None)
+    monkeypatch.setattr(runner.processes, "Child", Processes)
+    spec, results = write(tmp_path, "m", epochs=1), tmp_path / "results"
+    spec.write_text(spec.read_text().replace("accelerator: cpu", "accelerator: cpu\n    devices: 2"))
+    assert main(bench(spec, results)) == 1
+    error = capsys.readouterr().err
+    assert "/elsewhere/vectors.npy" in error and "seed0: a disk is full; check the path" in error.splitlines()[-1]
     assert not list(results.rglob(running.FAILURE)) and not list(results.rglob("*.lease*"))
 
 

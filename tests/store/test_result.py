@@ -48,6 +48,9 @@ def test_what_is_saved_is_loaded(cell: Path) -> None:
     assert row.choices == '{"graph_at_test": true}'
 
 
+RECALLS = {f"{side}/R@{k}": 0.5 for side in ("i2t", "t2i") for k in (1, 5, 10)}
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -70,6 +73,10 @@ def test_what_is_saved_is_loaded(cell: Path) -> None:
         ({"metrics": {"rSum": 1.0, "t2i/R@5": -0.1}}, "metrics.t2i/R@5: -0.1 cannot be"),
         ({"metrics": {"rSum": 601.0}}, "metrics.rSum: 601 cannot be"),
         ({"metrics": {"rSum": 1.0, "t2i/MedR": float("inf")}}, "metrics.t2i/MedR: inf cannot be"),
+        ({"metrics": RECALLS | {"rSum": 60.0}}, "metrics.rSum: 60, but by its parts 300"),
+        ({"metrics": RECALLS | {"rSum": 300.0, "i2t/R@5": 0.9}}, "metrics.rSum: 300, but by its parts 340"),
+        ({"parameters": {"all": 10**400, "trained": 0}}, "a number of 401 digits"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"finished": "yesterday"}, "finished"),
         ({"git": {"dirty": True}}, "git.commit"),
         ({"data": DATA | {"counts": 5}}, "data.counts"),

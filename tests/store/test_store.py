@@ -49,7 +49,6 @@ def test_nothing_but_a_cell_of_these_results_is_removed(two: tuple[Path, Path]) 
     outside = [
         there / CELL,
         Path("..", "there") / CELL,
-        "link",
         CELL / ".." / ".." / ".." / ".." / ".." / "there" / CELL,
     ]
     for name in [*outside, ".", "", "/", CELL.parent, "mini", Path(store.RUNNING) / CELL, CELL / store.RESULT, "none"]:
@@ -92,7 +91,7 @@ def test_conflicts_are_named_and_nothing_is_overwritten(two: tuple[Path, Path]) 
     change(key, key="another")
     change(key.with_name("seed1"), seconds=1.0, finished="2027-01-01T00:00:00+00:00", hardware={"cpu": "another"})
     result = store.Result.load(metric)
-    replace(result, metrics=result.metrics | {"rSum": 1.0}).save(metric)
+    replace(result, metrics=result.metrics | {"chance/rSum": 1.0}).save(metric)
     queries = pd.read_parquet(query / store.PER_QUERY)
     queries.loc[0, "ap"] = 0.123
     queries.to_parquet(query / store.PER_QUERY)
@@ -139,7 +138,7 @@ def test_other_numbers_from_another_environment_are_a_rerun_and_no_conflict(
     same = replace(result, hardware=hardware, versions=versions)
     same.save(there / CELL)
     assert CELL in store.merge(here, there).equal
-    replace(same, metrics=result.metrics | {"rSum": 1.0}).save(there / CELL)
+    replace(same, metrics=result.metrics | {"chance/rSum": 1.0}).save(there / CELL)
     before, merged = files(here), store.merge(here, there)
     assert files(here) == before and len(merged.equal) == 7
     assert merged.reruns == ({CELL: words} if words else {})
