@@ -43,8 +43,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
         help="test images and texts (default: the first images, a text of each)",
     )
     parser.add_argument("--count", type=int, default=3, metavar="N", help="how many images by default (default: 3)")
-    parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="photographs of your own")
-    parser.add_argument("--text", nargs="+", default=[], metavar="TEXT", help="texts of your own")
+    parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="own photographs; pairs need --text")
+    parser.add_argument("--text", nargs="+", default=[], metavar="TEXT", help="own texts; pairs need --image")
     parser.add_argument(
         "--top", type=int, default=5, help="training items, regions and words to show for each (default: 5)"
     )

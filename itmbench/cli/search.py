@@ -72,6 +72,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         from itmbench.report.sheet import sheet
 
         write_out(options.out, sheet(f"Search: {found[0].title}", found, options.out))
+        print(f"Written: {options.out}")
     return 0
 
 

@@ -23,6 +23,7 @@ class AverageRanks(NamedTuple):
         p: Friedman's test of the hypothesis that all methods are equally good.
         critical: Nemenyi's critical difference of mean ranks at 5 %.
         apart: pairs of methods, better first, whose mean ranks differ by at least that much.
+        left_out: methods that were not measured on all of them.
     """
 
     datasets: list[str]
@@ -30,6 +31,7 @@ class AverageRanks(NamedTuple):
     p: float
     critical: float
     apart: list[tuple[str, str]]
+    left_out: Sequence[str] = ()
 
 
 def average_ranks(tables: Sequence[Table]) -> list[AverageRanks]:
@@ -65,8 +67,9 @@ def critical_difference(methods: int, datasets: int) -> float:
 def in_words(summary: AverageRanks) -> str:
     """A summary in a few lines."""
     n, k = len(summary.datasets), len(summary.ranks)
+    without = f" of the methods measured on all, without {', '.join(summary.left_out)}" if summary.left_out else ""
     lines = [
-        f"Average rank over {n} datasets ({', '.join(summary.datasets)}):",
+        f"Average rank over {n} datasets ({', '.join(summary.datasets)}){without}:",
         ", ".join(f"{method} {rank:.2f}" for method, rank in summary.ranks.items()) + ".",
         f"Friedman's test that all are equally good: p = {summary.p:.3f}. Nemenyi's critical difference of {k} methods "
         f"at 5 %: {summary.critical:.2f}; " + _apart(summary),
@@ -93,7 +96,7 @@ def _summaries(means: pd.DataFrame) -> list[AverageRanks]:
     for left_out in range(len(order) - 2):
         shared = means.loc[sorted(order[left_out:])].dropna(axis=1)
         if shared.shape[1] > max(1, len(summaries[-1].datasets) if summaries else 1):
-            summaries.append(_summary(shared))
+            summaries.append(_summary(shared)._replace(left_out=sorted(order[:left_out])))
     return summaries
 
 

@@ -138,7 +138,7 @@ def cells_to_run(spec: str | Path, only: str, results: Path) -> list[Cell]:
         which = "" if benchmark.tune else " on a file that names these and has a tune block"
         raise InputError(
             f"{results / FOLDER}: no chosen options of {missing}; "
-            f"run `itmbench tune {what} --results {results}`{which} first"
+            f"run `itmbench tune {what} --results {results}`{which} first, or copy such choices there (docs/tuning.md)"
         )
     return [
         replace(cell, config=merge(cell.config, choice.config), trials=choice.trials)

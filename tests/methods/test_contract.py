@@ -154,7 +154,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("hrem", {"heads": 4}),
     ("hrem", {"dropout": 0.5}),
     ("hrem", {"loss": InfoNCE()}),
-    ("hrem", {"loss": TripletLoss(negatives="all")}),
+    ("hrem", {"loss": TripletLoss()}),
     ("dscmr", {"alpha": 0.5}),
     ("dscmr", {"beta": 0.5}),
     ("dscmr", {"dim": 12}),

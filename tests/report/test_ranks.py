@@ -60,6 +60,9 @@ def test_a_summary_for_every_set_that_shares_enough(base: Table) -> None:
     scores = np.array([[1, 2, 3, 4], [1, 2, 3, nan], [1, 2, 3, nan], [nan, 1, nan, 2]], float)
     [found] = average_ranks(made(base, scores, ["a", "b", "c", "d"]))
     assert (found.datasets, sorted(found.ranks.index)) == (["d0", "d1", "d2"], ["a", "b", "c"])
+    assert in_words(found).startswith(
+        "Average rank over 3 datasets (d0, d1, d2) of the methods measured on all, without d:"
+    )
     assert average_ranks(made(base, scores[:1], ["a", "b", "c", "d"])) == []
     assert average_ranks(made(base, scores[:, :2], ["a", "b"])) == []
 

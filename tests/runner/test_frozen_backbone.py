@@ -61,7 +61,7 @@ def test_cells_share_what_frozen_encoders_give(
     assert "once with the frozen" not in logs[1]
     first, second = (json.loads((cell / "result.json").read_text()) for cell in cells)
     assert first["metrics"]["rSum"] > 1.2 * first["metrics"]["chance/rSum"]  # the heads have learned
-    assert first["pretraining"] == "unimodal" and first["audit"] == second["audit"] | first["audit"]
+    assert first["pretraining"] == "captions" and first["audit"] == second["audit"] | first["audit"]
     assert all(finding["passed"] for finding in first["audit"].values())
     # Six layers of 384 numbers: what was read from the disk counts as if it had been computed.
     assert second["flops"]["text"] > 2 * 6 * 12 * 384**2 and second["flops"] == first["flops"]
