@@ -3,11 +3,13 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_arrived = threading.Event()
+_arrived = False
+"""No `threading.Event`: its lock would stop a handler for good that comes while the main thread holds it."""
 _process = 0
 """The process that is to be interrupted; loader processes that it forks have the same handler."""
 
@@ -19,13 +21,13 @@ def watched(*numbers: signal.Signals) -> Iterator[None]:
     Outside the main thread, or within another ``watched``, it does nothing; nor does it touch an ignored signal, as
     SIGINT is in a background job of a shell.
     """
-    global _process
+    global _arrived, _process
     if _process == os.getpid() or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in numbers}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    _arrived.clear()
+    _arrived = False
     _process = os.getpid()
     for number in before:
         signal.signal(number, _stop)
@@ -39,7 +41,10 @@ def watched(*numbers: signal.Signals) -> Iterator[None]:
 
 def arrived(patience: float = 0.0) -> bool:
     """Whether a watched signal has arrived, or does so within some seconds."""
-    return _process == os.getpid() and _arrived.wait(patience)
+    until = time.monotonic() + patience
+    while not _arrived and time.monotonic() < until:
+        time.sleep(0.01)
+    return _process == os.getpid() and _arrived
 
 
 def require_none() -> None:
@@ -49,8 +54,9 @@ def require_none() -> None:
 
 
 def _stop(number: int, frame: Any) -> None:
+    global _arrived
     if os.getpid() == _process:
-        _arrived.set()
+        _arrived = True
     elif number == signal.SIGTERM:
         os._exit(128 + number)
     raise KeyboardInterrupt
