@@ -41,10 +41,12 @@ def watched(*numbers: signal.Signals) -> Iterator[None]:
 
 def arrived(patience: float = 0.0) -> bool:
     """Whether a watched signal has arrived, or does so within some seconds."""
+    if _process != os.getpid():
+        return False
     until = time.monotonic() + patience
     while not _arrived and time.monotonic() < until:
         time.sleep(0.01)
-    return _process == os.getpid() and _arrived
+    return _arrived
 
 
 def require_none() -> None:

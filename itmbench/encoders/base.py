@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from itmbench.errors import InputError
 from itmbench.files import digest
 from itmbench.options import Recorded
 
-PRETRAINING = ("scratch", "unimodal", "captions", "image-text")
+Pretraining = Literal["scratch", "unimodal", "captions", "image-text"]
+PRETRAINING: tuple[Pretraining, ...] = get_args(Pretraining)
 """What weights were pretrained on: nothing, images or text alone, captions of photographs among other texts, image-text
 pairs. Rows are ranked only within a class."""
 

@@ -1,7 +1,7 @@
 """Ready-made features -> tokens: regions, bags of words, anything that another model has computed."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
-from itmbench.encoders.base import Encoder, Inputs, masked_mean
+from itmbench.encoders.base import Encoder, Inputs, Pretraining, masked_mean
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
 
@@ -37,7 +37,7 @@ class FeatureEncoder(Encoder):
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
         lr_multiplier: float = 1.0,
-        pretraining: Literal["scratch", "unimodal", "captions", "image-text"] = "unimodal",
+        pretraining: Pretraining = "unimodal",
     ) -> None:
         super().__init__(width, lr_multiplier=lr_multiplier)
         self.pretraining = pretraining

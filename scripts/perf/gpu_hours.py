@@ -7,8 +7,8 @@ With a GPU, ``--steps`` steps at the batch size and precision of the benchmark a
 one, the floating-point operations of a step are counted at two small batches, which tell what grows with the pairs
 and what with their square, with one layer an encoder and those of the others added; and divided by a rate that a GPU
 keeps up in such training (``--tflops``; 150 is 15 % of an H100's peak in bf16). Evaluation counts as encoding: of all
-images and texts of validation once an epoch, and of the test, and each time
-of the training pairs that a bank or votes hold. Scoring is not counted.
+images and texts of validation once an epoch, and of the test, and each time of the training pairs that a bank or votes
+hold. Scoring is not counted.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from itmbench.runner.spec import Cell, load_cells, merge
 LAYERS = 12
 BANK = inspect.signature(MCRDGN).parameters["bank_size"].default
 BANKED = ("mcr_dgn", "mcr_dgn_votes")
+"""Methods that hold a bank of training pairs."""
 COUNTED = (2, 4)
 """Batches at which operations are counted."""
 
@@ -87,9 +88,9 @@ def hours_of(cell: Cell, options: argparse.Namespace, folder: str) -> float:
     epochs, batch_size = cell.config["trainer"]["max_epochs"], init["batch_size"]
     cost = measured(cell, options, folder) if torch.cuda.is_available() else counted(cell, options, folder)
     steps = epochs * (size.pairs // batch_size) if cost.step else 0
-    options_of_model = cell.config["model"]["init_args"]
-    bank = min(size.pairs, options_of_model.get("bank_size", BANK)) if cell.method in BANKED else 0
-    if options_of_model.get("votes"):
+    given = cell.config["model"]["init_args"]
+    bank = min(size.pairs, given.get("bank_size", BANK)) if cell.method in BANKED else 0
+    if given.get("votes"):
         bank = size.pairs
     evaluated = [epochs * (v + bank) + t + bank for v, t in zip(size.validation, size.test, strict=True)]
     return (steps * cost.step + evaluated[0] * cost.image + evaluated[1] * cost.text) / 3600
