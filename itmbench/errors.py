@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong", shown to users as a single line, or a line for each that is."""
+"""The exception that means "the input is wrong", shown to users as one line for each thing that is wrong."""
 
 import errno
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 class InputErrors(InputError):
-    """Everything that is wrong with an input, where it is looked through to the end before it is refused.
+    """Everything that is wrong with an input that is checked to the end before it is refused.
 
     Args:
         lines: one of each error.

@@ -40,17 +40,17 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name what is being written where an error does not: on a full disk, and by torch and numpy.
+    """Add the path to errors that lack it: those of a full disk, and of torch and numpy.
 
     Raises:
-        OSError: as in the context, or of what was behind an error of torch or numpy.
+        OSError: as in the context, or the cause of an error of torch or numpy.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         cause: BaseException | None = error
         if isinstance(error, RuntimeError):
-            cause = error.__context__  # torch.save does not speak of its full disk
+            cause = error.__context__  # torch.save hides that the disk is full
         elif error.errno is None and "requested and" in str(error):
             cause = OSError(errno.ENOSPC, f"No space left on device ({error})")  # numpy's words for the same
         if not isinstance(cause, OSError):

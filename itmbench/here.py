@@ -1,4 +1,4 @@
-"""Classes of the current folder, for configs: found by them and by each other, never by an installed package."""
+"""Classes in files of the current folder: configs and such files may import them, installed packages never."""
 
 import os
 import sys
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-ASKING = {"jsonargparse._util", "itmbench.runner.code", "itmbench.runner.done"}
-"""Installed modules that look for what a config names."""
-IMPORTING = ("<frozen ", os.path.join(os.path.dirname(os.__file__), "importlib", ""))
-"""Where the code of imports itself lies."""
+RESOLVERS = {"jsonargparse._util", "itmbench.runner.code", "itmbench.runner.done"}
+"""Installed modules that import what a config names."""
+IMPORT_SYSTEM = ("<frozen ", os.path.join(os.path.dirname(os.__file__), "importlib", ""))
+"""Beginnings of the file names of Python's own import code."""
 
 
 class _Finder:
     """Finds modules of a folder; a meta path finder.
 
-    pandas, for one, looks for an optional ``bottleneck``, and would run a file of this name that lies about.
+    pandas, for one, imports an optional ``bottleneck``, and would run a file of that name in the folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -26,10 +26,10 @@ class _Finder:
         if path is not None:  # a part of a package, which is found by the package
             return None
         frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(IMPORTING):
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(IMPORT_SYSTEM):
             frame = frame.f_back
         ours = Path(frame.f_code.co_filename).is_relative_to(self.folder) and not sys.prefix.startswith(self.folder)
-        if not ours and frame.f_globals.get("__name__") not in ASKING:
+        if not ours and frame.f_globals.get("__name__") not in RESOLVERS:
             return None
         return PathFinder.find_spec(name, [self.folder])
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one interruption, which is noticed even where Python drops its exception."""
+"""Ctrl-C and SIGTERM as one interruption, which is noticed even if Python drops its exception."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _arrived = False
-"""No `threading.Event`: its lock would stop a handler for good that comes while the main thread holds it."""
+"""Not a `threading.Event`: a handler that runs while the main thread holds its lock would wait forever."""
 _process = 0
 """The process that is to be interrupted; loader processes that it forks have the same handler."""
 

@@ -37,7 +37,7 @@ NOISE = (
     # said in plain words by `itmbench fit`
     ".*could not find the monitored key",
 )
-"""Warnings that one library addresses to another, as regular expressions."""
+"""Warnings that are not meant for users, as regular expressions."""
 
 
 class _Console(logging.StreamHandler[TextIO]):
@@ -63,8 +63,7 @@ _console = _Console()
 def configure(verbosity: int = 0) -> None:
     """Write log messages to stderr as plain text.
 
-    Args:
-        verbosity: 0 shows progress; 1 adds debug messages and those of other libraries; -1 shows only warnings.
+    Verbosity 0 shows progress, 1 adds debug messages and those of other libraries, -1 shows only warnings.
     """
     _console.verbosity = verbosity
     root = logging.getLogger()
@@ -80,7 +79,7 @@ def verbosity() -> int:
 
 
 class Progress:
-    """Logs how far a long task is, at most every few seconds.
+    """Logs the progress of a long task, at most every few seconds.
 
     Args:
         logger: the caller's.
@@ -131,7 +130,7 @@ def to_file(path: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's banners, unless the user asked for the messages of libraries."""
+    """Hide Lightning's banners, unless the user asked for the messages of libraries."""
     loggers = [logging.getLogger(name) for name in LIGHTNING]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -223,5 +223,5 @@ def _load(path: Path, key: str) -> Corpus | None:
         with np.load(path, allow_pickle=False) as stored:
             content = json.loads(stored["content"].tobytes(), object_hook=decode)
         return content["corpus"] if content["key"] == key else None
-    except Exception:  # whatever is wrong with an entry, the cure is to read the dataset again
+    except Exception:  # whatever is wrong with an entry, the dataset is read again
         return None

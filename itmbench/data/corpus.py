@@ -100,8 +100,12 @@ class NpyRows:
         return NpyRows, (self.paths,)
 
 
-ABSURD = (OverflowError, TypeError, MemoryError)
-"""What numpy raises where the header of a ``.npy`` file claims an impossible shape."""
+NPY_ERRORS = (
+    *(OSError, ValueError, EOFError, BadZipFile),
+    *(SyntaxError, TokenError),  # headers are Python literals
+    *(OverflowError, TypeError, MemoryError),  # headers may claim an impossible shape
+)
+"""What numpy raises for a damaged ``.npy`` file."""
 
 
 def map_npy(path: Path) -> NDArray[Any]:
@@ -112,15 +116,7 @@ def map_npy(path: Path) -> NDArray[Any]:
     """
     try:
         array = np.load(path, mmap_mode="r")
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        SyntaxError,
-        BadZipFile,
-        TokenError,
-        *ABSURD,
-    ) as error:  # headers are Python literals
+    except NPY_ERRORS as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable .npy array of numbers ({reason}); save it with numpy.save") from None
     if not isinstance(array, np.ndarray):

@@ -13,10 +13,6 @@ def shuffled_pairs(corpus: Corpus, share: float) -> Rows:
     NeurIPS 2021), except that no text keeps its image: exactly round(share * n) pairs are wrong. The choice depends on
     the corpus alone, and a larger share includes the texts of a smaller one. Every image keeps its number of texts.
 
-    Args:
-        corpus: the clean corpus.
-        share: share of the training texts that get a wrong image, from 0 to 1.
-
     Raises:
         InputError: more than half of the chosen texts belong to one image.
     """
@@ -36,10 +32,6 @@ def shuffled_labels(corpus: Corpus, share: float) -> Rows:
     All labels of an image move together, so that frequencies and co-occurrences stay the same. Exactly round(share * n)
     images get labels that differ from their own in at least one place. The choice depends on the corpus alone, and a
     larger share includes the images of a smaller one.
-
-    Args:
-        corpus: the clean corpus.
-        share: share of the training images that get wrong labels, from 0 to 1.
 
     Raises:
         InputError: there are no labels, or more than half of the chosen images have the same labels.

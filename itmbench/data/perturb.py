@@ -91,11 +91,6 @@ def caption_probes(corpus: Corpus, images: Rows, seed: int = 0) -> Probes:
 
     The result depends only on the seed, the rule and the caption with its id. Corpora with labels, whose texts are
     tags, and corpora of features have no probes.
-
-    Args:
-        corpus: the corpus.
-        images: rows of the images to probe.
-        seed: of the new word order, and of the choice among the pairs that can be swapped.
     """
     texts = corpus.texts
     probes: list[tuple[int, int, str]] = []

@@ -11,7 +11,7 @@ SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Decode a picture file, as `to_rgb` says; of an animation the first frame.
+    """Decode a picture file and convert it by `to_rgb`; of an animation, the first frame.
 
     Raises:
         InputError: the file is missing, is not a readable picture, is larger than Pillow's limit of about 179 million

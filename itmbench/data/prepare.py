@@ -17,7 +17,7 @@ from itmbench.files import write_atomically
 log = logging.getLogger(__name__)
 
 WORK = ".itmbench"
-"""The folder below a dataset's root for downloads, unfinished files and what each archive has become."""
+"""Folder below a dataset's root: downloads, unfinished files, and a list of the files of each archive."""
 
 
 def prepare(
@@ -114,7 +114,7 @@ def _is_done(archive: Archive, root: Path) -> bool:
 
 
 def _record(archive: Archive, root: Path) -> Path:
-    """The file that lists what an archive has become."""
+    """The file that lists what an archive was unpacked to."""
     return root / WORK / f"{archive.names[0]}.json"
 
 

@@ -21,11 +21,7 @@ MOST_TEXT = 1 << 26
 
 
 def require(paths: Iterable[Path], layout: str) -> None:
-    """Check that files and folders exist.
-
-    Args:
-        paths: the files and folders.
-        layout: the expected layout, for the message.
+    """Check that files and folders exist; ``layout`` says in the message what is expected.
 
     Raises:
         InputError: names all that are missing.
@@ -82,11 +78,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path, unique: bool = False) -> Any:
-    """Parse a JSON file, plain or compressed with gzip.
-
-    Args:
-        path: the file.
-        unique: refuse objects in which a key occurs twice.
+    """Parse a JSON file, plain or compressed with gzip; ``unique`` refuses objects in which a key occurs twice.
 
     Raises:
         InputError: as in `read_text`, or the text is not JSON.
@@ -109,13 +101,7 @@ def read_json(path: Path, unique: bool = False) -> Any:
 
 
 def read_integers(path: Path, lowest: int, highest: int, what: str) -> list[int]:
-    """Read a file with one integer per line; blank lines are skipped.
-
-    Args:
-        path: the file.
-        lowest: smallest allowed number.
-        highest: largest allowed number.
-        what: what the numbers stand for, for the message.
+    """Read a file with one integer per line; blank lines are skipped. ``what`` names the numbers in the message.
 
     Raises:
         InputError: as in `read_text`, or a line is not a number between ``lowest`` and ``highest``.
@@ -181,12 +167,7 @@ def unmatched_queries(labels: NDArray[np.uint8], stage: Stage) -> int:
 
 
 def require_shared_labels(labels: NDArray[np.uint8], stages: Mapping[str, Stage], source: Path) -> None:
-    """Check that labels can tell relevant items from others.
-
-    Args:
-        labels: multi-hot `[N, C]`.
-        stages: queries and galleries.
-        source: where the labels come from.
+    """Check that labels, multi-hot `[N, C]`, can tell relevant items from others; ``source`` is their file.
 
     Raises:
         InputError: there is only one label, or no query of a stage shares one with another item.
@@ -215,12 +196,7 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 def image_files(folder: Path, names: Sequence[str], sizes: dict[str, int] | None = None) -> ImageFiles:
-    """Find named images in a folder.
-
-    Args:
-        folder: the folder.
-        names: path of every image below ``folder``.
-        sizes: the folder's `listing`, if the caller has it already.
+    """Find images by their paths below a folder; ``sizes`` is its `listing`, if the caller has it already.
 
     Raises:
         MissingImages: images are missing.

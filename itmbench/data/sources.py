@@ -1,4 +1,4 @@
-"""Where the datasets come from: archives, addresses, checksums, and what to request where nobody may pass them on.
+"""Where the datasets come from: archives, addresses, checksums, and what to request if they may not be redistributed.
 
 Checksums and sizes are those that several public projects check; where there are none, none is given.
 """

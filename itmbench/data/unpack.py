@@ -1,4 +1,4 @@
-"""Archives that nobody vouches for -> the files that a dataset needs."""
+"""Untrusted archives -> the files that a dataset needs."""
 
 import gzip
 import io
@@ -137,7 +137,7 @@ def _members(archive: Path) -> Iterator[_Member]:
 
 
 class _Bounded(io.RawIOBase):
-    """A file of which little is read at once: tarfile reads a long header as a whole, whatever length it claims."""
+    """A file that is read in small parts only: tarfile reads a header as a whole, whatever length it claims."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self.file, self.last = file, b""

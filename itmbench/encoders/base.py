@@ -37,8 +37,8 @@ class Encoder(Recorded, nn.Module):
         freeze: keep the weights fixed and dropout off during training. With pretrained weights every item is encoded
             once, without random crops, and read from disk from then on (`itmbench.encoders.stored`).
         lr_multiplier: factor on the learning rate of this encoder's weights.
-        feature_dropout: probability, in training, of dropping a number of the vectors it returns, frozen or not. It is
-            what keeps layers on frozen features from learning a small dataset by heart.
+        feature_dropout: probability, in training, of dropping a number of the vectors it returns, frozen or not. It
+            keeps layers on frozen features from memorising a small dataset.
         centre: subtract from pooled vectors and tokens their means over the training items; for frozen encoders. The
             outputs of a network after ReLU or swish share a large mean, on which a maximum over tokens overfits.
 
@@ -153,7 +153,7 @@ class Encoder(Recorded, nn.Module):
 class FeatureDropout(nn.Module):
     """Drop a share of the values in training, also of a frozen encoder.
 
-    A module of its own, because Lightning puts back the ``training`` of every module after a validation, and nothing
+    A module of its own, because after a validation Lightning restores the ``training`` flags of modules and nothing
     else.
 
     Args:
@@ -172,8 +172,8 @@ class FeatureDropout(nn.Module):
 def drop(values: Tensor, share: float) -> Tensor:
     """Set a random share of the values to 0 and scale up the rest, as ``torch.nn.functional.dropout`` does.
 
-    On a CPU its draws take longer than most layers. These are the same ones, in half the time; on Intel's processors,
-    where it draws others, they are those of all other processors.
+    On a CPU its draws take longer than most layers. This function makes the same draws in half the time, on every
+    processor (torch draws other numbers on Intel's).
     """
     if values.device.type != "cpu":
         return dropout(values, share)
@@ -202,10 +202,10 @@ def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def hiding(mask: Tensor) -> Tensor:
-    """What hides padding when added, float32: 0 for real tokens, -1e30 for padding. ``masked_fill`` is far slower."""
+    """A float32 term that hides padding: 0 for real tokens, -1e30 for padding. Adding is much faster than filling."""
     return ~mask * -1e30
 
 
 def padded(mask: Tensor) -> bool:
-    """Whether some token is padding; on a GPU always true, because to look would make every step wait."""
+    """Whether some token is padding; on a GPU always true, because reading the mask would make every step wait."""
     return mask.device.type != "cpu" or not bool(mask.all())

@@ -35,11 +35,11 @@ class Embeddings:
         return self._map(lambda part: part.to(device, non_blocking=part.is_pinned()))
 
     def on_one_device(self) -> Self:
-        """The same with tokens that wait in host memory brought to the device of the pooled vectors."""
+        """The same with all tensors on the device of the pooled vectors; tokens may be kept in host memory."""
         return self.to(self.pooled.device)
 
     def detach(self) -> Self:
-        """The same items, without a way back for gradients."""
+        """The same items without gradients."""
         return self._map(Tensor.detach)
 
     def select(self, rows: Tensor) -> "Items":
@@ -52,7 +52,7 @@ class Embeddings:
         return replace(self, pooled=change(self.pooled), tokens=tokens, mask=mask, words=words)
 
     def compact(self) -> "Embeddings":
-        """The same with tokens in half precision where they are on a GPU, to wait there for being scored."""
+        """The same with tokens in half precision if they are on a GPU, where they are kept until they are scored."""
         if self.tokens is None or self.tokens.device.type == "cpu":
             return self
         return replace(self, tokens=self.tokens.half())

@@ -191,7 +191,7 @@ def is_encoded_once(encoder: Encoder, items: Any) -> bool:
 
 
 def as_stored(items: Embeddings) -> Inputs:
-    """What a run would read from the disk of the output of a frozen encoder: the same numbers in half precision."""
+    """The output of a frozen encoder as a run reads it from disk: in half precision."""
     inputs = {"pooled": items.pooled.half()}
     if items.tokens is not None and items.mask is not None:
         inputs |= {"tokens": (items.tokens * items.mask.unsqueeze(2)).half(), "mask": items.mask}
@@ -199,7 +199,7 @@ def as_stored(items: Embeddings) -> Inputs:
 
 
 def processor_of(encoder: Encoder, items: Any, tokens: bool = True) -> Processor:
-    """What makes batches of items for an encoder: its own processor, or that of stored items, without tokens if so."""
+    """The processor that makes batches of items for an encoder: that of stored items, or else the encoder's own."""
     return StoredProcessor(tokens) if isinstance(items, StoredItems) else encoder.processor()
 
 

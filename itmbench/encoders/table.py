@@ -1,4 +1,4 @@
-"""Where encoded items wait to be evaluated."""
+"""A table that collects encoded items for evaluation."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ from itmbench.encoders.embeddings import Embeddings
 class EmbeddingTable:
     """Embeddings of some corpus rows, written batch by batch, in any order, into memory that is allocated once.
 
-    Pooled vectors stay on the device of the batches. Tokens are many times larger: they wait in host memory, pinned if
-    the batches are on a GPU, from where a scorer fetches them tile by tile. A batch with longer token lists than any
-    before it makes the table grow, which copies it.
+    Pooled vectors stay on the device of the batches. Tokens are many times larger: they are kept in host memory, pinned
+    if the batches are on a GPU, and a scorer fetches them tile by tile. A batch with longer token lists than any before
+    it makes the table grow, which copies it.
 
     Args:
         rows: corpus rows of one modality, distinct.
-        tokens_on: where tokens wait, if not in host memory.
+        tokens_on: device of the tokens, if not host memory.
     """
 
     def __init__(self, rows: NDArray[np.int64], tokens_on: torch.device | None = None) -> None:

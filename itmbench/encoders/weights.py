@@ -17,12 +17,8 @@ def load_weights(model: nn.Module, path: str, purpose: str) -> None:
     """Load a timm model's weights from ``.safetensors`` or a PyTorch file.
 
     Wrappers are opened, and prefixes such as ``backbone.`` or ``image.model.`` are stripped. Classifiers and other
-    heads that the model lacks are skipped. timm resamples position embeddings.
-
-    Args:
-        model: a timm model without a classifier.
-        path: the file.
-        purpose: what the weights are for, for messages.
+    heads that the model lacks are skipped. timm resamples position embeddings. ``purpose`` says in messages what the
+    weights are for.
 
     Raises:
         InputError: there is no such file, it holds no weights, or these do not fit the model.

@@ -51,10 +51,8 @@ def expected_by_chance(here: EvaluatedStage, ks: Sequence[int]) -> dict[str, flo
 def complete_truth(matches: Sides, places: Sides, ks: Sequence[int]) -> dict[str, float]:
     """Recalls of the first match, mAP@R and R-Precision in both directions, and the means of the last two.
 
-    Args:
-        matches: image and text, int64 `[M, 2]`, of each direction; all matches of the queries that are asked.
-        places: their places `[M]`.
-        ks: the K of R@K.
+    ``matches`` are the images and texts, int64 `[M, 2]`, of all true pairs of the queries of each direction, and
+    ``places`` their places `[M]` in the rankings.
     """
     ranks, precisions, r_precisions = zip(
         *(truth_metrics(pairs[:, side].cpu(), places[side].cpu()) for side, pairs in enumerate(matches)), strict=True

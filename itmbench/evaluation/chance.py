@@ -7,13 +7,9 @@ from numpy.typing import NDArray
 
 
 def hit_rate(relevant: NDArray[Any], items: int, k: int) -> float:
-    """Expected R@K of random rankings, the mean over queries of ``1 - C(N - R, K) / C(N, K)``.
+    """Expected R@K of random rankings of N items, the mean over queries of ``1 - C(N - R, K) / C(N, K)``.
 
-    Args:
-        relevant: number of relevant items of each query, R `[Q]`.
-        items: number of ranked items, N.
-        k: the cutoff.
-
+    ``relevant`` is the number of relevant items of each query, R `[Q]`.
     >>> round(hit_rate(np.array([5]), items=1000, k=1), 6)
     0.005
     """
@@ -27,12 +23,7 @@ def average_precision(relevant: NDArray[Any], items: int) -> float:
 
     Rank k holds a relevant item with probability R / N. Given that, ``1 + (k - 1) (R - 1) / (N - 1)`` of the first k
     items are relevant on average. So E[AP] = (H_N + (N - H_N) (R - 1) / (N - 1)) / N, with H_N the N-th harmonic
-    number.
-
-    Args:
-        relevant: number of relevant items of each query, R `[Q]`.
-        items: number of ranked items, N.
-
+    number. Arguments as for ``hit_rate``.
     >>> average_precision(np.array([0, 3]), items=3)
     0.5
     """

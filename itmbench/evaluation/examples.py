@@ -22,15 +22,7 @@ LONGEST = 300
 def examples(
     evaluation: Evaluation, corpus: Corpus, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
 ) -> Examples:
-    """The first results of some queries of the test stage.
-
-    Args:
-        evaluation: of the whole stage.
-        corpus: the stage's.
-        images: embeddings of the stage's images `[Ni]`.
-        texts: embeddings of its texts `[Nt]`.
-        scorer: as that of the evaluation.
-    """
+    """The first results of some queries of the test stage; embeddings and scorer are those of its evaluation."""
     here = EvaluatedStage.of(corpus, "test", images, texts)
     measure: Literal["rank", "ap"] = "rank" if "rank" in evaluation.per_query else "ap"
     sides: tuple[Side, Side] = ("i2t", "t2i")

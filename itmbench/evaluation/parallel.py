@@ -14,15 +14,9 @@ Result = TypeVar("Result")
 
 
 def tile_map(function: Callable[[Item], Result], items: Iterable[Item], device: torch.device) -> Iterator[Result]:
-    """``map`` without gradients: in one thread per core on a CPU, sequentially on other devices.
+    """``map`` without gradients, in order: in one thread per core on a CPU, sequentially on other devices.
 
-    Args:
-        function: must be safe to run for several items at once.
-        items: tiles, or their names.
-        device: device of the tensors.
-
-    Returns:
-        The results, in the order of the items.
+    The function must be safe to run for several items at once. ``device`` is that of the tensors.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:

@@ -27,17 +27,13 @@ def probe_shares(
 ) -> dict[str, float]:
     """Compute, per rule, the share of images that score strictly higher with the true caption than with the probe.
 
-    Guessing gives 0.5. A model with equal embeddings for both captions gets 0.
+    Guessing gives 0.5. A model with equal embeddings for both captions gets 0. Corpus, stage, embeddings and scorer are
+    as for `CaptionProtocol.evaluate`.
 
     Args:
-        corpus: the corpus whose captions were perturbed.
-        stage: "val" or "test".
-        images: embeddings of ``corpus.stages[stage].images``, in this order.
-        texts: embeddings of ``corpus.texts_of(corpus.stages[stage].images)``, in this order.
         rules: index into ``RULES`` of the rule that made each probe `[P]`.
         true: corpus row of the true caption of each probe `[P]`.
         probes: embeddings of the perturbed captions `[P]`.
-        scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
 
     Returns:
         "probe/word_order", "probe/nouns" and "probe/attributes", as far as there are probes.

@@ -30,7 +30,7 @@ SCALAR_RATE = 10.0
 """Factor on the learning rate of scalars such as temperatures: a step moves a weight by about the rate, whatever its
 gradient, and a temperature has further to go than the weights of a layer."""
 MOST_DIMS = 1 << 20
-"""Numbers of a vector; more is a slip of the pen, and would ask for more memory than there is."""
+"""Largest size of a vector; more is a typing error, and would exceed the memory."""
 Batch = dict[str, Any]
 Modality = Literal["image", "text"]
 
@@ -57,7 +57,7 @@ class Matcher(Chosen):
     """
 
     reads_tokens: ClassVar[bool] = True
-    """Whether ``embed`` uses the tokens of an encoder; a method of pooled vectors says no and loads them faster."""
+    """Whether ``embed`` uses the tokens of an encoder; loading is faster for methods that do not."""
     loss: nn.Module
     """(scores `[B, B]`, positives `[B, B]`) -> a scalar."""
     trains_by_steps: ClassVar[bool] = True

@@ -89,12 +89,9 @@ class ExplainsItems(Protocol):
 
 
 def select_items(corpus: Corpus, ids: Sequence[str], count: int) -> dict[Modality, list[int]]:
-    """Corpus rows by modality of the test items to explain; an id may name an image and a text.
+    """Corpus rows, by modality, of the test images and texts with some ids; an id may name one of each.
 
-    Args:
-        corpus: the corpus.
-        ids: of images or texts; empty for the first ``count`` query images and their first texts.
-        count: see ``ids``.
+    Without ids: the first ``count`` query images and their first texts.
 
     Raises:
         InputError: no test item has one of the ids.

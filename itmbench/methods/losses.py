@@ -13,16 +13,10 @@ from itmbench.options import Recorded, require_range
 
 
 def positives(image_index: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Mark the positive pairs of a batch of (image, text) pairs.
+    """The positives of a batch of pairs, bool `[B, B]`: image of row i with text of column j.
 
-    Captions of the same image are positives of each other. With labels, so are items that share one.
-
-    Args:
-        image_index: the image of every pair, int64 `[B]`.
-        labels: multi-hot labels of every pair `[B, C]`, or None.
-
-    Returns:
-        bool `[B, B]`: image of row i with text of column j. The diagonal is always true.
+    Captions of the same image (``image_index``, int64 `[B]`) are positives of each other. With multi-hot ``labels``
+    `[B, C]`, so are items that share one.
     """
     same = image_index.unsqueeze(1) == image_index.unsqueeze(0)
     if labels is None:
@@ -81,9 +75,7 @@ def log_inverse_temperature(loss: nn.Module) -> Tensor:
 def side_by_side(vectors: Sequence[Tensor], losses: Sequence[nn.Module]) -> Tensor:
     """Unit vectors `[B, D]` of several heads as one `[B, H D]`, scaled so that a product adds the heads' logits.
 
-    Args:
-        vectors: of the heads.
-        losses: that trained them, in the same order.
+    ``losses`` are those that trained the heads.
     """
     scales = [(log_inverse_temperature(loss) / 2).exp() for loss in losses]
     return torch.cat([scale * vector for scale, vector in zip(scales, vectors, strict=True)], dim=1)

@@ -1,4 +1,4 @@
-"""What the results store keeps of a cell beside its result: outcomes of queries, examples, explanations, epochs."""
+"""Files of a cell beside its result: outcomes of queries, examples, explanations, epochs."""
 
 import re
 from collections.abc import Callable

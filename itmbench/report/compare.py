@@ -21,10 +21,8 @@ def differences(
     Columns are those of `itmbench.report.marks.Compared`. Intervals and p-values hold for all pairs and all marked
     columns of a table together, whatever part of them is asked for, so that they agree with its marks.
 
-    Args:
-        tables: from `itmbench.report.tables.tables`; transductive ones are not ranked and therefore left out.
-        first: a method by its name in the tables or the benchmark; None for all pairs.
-        others: methods to compare it with; all if empty.
+    ``first`` is compared with ``others`` (methods by their names in the tables), with all others if there are none;
+    None for all pairs. Transductive tables are not ranked, and therefore left out.
     """
     compared = [(table, _chosen(table.differences, first, others)) for table in tables]
     return [(table, rows) for table, rows in compared if len(rows)]

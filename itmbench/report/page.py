@@ -52,7 +52,7 @@ def page(tables: Sequence[Table], folder: Path) -> str:
     filled = template(
         "page.html",
         time=_time,
-        link=lambda path: quote(Path(os.path.relpath(path, folder)).as_posix()),  # "javascript:" is no scheme then
+        link=lambda path: quote(Path(os.path.relpath(path, folder)).as_posix()),  # so "javascript:" is not a scheme
         config=_config,
         number=_number,
     )

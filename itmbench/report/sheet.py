@@ -97,7 +97,7 @@ def sheet_png(rows: Sequence[Row]) -> bytes:
 
 
 def shown(path: str | Path) -> str:
-    """A path in letters that can be written, whatever bytes are in it."""
+    """A path as text that can be encoded, whatever bytes it contains."""
     return os.fsencode(path).decode(errors="replace")
 
 

@@ -20,21 +20,19 @@ class Thumbnails:
         budget: most characters; pictures that come later are left out.
 
     Attributes:
-        uris: the copies, in the order in which they were asked for.
-        left_out: number of pictures that the budget left out.
+        uris: the copies, in the order of the requests.
     """
 
     def __init__(self, budget: int = BUDGET) -> None:
         self.uris: list[str] = []
-        self.left_out = 0
         self._room = budget
         self._numbers: dict[tuple[Path, int], int | None] = {}
 
     def number(self, root: str, name: str, size: int, side: int = SIDE) -> int | None:
-        """Place of a picture in ``uris``, with a longest side of at most so many pixels.
+        """Place in ``uris`` of a picture whose longest side has at most ``side`` pixels.
 
-        None if it is not there, has another size in bytes, cannot be read, lies outside the root, or if the budget is
-        used up.
+        None if the file is missing, has another size in bytes, cannot be read or lies outside the root, or if the
+        budget is used up.
         """
         path = Path(root, name)
         if (path, side) not in self._numbers:
@@ -51,7 +49,6 @@ class Thumbnails:
         picture.save(content, "WEBP", quality=QUALITY)
         uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
         if len(uri) > self._room:
-            self.left_out += 1
             return None
         self._room -= len(uri)
         self.uris.append(uri)

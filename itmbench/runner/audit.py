@@ -58,8 +58,8 @@ class Pass:
         training: its modules in training mode.
         before: digests of its state when the pass began; empty unless asked for.
         examples: first results of some queries; None unless asked for, and of a shortlist.
-        seconds: time that keeping all this took.
-        tokens: type in which tokens waited to be scored; None if there were none.
+        seconds: time that recording all this took.
+        tokens: dtype of the tokens that were kept for scoring; None if there were none.
     """
 
     reported: Evaluation
@@ -73,7 +73,7 @@ class Pass:
 
 
 class _Watch(EvaluationCallback):
-    """Keeps what a `Pass` holds."""
+    """Records what a `Pass` holds."""
 
     reported: Evaluation | None = None
     tokens: torch.dtype | None = None
@@ -107,18 +107,11 @@ def watched_test(
     checkpoint: Path | None = None,
     examples: bool = False,
 ) -> Pass:
-    """Test a model through the trainer and keep what it does; on every device.
+    """Test a model through the trainer and record what it does; called on every device.
 
-    Args:
-        trainer: of the test.
-        model: to test.
-        data: to test it on.
-        sample: whose scores to keep; by default of up to ``SAMPLE`` images, and then the state is digested as well.
-        ckpt_path: as that of ``trainer.test``.
-        protocol: in place of the model's.
-        hidden: give the model this corpus in place of the data's, by which it is evaluated all the same.
-        checkpoint: where to save the tested weights, before the first item is read.
-        examples: make those of `itmbench.evaluation.examples` as well.
+    Without a ``sample``, the scores of up to ``SAMPLE`` images are kept, and the state is digested as well.
+    ``protocol`` replaces the model's. ``hidden`` is the corpus that the model is given; it is evaluated by that of
+    ``data``. The tested weights are saved to ``checkpoint`` before the first item is read.
 
     Raises:
         InputError: the pass does not evaluate the whole stage.
@@ -152,9 +145,9 @@ def watched_test(
 def quick_audit(
     trainer: L.Trainer, model: Matcher, data: CorpusDataModule, test: Pass, checkpoint: Path, replay: Replay
 ) -> list[Finding]:
-    """The checks that every cell goes through, after a test pass with this datamodule: two more, of a few items.
+    """The checks of every cell, after a test pass with this datamodule; they take two more passes over a few items.
 
-    Runs on every device. On devices other than the first, the replay is left out.
+    Called on every device; only the first one replays.
     """
     dtype, few = _precision(trainer, test.tokens), _lean(data, _few(data.corpus))
     sample, hidden = Sample.of(few.corpus), canaries.blinded(few.corpus)
@@ -181,12 +174,8 @@ def audit(
 ) -> list[Finding]:
     """Run all checks: six passes through the trainer's test loop, seven if there are labels, and two short fits.
 
-    Args:
-        trainer: for the test passes; nothing is logged.
-        model: to audit.
-        data: to test it on.
-        ckpt_path: its weights; by default those that it has.
-        replay: how a fresh instance scores items; by default in this process, by a copy of the model as it is now.
+    Nothing is logged. Without ``ckpt_path`` the model is audited as it is. Without ``replay``, a copy of the model as
+    it is now scores the replayed items, in this process.
 
     Raises:
         InputError: the test passes do not evaluate the whole stage.
@@ -224,10 +213,7 @@ def audit(
 def audit_few(model: Matcher, data: CorpusDataModule, training: Sequence[nn.Module] = ()) -> list[Finding]:
     """The checks that need only a few items, after a test pass with this datamodule.
 
-    Args:
-        model: to check.
-        data: as the pass left it.
-        training: modules that were in training mode during the pass, as they should not be.
+    ``training`` are the modules that were in training mode during the pass, although none should be.
     """
     loaders = dict(zip(("image", "text"), data.test_dataloader(), strict=False))
     counts = {name: min(FEW, len(loader.dataset)) for name, loader in loaders.items()}  # type: ignore[arg-type]
@@ -257,7 +243,7 @@ def _replay(
 
 
 def _tried(scores: Callable[[], Tensor | None]) -> tuple[Tensor | None, str]:
-    """Scores, or None and the error that a method ends in: the result of a long training is not lost to a check."""
+    """Scores, or None and the method's error, so that a failing check does not lose the result of a long training."""
     try:
         return scores(), ""
     except Lost:
@@ -302,7 +288,7 @@ def _few(corpus: Corpus) -> Corpus:
 
 
 def _lean(data: CorpusDataModule, corpus: Corpus) -> CorpusDataModule:
-    """The data with another corpus, but without what only adds metrics, and without loader processes."""
+    """The data over another corpus, without what only adds metrics and without loader processes."""
     lean = data.with_corpus(replace(corpus, true_images=None, hard_negatives=None))
     lean.num_workers = 0
     lean.__dict__["probes"] = NO_PROBES

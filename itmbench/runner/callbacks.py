@@ -1,4 +1,4 @@
-"""Callbacks of every run: seeding, progress lines, early ends, and checkpoints that are always whole files."""
+"""Callbacks of every run: seeding, progress lines, stopping early, and checkpoints written atomically."""
 
 import logging
 import math
@@ -26,8 +26,8 @@ from itmbench.units import duration
 
 logger = logging.getLogger(__name__)
 
-LOOK = 50
-"""Steps on a GPU between two looks at the training loss."""
+CHECK_EVERY = 50
+"""Steps on a GPU between two checks of the training loss."""
 
 
 class SeedEpochs(L.Callback):
@@ -73,18 +73,18 @@ class CheckLease(L.Callback):
 
 
 class NoticeInterruption(L.Callback):
-    """Ends a run whose interruption Python has dropped."""
+    """Ends a run that was interrupted, even if Python dropped the exception of the signal."""
 
-    def _look(self, *arguments: Any) -> None:
+    def _check(self, *arguments: Any) -> None:
         interruption.require_none()
 
-    on_train_batch_end = on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _look  # type: ignore[assignment]
+    on_train_batch_end = on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _check  # type: ignore[assignment]
 
 
 class StopWhenDiverged(L.Callback):
-    """Raises ``Diverged`` if a training loss is NaN or infinite: in its step on a CPU, within ``LOOK`` steps on a GPU.
+    """Raises ``Diverged`` if a training loss is infinite or NaN: at once on a CPU, in ``CHECK_EVERY`` steps on a GPU.
 
-    To look at every loss would make the GPU wait in every step. A diverged epoch is never validated or saved.
+    Reading every loss would make the GPU wait in every step. A diverged epoch is never validated or saved.
     """
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -97,18 +97,18 @@ class StopWhenDiverged(L.Callback):
         if loss is None:
             return
         self._losses.append((batch_idx + 1, loss.detach()))
-        if loss.device.type == "cpu" or len(self._losses) == LOOK:
-            self._look(trainer)
+        if loss.device.type == "cpu" or len(self._losses) == CHECK_EVERY:
+            self._check(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._look(trainer)
+            self._check(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._look(trainer)
+        self._check(trainer)
 
-    def _look(self, trainer: L.Trainer) -> None:
-        """Look at the losses since the last look."""
+    def _check(self, trainer: L.Trainer) -> None:
+        """Check the losses since the last check."""
         steps, losses = [step for step, _ in self._losses], [loss for _, loss in self._losses]
         self._losses = []
         for step, loss in zip(steps, torch.stack(losses).tolist() if losses else [], strict=True):
@@ -142,7 +142,7 @@ class EndOnSigterm(L.Callback):
 class Checkpoint(ModelCheckpoint):
     """Resumes in a folder that was moved, or that another machine sees under another path.
 
-    Lightning 2.6 forgets the best score when the path differs, and takes the next checkpoint for the best.
+    Lightning 2.6 forgets the best score when the path differs, and then treats the next checkpoint as the best.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from itmbench.files import digest
 from itmbench.store.versions import own_package
 
 INSTALLED = {"site-packages", "dist-packages"}
-NO_PART = {"itmbench"}
+EXCLUDED = {"itmbench"}
 """Modules that cannot change a result: the list of public names, which imports everything and holds the version."""
 PUBLIC = {f"itmbench.{name}": module for name, module in itmbench.MODULE_OF.items()}
 """Where the public names are defined that classes may import from the package itself."""
@@ -31,7 +31,7 @@ def code_digest(class_paths: Iterable[str]) -> str:
     while waiting:
         name = waiting.pop()
         name = PUBLIC.get(name, name)
-        if name in NO_PART or not _is_own(name, packages):
+        if name in EXCLUDED or not _is_own(name, packages):
             continue
         file = _file(name)
         if file is None:  # a name inside a module

@@ -165,7 +165,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes since the reset: of the GPU used, else of this process; 0 where Linux does not tell it."""
+    """Peak memory in bytes since the reset, of the GPU used or this process; 0 if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")

@@ -32,10 +32,9 @@ def config_files(arguments: Any) -> list[str]:
 
 
 def require_sound_configs(arguments: Any) -> None:
-    """Check what jsonargparse would take without a word, or not survive: cycles, bombs, an undecided protocol.
+    """Check what jsonargparse would silently accept or crash on: YAML without end, an ambiguous protocol.
 
-    Args:
-        arguments: of a command, or the config of a cell.
+    ``arguments`` are those of a command, or the config of a cell.
 
     Raises:
         InputError: names the file.
@@ -51,7 +50,7 @@ def require_sound_configs(arguments: Any) -> None:
             try:
                 protocol = yaml.safe_load(value)
             except yaml.YAMLError:
-                continue  # which the parser says better
+                continue  # the parser reports it better
             _require_decided_protocol({"model": {"protocol": protocol}}, option)
 
 

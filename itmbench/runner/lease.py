@@ -40,8 +40,7 @@ class Lease:
     def check(self, on_disk: bool = False) -> None:
         """Raise ``Lost`` if another process has taken over the cell.
 
-        Args:
-            on_disk: look now; else only if the last look that succeeded is long ago, as after a sleep of the machine.
+        The disk is read if ``on_disk``, or if the last successful read is long ago, as after the machine slept.
         """
         if on_disk or _awake() - self._looked > 2 * BEAT:
             self._renew()
@@ -137,7 +136,7 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def _alive(path: Path) -> bool:
-    """Whether the holder of a lease lives, as far as this machine can tell."""
+    """Whether the holder of a lease is alive, as far as this machine can tell."""
     owner = _owner(path)
     if _is_before(owner, _identity()):
         return False
@@ -148,7 +147,7 @@ def _alive(path: Path) -> bool:
         if started is not None and "started" in owner:
             return bool(owner["started"] == started)  # else the number is now another process's
     try:
-        return abs(_now(path.parent) - path.stat().st_mtime) < STALE  # nobody who lives renews it ahead of time
+        return abs(_now(path.parent) - path.stat().st_mtime) < STALE  # a live holder never dates it ahead
     except FileNotFoundError:
         return False
 
@@ -171,19 +170,19 @@ def _runs(process: int) -> bool:
 
 
 def _state(process: int) -> list[str]:
-    """What the system says of a process: its state first, the time at which it started as number 19; or nothing."""
+    """The system's record of a process: its state first, its start time at index 19; empty if there is none."""
     with contextlib.suppress(OSError):  # gone, or a system without /proc
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return []
 
 
 def _started(process: int) -> str | None:
-    """What sets a process apart from an earlier one of the same number, if the system says so."""
+    """The start time, which tells a process from an earlier one of the same number, if the system knows it."""
     return next(iter(_state(process)[19:20]), None)
 
 
 def _awake() -> float:
-    """Seconds on a clock that nobody sets, and that goes on while this machine sleeps, if the system has one."""
+    """Seconds on a clock that cannot be set and, if the system has one, also runs while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 

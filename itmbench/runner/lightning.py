@@ -43,11 +43,11 @@ TRAINER_DEFAULTS = {
 MOST_THREADS = 1024
 """More may be more than the system can start, at which torch would crash."""
 
-OF_CONSTRUCTORS = (
+CONSTRUCTOR_ERRORS = (
     *(ValueError, RuntimeError, TypeError, ArithmeticError, MemoryError, NotImplementedError),
     MisconfigurationException,
 )
-"""What constructors raise that do not like their arguments."""
+"""What constructors raise for arguments that they do not accept."""
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -106,7 +106,7 @@ class MatcherCLI(LightningCLI):
             raise InputError(self._in_config(_one_line(str(error)))) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The command that is given: to make the parsers of all takes four times as long."""
+        """The given command alone: building the parsers of all takes four times as long."""
         commands = super().subcommands()
         return {self._command: commands[self._command]} if self._command in commands else commands
 
@@ -206,7 +206,7 @@ class MatcherCLI(LightningCLI):
             print(f"no --ckpt_path: {self.subcommand} takes the model as it is built, untrained", file=sys.stderr)
 
     def before_fit(self) -> None:
-        """Refuse what would fail after a while."""
+        """Refuse what would fail only after a while."""
         require_trainable(self.trainer, self.model, self.datamodule)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -301,7 +301,7 @@ class CellCLI(MatcherCLI):
             self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
 
     def setup_parser(self, *arguments: Any) -> None:
-        """Build the parser once for all cells: that takes longer than to parse a config."""
+        """Build the parser once for all cells, because that takes longer than parsing a config."""
         if CellCLI._shared_parser is None:
             super().setup_parser(*arguments)
             self.parser.set_defaults({"threads": 1})
@@ -363,8 +363,7 @@ class CellCLI(MatcherCLI):
     def require_sound(self, here: bool) -> Matcher:
         """Build trainer and model once, as `make` does for a run, and return the model.
 
-        Args:
-            here: whether the cell is to run on this machine, which must then have its devices.
+        If the cell is to run ``here``, this machine must have its devices.
 
         Raises:
             InputError: they cannot be built, or would fail late or never end.
@@ -413,12 +412,12 @@ class CellCLI(MatcherCLI):
 
 
 def _is_partial(limit: int | float | None) -> bool:
-    """Whether a limit of Lightning leaves batches out; the whole number 1 means one batch."""
+    """Whether a limit of Lightning leaves batches out; the integer 1 means one batch."""
     return limit is not None and (isinstance(limit, int) or limit != 1.0)
 
 
 def _one_line(message: str) -> str:
-    """The option and the first reason in a message of jsonargparse, which lists all the types that it tried."""
+    """The option and the best reason in a message of jsonargparse, which lists every type that it tried."""
     lines = [line.strip(" -") for line in message.splitlines()]
     option = ".".join(line.split('"')[1] for line in lines if line.startswith("Parser key"))
     problems = [at for at, line in enumerate(lines) if line.startswith("Problem with given class_path")]
@@ -451,10 +450,10 @@ def _one_line(message: str) -> str:
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """What a constructor says of its input is not buried in jsonargparse's words."""
+    """Raise a constructor's own message about its input, without what jsonargparse adds."""
     try:
         yield
-    except OF_CONSTRUCTORS as error:
+    except CONSTRUCTOR_ERRORS as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
@@ -464,7 +463,7 @@ def _plainly() -> Iterator[None]:
 
 
 def _reason(message: str) -> str:
-    """What a constructor said, out of a message of jsonargparse, which lists all the types that it tried."""
+    """The constructor's own words in a message of jsonargparse, which lists every type that it tried."""
     of_parser = ("Does not validate", "Subtypes", "Errors", "Import path", "Expected a <class", "Given value")
     lines = [line.strip(" -") for line in message.splitlines()]
     return next((line for line in lines if line and not line.startswith(of_parser)), " ".join(message.split()))

@@ -54,7 +54,7 @@ class Request:
         results: the results folder.
         force: run finished and failed cells as well.
         retry_failed: run failed cells as well.
-        since: time of the request, ISO 8601, UTC; outcomes after it count, whichever process had them.
+        since: time of the request, ISO 8601, UTC; later outcomes count, whichever process they come from.
     """
 
     results: Path
@@ -82,7 +82,7 @@ class Request:
         return None
 
     def _follows(self, time: str) -> bool:
-        """Whether an outcome is one of this request; a time of next week is that of a clock that was wrong."""
+        """Whether an outcome belongs to this request; a time far in the future comes from a wrong clock."""
         latest = datetime.now(UTC) + timedelta(days=1)
         return self.since <= time <= latest.isoformat(timespec="microseconds")
 
@@ -100,12 +100,7 @@ class Planner:
         self._inputs: list[Path] | None = []
 
     def plan(self, cells: Sequence[Cell], request: Request, check_devices: bool) -> list[Planned]:
-        """Resolve all cells and check those that have to run.
-
-        Args:
-            cells: as the benchmark file gives them.
-            request: decides which have to run.
-            check_devices: whether they are to run on this machine.
+        """Resolve all cells, and check those that the request has to run; ``check_devices`` if they run here.
 
         Raises:
             InputErrors: everything that is wrong, one line each.
@@ -178,15 +173,10 @@ class Planner:
 
 
 def require_valid_pair(model: Matcher, data: CorpusDataModule, devices: int = 1) -> None:
-    """Check that a method can be trained and evaluated on a dataset.
-
-    Args:
-        model: untrained.
-        data: to train on.
-        devices: number of devices that share a batch.
+    """Check that an untrained method can be trained on a dataset, by so many devices, and evaluated.
 
     Raises:
-        InputError: what the method, an encoder, the dataset or the protocol cannot work with.
+        InputError: the method, an encoder, the dataset or the protocol does not suit the others.
     """
     model.adapt(data.corpus)
     data.training_texts(devices)

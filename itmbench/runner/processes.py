@@ -23,9 +23,9 @@ LAUNCHERS = (
     *("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID"),
 )
-"""Variables from which Lightning concludes that a launcher starts the processes, or that this is not the first one."""
-LOOK = 1.0
-"""Seconds between two looks at a process that is waited for."""
+"""Variables from which Lightning infers that a launcher starts the processes, or that this is not the first one."""
+POLL = 1.0
+"""Seconds between two checks of a process that is waited for."""
 PATIENCE = 20.0
 """Seconds that runners have to end by themselves when they are interrupted."""
 SLURM = """#!/bin/bash
@@ -65,8 +65,8 @@ class Child:
         while True:
             check()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                status = self._process.wait(LOOK)
-                self._output.join(LOOK)  # its own children may still hold the pipe
+                status = self._process.wait(POLL)
+                self._output.join(POLL)  # its own children may still hold the pipe
                 return status
 
     def signal(self, number: int) -> None:

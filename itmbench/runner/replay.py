@@ -1,4 +1,4 @@
-"""Score test items by an instance that has seen nothing else: built anew, with the weights of a checkpoint."""
+"""Score test items by a fresh instance that has seen nothing else: built anew, with the weights of a checkpoint."""
 
 import multiprocessing
 import os

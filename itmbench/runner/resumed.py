@@ -1,4 +1,4 @@
-"""What a training resumes from must fit its config: Lightning would fail late, or follow the checkpoint silently."""
+"""A checkpoint to resume from must fit the config: else Lightning fails late, or silently follows the checkpoint."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -58,7 +58,7 @@ def _of_optimizers(optimizers: Sequence[Optimizer], saved: Sequence[State]) -> I
         parameters = dict(zip(numbers, (p for group in ours for p in group["params"]), strict=True))
         for number, values in state["state"].items():
             if number not in parameters or not isinstance(values, Mapping):
-                yield f"a state of parameter {number}, which there is not"
+                yield f"a state for parameter {number}, which does not exist"
                 continue
             for name, value in values.items():
                 shape = parameters[number].shape

@@ -32,7 +32,7 @@ from itmbench.runner.tuned import cells_to_run
 logger = logging.getLogger(__name__)
 
 POLL = 2.0
-"""Seconds between two looks at cells that other processes run."""
+"""Seconds between two checks of the cells that other processes run."""
 
 
 def run(

@@ -21,7 +21,7 @@ from itmbench.files import write_atomically
 
 KEY, LAST, FAILURE, TRACEBACK = "key", "last.ckpt", "failure.json", "error.txt"
 FULL = "disk-full"
-"""An empty file: a process of one of several devices found a disk full, which says nothing of the cell."""
+"""An empty file: the process of one of several devices found a disk full, which says nothing about the cell."""
 FILES = (store.RESULT, store.CONFIG, store.PER_QUERY, store.CHECKPOINT)
 """What every finished cell holds."""
 
@@ -77,7 +77,7 @@ def finished_at(folder: Path, key: str) -> str | None:
 
 
 def epochs_done(folder: Path, key: str) -> int:
-    """Number of training epochs after which exactly this cell would resume."""
+    """Number of trained epochs that exactly this cell would resume after."""
     if not _belongs_to(folder, key):
         return 0
     try:

@@ -238,9 +238,9 @@ def load_yaml(path: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML 1.1 makes something else of without a word, and aliases that never end.
+    """Refuses what PyYAML silently reinterprets, and aliases that never end.
 
-    Of a key that is given twice, PyYAML takes the last value; 010 is 8, and 1:30 is 90.
+    In YAML 1.1, 010 is 8 and 1:30 is 90; of a repeated key, PyYAML keeps the last value.
     """
 
     def get_single_node(self) -> yaml.Node | None:

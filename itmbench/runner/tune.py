@@ -263,7 +263,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
     except lease.Lost:
         raise
     except Exception as error:
-        if _is_of_the_disk(error, study.results):  # says nothing of the options: the next call tries them again
+        if _is_disk_error(error, study.results):  # says nothing about the options: the next call tries them again
             raise
         if run.is_interruption(error):
             raise KeyboardInterrupt from error
@@ -274,7 +274,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
         run.free_memory()
 
 
-def _is_of_the_disk(error: Exception, results: Path) -> bool:
+def _is_disk_error(error: Exception, results: Path) -> bool:
     """Whether an error says that a disk is full, or that a file in the results folder cannot be used."""
     named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else None
     return is_full(error) or (named is not None and Path(named).resolve().is_relative_to(results.resolve()))

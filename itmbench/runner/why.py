@@ -1,4 +1,4 @@
-"""Explanations of a few example queries of a cell, made while its model is there."""
+"""Explanations of a few example queries of a cell, made while its model is in memory."""
 
 import logging
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def explanations(model: Matcher, corpus: Corpus, examples: Sequence[Example]) ->
     except InputError as error:  # such as a control without a graph
         logger.info("    no explanations: %s", error)
         return None
-    except Exception as error:  # a hook of one's own; the result of a long training is not lost to it
+    except Exception as error:  # a user's hook must not lose the result of a long training
         logger.warning("    no explanations: %s: %s", type(error).__name__, error)
         return None
     images = corpus.images

@@ -21,7 +21,7 @@ from itmbench.here import import_from_here
 from itmbench.runner import lease, plan, run, running, tracker, tune
 from itmbench.runner.cell import train_and_test
 from itmbench.runner.plan import Planned, Planner, Request
-from itmbench.runner.processes import LOOK, WORKER, end_with_parent, forget_launcher, hide_srun_hint
+from itmbench.runner.processes import POLL, WORKER, end_with_parent, forget_launcher, hide_srun_hint
 from itmbench.runner.spec import Cell
 
 logger = logging.getLogger(WORKER)  # __main__ is none of the package
@@ -52,7 +52,7 @@ def share(work: Callable[[dict[str, Any]], None], options: dict[str, Any], child
     except KeyboardInterrupt:
         return 1
     except (InputError, OSError) as error:
-        if not child:  # a job of Slurm; else the process that started it finds the same error, and tells it once
+        if not child:  # a Slurm job; the parent of a child finds the same error itself and reports it once
             logger.error("%s", in_a_line(error))
         return 1
     return 0
@@ -81,7 +81,7 @@ def rank(options: dict[str, Any]) -> int:
             return 1
         # When one device fails, the others fail as a consequence. Leave the first failure time to be recorded, or a
         # signal time to arrive that ends this process as well.
-        time.sleep(3 * LOOK)
+        time.sleep(3 * POLL)
         if running.recorded_failure(folder, planned.key) is None and not (folder / running.FULL).exists():
             running.record_failure(folder, planned.key, error)
         return 1

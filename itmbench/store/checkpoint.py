@@ -16,10 +16,9 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Matcher:
-    """The trained method of a cell, a run or a checkpoint file, on the CPU and in evaluation mode.
+    """The trained method of a cell's folder, the folder of a run of ``itmbench fit`` or a checkpoint file.
 
-    Args:
-        path: a cell's folder in the results, the folder of a run of ``itmbench fit``, or a checkpoint.
+    It is on the CPU and in evaluation mode.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged, would run code when read, names a class that is not

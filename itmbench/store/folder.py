@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NO_PART = {"platform", "cores", "itmbench"}
-"""Recorded parts of an environment that change no number; what matters of itmbench is in the key."""
+IRRELEVANT = {"platform", "cores", "itmbench"}
+"""Recorded parts of an environment that change no number; the code of itmbench is part of the key."""
 
 
 def commit(finished: Path, folder: Path) -> None:
@@ -37,7 +37,7 @@ def commit(finished: Path, folder: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a folder, or a link to one, which stays."""
+    """Remove a folder; of a link to one, only the link."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -128,9 +128,9 @@ class Merged(NamedTuple):
 
     copied: list[Path]  # missing here
     equal: list[Path]  # here with the same key, metrics and results of every query
-    reruns: dict[Path, str]  # here with the same key and other numbers, of another environment; what differs in it
-    conflicts: dict[Path, str]  # here with another result that no environment explains; and the difference
-    refused: dict[Path, str]  # missing here, and not copied as there is something wrong with them; and what
+    reruns: dict[Path, str]  # here with the same key, but other numbers from another environment; what differs in it
+    conflicts: dict[Path, str]  # here with another result, which no environment explains; the difference
+    refused: dict[Path, str]  # missing here and not copied; what is wrong with them
 
 
 def merge(root: str | Path, other: str | Path) -> Merged:
@@ -233,7 +233,7 @@ def _other_environment(folder: Path, other: Result) -> str:
     return "; ".join(
         f"{name} {ours.get(name)} here, {theirs.get(name)} there"
         for ours, theirs in ((here.hardware, other.hardware), (here.versions, other.versions))
-        for name in sorted({*ours, *theirs} - NO_PART)
+        for name in sorted({*ours, *theirs} - IRRELEVANT)
         if ours.get(name) != theirs.get(name)
     )
 

@@ -60,11 +60,8 @@ def load_with_index(model: str | Path, folder: str | Path) -> tuple[Matcher, Ind
     """A trained method, and the photographs below a folder as it encodes them.
 
     What was encoded before is read from the cache; new and changed photographs are encoded, and an interrupted call
-    resumes. The index belongs to the checkpoint and the folder.
-
-    Args:
-        model: a cell's folder, the folder of a run, or a checkpoint.
-        folder: photographs, also in subfolders; hidden ones and links to folders are skipped.
+    resumes. The index belongs to the checkpoint (``model`` as for `itmbench.load`) and the folder. Subfolders are
+    included; hidden files and links to folders are skipped.
 
     Raises:
         InputError: the checkpoint cannot be loaded or its method reads no photographs; the folder does not exist or
@@ -192,7 +189,7 @@ def _write(entry: Path, stamps: Sequence[Stamp], images: Embeddings) -> Path:
 
 
 def _read(file: Path) -> tuple[list[Stamp], Embeddings] | None:
-    """The content of a file, its tensors memory-mapped; None if it is damaged, and what it held is encoded again."""
+    """The content of a file, its tensors memory-mapped; None if it is damaged: its photographs are encoded again."""
     try:
         content = torch.load(file, weights_only=True, mmap=True)
         stamps, images = [tuple(stamp) for stamp in content["stamps"]], Embeddings(**content["images"])

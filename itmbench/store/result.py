@@ -24,7 +24,7 @@ EXAMPLES = "examples.json"
 EXPLANATIONS = "explanations.json"
 """Why a few of these queries were answered as they were; only of methods that explain themselves."""
 LOG = "log.txt"
-"""What the run said."""
+"""Messages of the run."""
 RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 

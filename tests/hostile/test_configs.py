@@ -342,7 +342,7 @@ NOT_RESUMED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "the state of a parameter that is none": (
         spoilt(lambda c: c["optimizer_states"][0]["state"].update({999: {}})),
-        "a state of parameter 999, which there is not",
+        "a state for parameter 999, which does not exist",
     ),
     "a state that is a number": (spoilt(lambda c: c["optimizer_states"][0]["state"].update({0: 5})), "parameter 0"),
     "no schedule": (spoilt(lambda c: c.update(lr_schedulers=[])), "0 learning rate schedules, not 1"),

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from itmbench.runner import cost as measure
-from itmbench.runner.callbacks import LOOK, StopWhenDiverged
+from itmbench.runner.callbacks import CHECK_EVERY, StopWhenDiverged
 from itmbench.runner.running import Diverged
 
 
@@ -87,13 +87,13 @@ def test_losses_on_a_gpu_are_looked_at_now_and_then_and_before_every_validation(
     watch, model, state = StopWhenDiverged(), L.LightningModule(), SimpleNamespace(fn=TrainerFn.FITTING)
     trainer: Any = SimpleNamespace(sanity_checking=False, current_epoch=2, optimizers=[], state=state)
     watch.on_train_epoch_start(trainer, model)
-    for step in range(LOOK + 20):
-        outputs = {"loss": loss(float("nan") if step == LOOK + 7 else 1.0)}
+    for step in range(CHECK_EVERY + 20):
+        outputs = {"loss": loss(float("nan") if step == CHECK_EVERY + 7 else 1.0)}
         watch.on_train_batch_end(trainer, model, outputs, None, step)
-    assert looked == [LOOK]
-    with pytest.raises(Diverged, match=f"nan in step {LOOK + 8} of epoch 3"):
+    assert looked == [CHECK_EVERY]
+    with pytest.raises(Diverged, match=f"nan in step {CHECK_EVERY + 8} of epoch 3"):
         watch.on_validation_start(trainer, model)
-    assert looked == [LOOK, 20]
+    assert looked == [CHECK_EVERY, 20]
 
 
 def test_a_module_may_be_given_a_weight() -> None:

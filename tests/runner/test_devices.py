@@ -137,7 +137,7 @@ def test_a_process_that_finds_other_code_than_the_plan_did_runs_nothing(
     folder = tmp_path / "cell"
     monkeypatch.setattr(worker, "end_with_parent", lambda: None)
     monkeypatch.setattr(worker.lease, "shared", lambda folder: None)
-    monkeypatch.setattr(worker, "LOOK", 0.0)
+    monkeypatch.setattr(worker, "POLL", 0.0)
     planned = Planned(cell, "another key", devices=2, loaders=0)
     assert worker.rank({"folder": str(folder), **asdict(planned)}) == 1
     failed = running.recorded_failure(folder, "another key")

@@ -63,16 +63,10 @@ def deletion(
     draws: int = 3,
     seed: int = 0,
 ) -> Deletion:
-    """Compare removing the edges of highest attention with removing as many random edges.
+    """Compare removing the edges of highest attention with removing as many random edges, ``draws`` times.
 
-    Args:
-        model: a trained model in eval mode.
-        images: batches of test images on the model's device; encoded once.
-        texts: batches of test texts.
-        quality: metric of the image and text embeddings, in the order of the batches; higher is better.
-        shares: shares of every node's edges to remove, rounded up.
-        draws: number of draws of random edges.
-        seed: seed of the draws.
+    The model is in eval mode; batches are on its device and encoded once. ``quality`` measures the image and text
+    embeddings, in the order of the batches; higher is better. ``shares`` of every node's edges are removed, rounded up.
 
     Raises:
         InputError: the model has no graph, the bank is empty, or ``draws`` is below 1.
