@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,11 @@ def rank_gallery(scores: Tensor, gains: Tensor, ties: Ties, part: Tensor | None 
         part: bool `[N]`, true for the items of the part; None for no part.
     """
     labels = gains.int() if part is None else 2 * gains.int() + part
+    # As cosines are; a NaN is not below 2.
+    if bool(labels.max() <= 1) and bool(scores.amax() < 2) and bool(scores.amin() > -2):
+        hits = sort_rows(_short_keys(scores, labels, ties)) & 1
+        all_finite = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        return Ranked(Ranking(hits if ties == "pessimistic" else 1 - hits), None, all_finite)
     keys = sort_rows(_keys(scores, labels, ties))
     halves = keys[..., None].view(torch.int32)
     # The sort moves NaN and infinities to the two ends of a row, so checking the ends suffices.
@@ -49,9 +55,9 @@ def rank_gallery(scores: Tensor, gains: Tensor, ties: Ties, part: Tensor | None 
     lower = halves[..., 1 - _UPPER]
     labels = lower if ties == "pessimistic" else _LOW_BITS - lower
     if part is None:
-        return Ranked(Ranking(labels), None, finite)
+        return Ranked(Ranking(labels.contiguous()), None, finite)
     gains = labels >> 1
-    return Ranked(Ranking(gains), Ranking(gains[(labels & 1).bool()].view(len(gains), -1)), finite)
+    return Ranked(Ranking(gains), Ranking(_chosen(gains, (labels & 1).bool()).view(len(gains), -1)), finite)
 
 
 class Ranking:
@@ -127,8 +133,7 @@ class Ranking:
         # Best precision between one level and the next, then from each level on. The stretch before level 0 is dropped.
         edges = torch.cat([starts.new_zeros(queries, 1), starts, starts.new_full((queries, 1), gallery)], dim=1)
         precisions = self.found.double().div_(self._ranks(gallery))
-        best = torch.segment_reduce(precisions.flatten(), "max", lengths=edges.diff(dim=1).flatten(), initial=0)
-        return best.view(queries, 12)[:, 1:].flip(1).cummax(1).values.flip(1)
+        return _largest(precisions, edges)[:, 1:].flip(1).cummax(1).values.flip(1)
 
     @cached_property
     def _at_least(self) -> Tensor:
@@ -163,6 +168,15 @@ def _keys(scores: Tensor, labels: Tensor, ties: Ties) -> Tensor:
     return halves.view(torch.int64).squeeze(-1)
 
 
+def _short_keys(scores: Tensor, labels: Tensor, ties: Ties) -> Tensor:
+    """Sort keys as int32, which sort twice as fast: for labels of 0 or 1, and scores between -2 and 2.
+
+    The bits of such scores, in order, lie between -2^30 and 2^30 and leave room for one more.
+    """
+    keys = _in_order((0.0 - scores).view(torch.int32)).mul_(2)
+    return keys.add_(labels) if ties == "pessimistic" else keys.add_(1 - labels)
+
+
 def _in_order(bits: Tensor) -> Tensor:
     """Map the bits of floats to int32 in the same order, and back, by flipping negative floats."""
     return bits ^ (bits >> 31).bitwise_and_(_LOW_BITS)
@@ -179,6 +193,27 @@ def sort_rows(rows: Tensor) -> Tensor:
         return rows.sort(dim=1).values
     rows.numpy().sort(axis=1)
     return rows
+
+
+def _chosen(values: Tensor, mask: Tensor) -> Tensor:
+    """The values where a mask of the same shape is true, flat; on a CPU with NumPy, eight times as fast."""
+    if values.device.type != "cpu":
+        return values[mask]
+    return torch.from_numpy(np.compress(mask.numpy().ravel(), values.numpy().ravel()))
+
+
+def _largest(values: Tensor, edges: Tensor) -> Tensor:
+    """The largest value of each row of `[Q, N]` between one of its edges `[Q, S + 1]` and the next, or 0, `[Q, S]`.
+
+    The first edge of a row is 0 and the last N. On a CPU with NumPy, whose maximum is vectorised.
+    """
+    sizes = edges.diff(dim=1)
+    if values.device.type != "cpu":
+        return torch.segment_reduce(values.flatten(), "max", lengths=sizes.flatten(), initial=0).view_as(sizes)
+    starts = edges[:, :-1] + values.shape[1] * torch.arange(len(values))[:, None]
+    largest, some = torch.zeros_like(sizes, dtype=values.dtype), sizes > 0
+    largest[some] = torch.from_numpy(np.maximum.reduceat(values.numpy().ravel(), starts[some].numpy()))
+    return largest
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -83,6 +83,25 @@ def test_results_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(torch.equal(values, parts[key]) for key, values in whole.items())
 
 
+@pytest.mark.parametrize("ties", TIES)
+def test_short_keys_order_as_long_ones(ties: ranking.Ties) -> None:
+    largest = np.nextafter(np.float32(2), np.float32(0))
+    edges = torch.tensor([largest, -largest, 0.0, -0.0, 1e-45, -1e-45, 0.5, float(np.nextafter(np.float32(0.5), 1))])
+    scores = edges[torch.randint(len(edges), (40, 30))]
+    relevance = torch.rand(40, 30) < 0.3
+    found = ranking.rank_gallery(scores, relevance, ties).whole.gains
+    # Doubled, they keep their order and their ties, and are too large for short keys.
+    assert torch.equal(found, ranking.rank_gallery(2 * scores, relevance, ties).whole.gains)
+
+
+def test_a_part_is_ranked_alone() -> None:
+    scores, gains, part = torch.randn(9, 50).round(decimals=1), torch.randint(0, 3, (9, 50)), torch.rand(50) < 0.4
+    ranked = ranking.rank_gallery(scores, gains, "pessimistic", part)
+    assert ranked.part is not None
+    alone = ranking.rank_gallery(scores[:, part], gains[:, part], "pessimistic").whole
+    assert torch.equal(ranked.part.gains, alone.gains)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
