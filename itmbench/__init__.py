@@ -7,14 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from itmbench.data.corpus import Corpus
-    from itmbench.data.datamodule import CorpusDataModule
-    from itmbench.encoders import Embeddings, Encoder
-    from itmbench.evaluation import evaluate
-    from itmbench.methods.base import Matcher
-    from itmbench.runner.run import run
-    from itmbench.store.checkpoint import load
-    from itmbench.store.folder import load_results
+    from itmbench.data.corpus import Corpus as Corpus
+    from itmbench.data.datamodule import CorpusDataModule as CorpusDataModule
+    from itmbench.encoders import Embeddings as Embeddings
+    from itmbench.encoders import Encoder as Encoder
+    from itmbench.evaluation import evaluate as evaluate
+    from itmbench.methods.base import Matcher as Matcher
+    from itmbench.runner.run import run as run
+    from itmbench.store.checkpoint import load as load
+    from itmbench.store.folder import load_results as load_results
 
 __version__ = "0.1.0"
 MODULE_OF = {
@@ -28,18 +29,7 @@ MODULE_OF = {
     "load_results": "itmbench.store.folder",
     "run": "itmbench.runner.run",
 }
-__all__ = [
-    "Corpus",
-    "CorpusDataModule",
-    "Embeddings",
-    "Encoder",
-    "Matcher",
-    "__version__",
-    "evaluate",
-    "load",
-    "load_results",
-    "run",
-]
+__all__ = ["__version__", *MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,29 +6,14 @@ from typing import Annotated, Any, NotRequired
 
 import torch
 from packaging.version import Version
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 from torch import Tensor
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from itmbench.errors import InputError, in_a_line
+from itmbench.schema import keys
 
 RESUMED = ("optimizer_states", "lr_schedulers", "loops")
 """What a training resumes from; best.ckpt has it as well."""
-_open = with_config(ConfigDict(extra="allow", strict=True))
-
-
-@_open
-class _Loops(TypedDict):
-    fit_loop: dict[str, Any]
-    validate_loop: dict[str, Any]
-    test_loop: dict[str, Any]
-    predict_loop: dict[str, Any]
-
-
-@_open
-class _Optimizer(TypedDict):
-    state: dict[Any, Any]
-    param_groups: list[dict[str, Any]]
 
 
 def _is_version(text: str) -> str:
@@ -36,21 +21,20 @@ def _is_version(text: str) -> str:
     return text
 
 
-_Checkpoint = TypedDict(
-    "_Checkpoint",
-    {  # Lightning takes all of this for granted
-        "state_dict": dict[str, Any],
-        "pytorch-lightning_version": Annotated[str, AfterValidator(_is_version)],
-        "epoch": NotRequired[int],
-        "global_step": NotRequired[int],
-        "loops": NotRequired[_Loops],
-        "callbacks": NotRequired[dict[str, dict[str, Any]]],
-        "optimizer_states": NotRequired[list[_Optimizer]],
-        "lr_schedulers": NotRequired[list[dict[str, Any]]],
-        "hyper_parameters": NotRequired[dict[str, Any]],
-    },
+_LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+_CHECKPOINT: TypeAdapter[Any] = TypeAdapter(
+    keys(  # Lightning relies on all of this
+        **{"pytorch-lightning_version": Annotated[str, AfterValidator(_is_version)]},
+        state_dict=dict[str, Any],
+        epoch=NotRequired[int],
+        global_step=NotRequired[int],
+        loops=NotRequired[keys(**dict.fromkeys(_LOOPS, dict[str, Any]))],
+        callbacks=NotRequired[dict[str, dict[str, Any]]],
+        optimizer_states=NotRequired[list[keys(state=dict[Any, Any], param_groups=list[dict[str, Any]])]],  # type: ignore[misc]
+        lr_schedulers=NotRequired[list[dict[str, Any]]],
+        hyper_parameters=NotRequired[dict[str, Any]],
+    )
 )
-_checkpoint: TypeAdapter[_Checkpoint] = TypeAdapter(_open(_Checkpoint))
 
 
 def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -80,7 +64,7 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise InputError(f"{file}: not a checkpoint but {type(content).__name__}; use a checkpoint of `itmbench fit`")
     try:
-        _checkpoint.validate_python(content)
+        _CHECKPOINT.validate_python(content)
     except ValidationError as error:
         raise InputError(f"{file}: damaged ({in_a_line(error)}); use a checkpoint of `itmbench fit`") from None
     for name, value in content["state_dict"].items():

@@ -11,7 +11,7 @@ import itmbench
 
 PACKAGE = Path(itmbench.__file__).parent
 ORDER = [
-    *("errors", "files", "options", "checkpoint", "units", "logs", "processors", "interruption", "here"),
+    *("errors", "files", "options", "schema", "checkpoint", "units", "logs", "processors", "interruption", "here"),
     *("data", "encoders", "evaluation", "methods", "store", "runner", "report", "cli", "__main__"),
 ]
 LAZY = {

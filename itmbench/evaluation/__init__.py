@@ -11,14 +11,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from itmbench.evaluation.arrays import caption_retrieval, evaluate
-    from itmbench.evaluation.evaluation import Evaluation
-    from itmbench.evaluation.functional import average_precision, best_ranks
-    from itmbench.evaluation.hamming import hamming_retrieval
-    from itmbench.evaluation.hash_protocol import HashProtocol
-    from itmbench.evaluation.label import label_retrieval
-    from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
-    from itmbench.evaluation.scoring import Scorer
+    from itmbench.evaluation.arrays import caption_retrieval as caption_retrieval
+    from itmbench.evaluation.arrays import evaluate as evaluate
+    from itmbench.evaluation.evaluation import Evaluation as Evaluation
+    from itmbench.evaluation.functional import average_precision as average_precision
+    from itmbench.evaluation.functional import best_ranks as best_ranks
+    from itmbench.evaluation.hamming import hamming_retrieval as hamming_retrieval
+    from itmbench.evaluation.hash_protocol import HashProtocol as HashProtocol
+    from itmbench.evaluation.label import label_retrieval as label_retrieval
+    from itmbench.evaluation.protocol import (
+        CaptionProtocol as CaptionProtocol,
+    )
+    from itmbench.evaluation.protocol import (
+        LabelProtocol as LabelProtocol,
+    )
+    from itmbench.evaluation.protocol import (
+        protocol_for as protocol_for,
+    )
+    from itmbench.evaluation.scoring import Scorer as Scorer
 
 MODULE_OF = {
     "CaptionProtocol": "itmbench.evaluation.protocol",
@@ -34,20 +44,7 @@ MODULE_OF = {
     "label_retrieval": "itmbench.evaluation.label",
     "protocol_for": "itmbench.evaluation.protocol",
 }
-__all__ = [
-    "CaptionProtocol",
-    "Evaluation",
-    "HashProtocol",
-    "LabelProtocol",
-    "Scorer",
-    "average_precision",
-    "best_ranks",
-    "caption_retrieval",
-    "evaluate",
-    "hamming_retrieval",
-    "label_retrieval",
-    "protocol_for",
-]
+__all__ = [*MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,15 +1,15 @@
 """Canonical correlation analysis as a cross-modal baseline (Rasiwasia et al., ACM Multimedia 2010)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from itmbench.data.corpus import Corpus, Stage
+from itmbench.data.corpus import Corpus
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher, Modality
@@ -103,7 +103,7 @@ class CCA(Matcher):
             )
         scale = correlations[: self.dim] ** self.power
         for name, mean, directions in (("image", moments.x, image), ("text", moments.y, text)):
-            getattr(self, f"mean_{name}").copy_(mean / moments.count)
+            getattr(self, f"mean_{name}").copy_(mean / moments.pairs)
             # If the rank is below the number of dimensions, the last ones stay 0.
             getattr(self, f"project_{name}").zero_()[:, : len(scale)] = directions[:, : self.dim] * scale
 
@@ -116,52 +116,30 @@ class CCA(Matcher):
         return torch.optim.SGD([self.project_image, self.project_text], lr=0)
 
     def _moments(self) -> "Moments":
-        """Moments of all training pairs, encoded as at test; every device encodes its share of the images.
-
-        The training loader is unsuitable: it drops the last batch and crops images at random.
-        """
-        corpus, device = self.data.corpus, self.device
-        mine = corpus.train[self.global_rank :: self.trainer.world_size]
-        part = replace(
-            corpus, text_to_image=corpus.image_trained_with, wrong_pairs=None, stages={"train": Stage(mine, mine)}
+        """Moments of all training pairs, encoded as at test: the training loader drops pairs and crops at random."""
+        corpus = self.data.corpus
+        rows = {"image": corpus.train, "text": corpus.texts_of(corpus.train)}
+        encoded = self.encode_training(
+            rows,
+            {
+                "image": lambda inputs: Embeddings(self.image(inputs).pooled),
+                "text": lambda inputs: Embeddings(self.text(inputs).pooled),
+            },
         )
-        images, texts = self.data.with_corpus(part).eval_dataloaders("train")
-        position = torch.zeros(len(corpus.image_ids), dtype=torch.int64)
-        position[torch.from_numpy(mine)] = torch.arange(len(mine))
-        owner = position[torch.from_numpy(part.text_to_image)].to(device)
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        dx, dy = self.image.width, self.text.width
-        text_counts, text_sums = zeros(len(mine)), zeros(len(mine), dy)
-        moments = Moments(zeros(1), zeros(dx), zeros(dy), zeros(dx, dx), zeros(dy, dy), zeros(dx, dy))
-        for batch in texts:
-            batch = self.transfer_batch_to_device(batch, device, 0)
-            y, image = self.text(batch["text"]).pooled.double(), owner[batch["index"]]
-            text_counts.index_add_(0, image, torch.ones_like(image, dtype=torch.float64))
-            text_sums.index_add_(0, image, y)
-            moments.y += y.sum(0)
-            moments.yy += y.T @ y
-        for batch in images:
-            batch = self.transfer_batch_to_device(batch, device, 0)
-            x, row = self.image(batch["image"]).pooled.double(), position[batch["index"].cpu()].to(device)
-            weighted = x * text_counts[row, None]
-            moments.x += weighted.sum(0)
-            moments.xx += weighted.T @ x
-            moments.xy += x.T @ text_sums[row]
-        moments.count += text_counts.sum()
-        for field in fields(moments):
-            total = self.trainer.strategy.reduce(getattr(moments, field.name), reduce_op="sum")
-            setattr(moments, field.name, total)
-        return moments
+        x, y = (encoded[modality].pooled.double() for modality in rows)
+        position = np.empty(len(corpus.image_ids), dtype=np.int64)
+        position[corpus.train] = np.arange(len(corpus.train))
+        owner = torch.from_numpy(position[corpus.image_trained_with[rows["text"]]]).to(y.device)
+        counts, sums = owner.bincount(minlength=len(x)).double(), y.new_zeros(len(x), y.shape[1])
+        sums.index_add_(0, owner, y)
+        weighted = x * counts[:, None]
+        return Moments(counts.sum(), weighted.sum(0), y.sum(0), weighted.T @ x, y.T @ y, x.T @ sums)
 
 
-@dataclass
-class Moments:
+class Moments(NamedTuple):
     """Number of pairs of vectors x `[Dx]` and y `[Dy]`, and sums of x, y, x x', y y' and x y' over them, float64."""
 
-    count: Tensor
+    pairs: Tensor
     x: Tensor
     y: Tensor
     xx: Tensor
@@ -180,9 +158,9 @@ def canonical_correlations(moments: Moments, regularisation: float) -> tuple[Ten
         Directions `[Dx, K]` and `[Dy, K]`, and their correlations `[K]` in descending order. K is the smaller of the
         two ranks, and 0 if one side is constant.
     """
-    x, y = moments.x / moments.count, moments.y / moments.count
+    x, y = moments.x / moments.pairs, moments.y / moments.pairs
     cxx, cyy, cxy = (
-        products / moments.count - torch.outer(left, right)
+        products / moments.pairs - torch.outer(left, right)
         for products, left, right in ((moments.xx, x, x), (moments.yy, y, y), (moments.xy, x, y))
     )
     a, b = whitening(cxx, regularisation), whitening(cyy, regularisation)

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
-from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeAdapter, with_config
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeAdapter
 
 from itmbench.errors import InputError, in_a_line
 from itmbench.files import write_atomically
+from itmbench.schema import keys
 
 SCHEMA = 4
 """Version of ``result.json``: 2 added ``audit``, 3 ``recipe``, 4 the last five fields. Older ones are readable."""
@@ -29,56 +29,19 @@ RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 
 
-_open = with_config(ConfigDict(extra="allow", strict=True))  # a field's own keys, beside those that tables need
-
-
-@_open
-class _Protocol(TypedDict):
-    name: str
-    version: int
-    objective: str
-    ties: NotRequired[str]
-    normaliser: NotRequired[str | None]
-
-
-@_open
-class _Count(TypedDict):
-    what: str
-    found: int
-    published: int | None
-
-
-@_open
-class _Data(TypedDict):
-    name: str
-    fingerprint: str
-    counts: list[_Count]
-
-
-@_open
-class _Parameters(TypedDict):
-    all: int
-    trained: int
-
-
-@_open
-class _Commit(TypedDict):
-    commit: str
-    dirty: bool
-
-
-@_open
-class _Check(TypedDict):
-    passed: bool
-
-
-@_open
-class _Budget(TypedDict, total=False):
-    max_epochs: int | None
-    max_steps: int | None
-    batch_size: int
-    limit_train_batches: float | None
-    patience: int | None
+_PROTOCOL = keys(name=str, version=int, objective=str, ties=NotRequired[str], normaliser=NotRequired[str | None])
+_COUNT = keys(what=str, found=int, published=int | None)
+_DATA = keys(name=str, fingerprint=str, counts=list[_COUNT])  # type: ignore[valid-type]
+_PARAMETERS = keys(all=int, trained=int)
+_COMMIT = keys(commit=str, dirty=bool)
+_CHECK = keys(passed=bool)
+_BUDGET = keys(
+    max_epochs=NotRequired[int | None],
+    max_steps=NotRequired[int | None],
+    batch_size=NotRequired[int],
+    limit_train_batches=NotRequired[float | None],
+    patience=NotRequired[int | None],
+)
 
 
 def _like(kind: Any) -> GetPydanticSchema:
@@ -125,11 +88,11 @@ class Result:
     seed: Annotated[int, Field(ge=0)]
     metrics: dict[str, float]
     validation: float
-    protocol: Annotated[dict[str, Any], _like(_Protocol)]
-    data: Annotated[dict[str, Any], _like(_Data)]
+    protocol: Annotated[dict[str, Any], _like(_PROTOCOL)]
+    data: Annotated[dict[str, Any], _like(_DATA)]
     pretraining: Annotated[str, _like(Literal["scratch", "unimodal", "captions", "image-text"])]
     inductive: bool
-    parameters: Annotated[dict[str, int], _like(_Parameters)]
+    parameters: Annotated[dict[str, int], _like(_PARAMETERS)]
     flops: dict[str, int]
     throughput: dict[str, float]
     peak_memory: int
@@ -137,14 +100,14 @@ class Result:
     epochs: int
     hardware: dict[str, Any]
     versions: dict[str, str]
-    git: Annotated[dict[str, Any] | None, _like(_Commit | None)]
+    git: Annotated[dict[str, Any] | None, _like(_COMMIT | None)]
     finished: Annotated[str, AfterValidator(_dated)]
     schema: int = SCHEMA
-    audit: dict[str, Annotated[dict[str, Any], _like(_Check)]] = field(default_factory=dict)
+    audit: dict[str, Annotated[dict[str, Any], _like(_CHECK)]] = field(default_factory=dict)
     recipe: str = ""
     training: str = ""
     steps: int = 0
-    budget: Annotated[dict[str, Any], _like(_Budget)] = field(default_factory=dict)
+    budget: Annotated[dict[str, Any], _like(_BUDGET)] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import toy
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from numpy.typing import NDArray
 from own_features import write_features, write_splits
 from toy import ToyData, toy_encoders
@@ -118,29 +117,6 @@ def test_it_is_solved_before_the_first_validation_and_kept_in_the_checkpoint(tmp
     metrics = trainer(tmp_path).test(fresh, data, ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
     assert torch.equal(fresh.project_image, model.project_image)
     assert metrics["test/mAP"] > trainer(tmp_path).test(untrained, data, verbose=False)[0]["test/mAP"] + 0.2
-
-
-def test_devices_share_the_images_and_add_up_what_they_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of three devices in turn adds to what those before it have found; the last solves for all."""
-    root = write_features(tmp_path, captions=2)
-    alone, together, found = fitted(root), CCA(), [torch.zeros(1)] * 6
-    trainer(tmp_path).fit(together, FeatureFolder(str(root), batch_size=8))
-    shares: list[int] = []
-
-    def add(self: Any, tensor: torch.Tensor, reduce_op: str) -> torch.Tensor:
-        assert reduce_op == "sum"
-        shares.extend([int(tensor)] if len(tensor) == 1 else [])
-        found.append(found.pop(0) + tensor)
-        return found[-1]
-
-    monkeypatch.setattr(SingleDeviceStrategy, "reduce", add)
-    monkeypatch.setattr(L.Trainer, "world_size", 3)
-    for rank in range(3):
-        monkeypatch.setattr(CCA, "global_rank", rank)
-        together.on_train_start()
-    assert shares == [24, 24, 24]
-    for name, value in alone.state_dict().items():
-        torch.testing.assert_close(together.state_dict()[name].abs(), value.abs(), atol=1e-5, rtol=1e-4)
 
 
 def test_encoders_of_photographs_and_words_are_frozen(tmp_path: Path) -> None:
