@@ -96,7 +96,7 @@ def _require_agreement(cells: pd.DataFrame, queries: Sequence[QueryTable], metri
                     break  # said by `PairedResults`
                 value += weight * float((outcomes[own] if part.k is None else outcomes[own] <= part.k).mean())
             else:
-                if abs(value - cell[metric]) > (1e-2 if metric == "rSum" else 1e-4):
+                if not abs(value - cell[metric]) <= (1e-2 if metric == "rSum" else 1e-4):  # or it is missing
                     raise InputError(
                         f"{cell['folder']}: {metric} is {cell[metric]:g}, but {value:g} by the outcomes of its "
                         "queries; run that cell again"

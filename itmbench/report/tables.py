@@ -176,8 +176,10 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
     failed = _failed(rows)
     rows["label"] += rows["label"].map(lambda label: f" {MARK}" if label in failed else "")
     columns = find(str(key) for key in rows if rows[key].notna().any() and (key != "trials" or rows[key].any()))
-    methods = rows.groupby("label")
-    numbers = methods[[key for key, _ in columns.values()]]
+    methods, keys = rows.groupby("label"), [key for key, _ in columns.values()]
+    of_all_seeds = methods[keys].transform("count").eq(methods["label"].transform("size"), axis=0)
+    shown_rows = rows.assign(**rows[keys].where(of_all_seeds))  # or the mean would be that of the other seeds
+    numbers = shown_rows.groupby("label")[keys]
     means = numbers.mean().sort_values(objective, ascending=False, kind="stable")
     deviations = numbers.std().loc[means.index]
     cells = pd.DataFrame({"seeds": methods.size().astype(str)}, index=means.index.rename("method"))
@@ -217,7 +219,7 @@ def _table(group: dict[str, Any], rows: pd.DataFrame, groups: list[dict[str, Any
         best=best,
         differences=tested.differences,
         columns={heading: column for heading, (_, column) in columns.items()},
-        rows=rows.sort_values("label", key=lambda labels: labels.map(means.index.get_loc), kind="stable"),
+        rows=shown_rows.sort_values("label", key=lambda labels: labels.map(means.index.get_loc), kind="stable"),
     )
 
 

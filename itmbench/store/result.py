@@ -10,14 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
-from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeAdapter, WrapValidator
 
 from itmbench.errors import InputError, in_a_line
 from itmbench.files import write_atomically
 from itmbench.schema import keys
+from itmbench.units import is_share
 
 SCHEMA = 4
-"""Version of ``result.json``: 2 added ``audit``, 3 ``recipe``, 4 the last five fields. Older ones are readable."""
+"""Version of ``result.json``; older ones are readable."""
+ADDED = {"audit": 2, "recipe": 3, **dict.fromkeys(("training", "steps", "budget", "choices", "trials"), 4)}
+"""Fields that version 1 did not have, and the version that added them."""
 RESULT, CONFIG, PER_QUERY, CHECKPOINT = "result.json", "config.yaml", "per_query.parquet", "best.ckpt"
 EXAMPLES = "examples.json"
 """First results of some queries, for the page's gallery; older cells and those of a shortlist have none."""
@@ -29,19 +32,24 @@ RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 
 
-_PROTOCOL = keys(name=str, version=int, objective=str, ties=NotRequired[str], normaliser=NotRequired[str | None])
-_COUNT = keys(what=str, found=int, published=int | None)
-_DATA = keys(name=str, fingerprint=str, counts=list[_COUNT])  # type: ignore[valid-type]
-_PARAMETERS = keys(all=int, trained=int)
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Limit = Annotated[int, Field(ge=-1)] | None
+Name = Annotated[str, Field(min_length=1)]
+_PROTOCOL = keys(name=Name, version=Count, objective=str, ties=NotRequired[str], normaliser=NotRequired[str | None])
+_COUNT = keys(what=str, found=Count, published=Count | None)
+_DATA = keys(name=Name, fingerprint=Name, counts=list[_COUNT])  # type: ignore[valid-type]
+_PARAMETERS = keys(all=Count, trained=Count)
 _COMMIT = keys(commit=str, dirty=bool)
 _CHECK = keys(passed=bool)
 _BUDGET = keys(
-    max_epochs=NotRequired[int | None],
-    max_steps=NotRequired[int | None],
-    batch_size=NotRequired[int],
-    limit_train_batches=NotRequired[float | None],
-    patience=NotRequired[int | None],
+    max_epochs=Limit,
+    max_steps=Limit,
+    batch_size=Count,
+    limit_train_batches=NotRequired[Amount | None],
+    patience=NotRequired[Count | None],
 )
+_or_empty = WrapValidator(lambda value, handler: value if value == {} else handler(value))
 
 
 def _like(kind: Any) -> GetPydanticSchema:
@@ -81,11 +89,11 @@ class Result:
         trials: with how many `itmbench tune` chose its options; 0 if they are the method's own.
     """
 
-    key: str
-    benchmark: str
-    dataset: str
-    method: str
-    seed: Annotated[int, Field(ge=0)]
+    key: Name
+    benchmark: Name
+    dataset: Name
+    method: Name
+    seed: Count
     metrics: dict[str, float]
     validation: float
     protocol: Annotated[dict[str, Any], _like(_PROTOCOL)]
@@ -93,23 +101,23 @@ class Result:
     pretraining: Annotated[str, _like(Literal["scratch", "unimodal", "captions", "image-text"])]
     inductive: bool
     parameters: Annotated[dict[str, int], _like(_PARAMETERS)]
-    flops: dict[str, int]
-    throughput: dict[str, float]
-    peak_memory: int
-    seconds: float
-    epochs: int
+    flops: dict[str, Count]
+    throughput: dict[str, Amount]
+    peak_memory: Count
+    seconds: Amount
+    epochs: Count
     hardware: dict[str, Any]
     versions: dict[str, str]
     git: Annotated[dict[str, Any] | None, _like(_COMMIT | None)]
     finished: Annotated[str, AfterValidator(_dated)]
-    schema: int = SCHEMA
+    schema: Annotated[int, Field(ge=1)] = SCHEMA
     audit: dict[str, Annotated[dict[str, Any], _like(_CHECK)]] = field(default_factory=dict)
-    recipe: str = ""
-    training: str = ""
-    steps: int = 0
-    budget: Annotated[dict[str, Any], _like(_BUDGET)] = field(default_factory=dict)
+    recipe: Name = ""
+    training: Name = ""
+    steps: Count = 0
+    budget: Annotated[dict[str, Any], _like(_BUDGET), _or_empty] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
-    trials: int = 0
+    trials: Count = 0
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
@@ -140,13 +148,18 @@ class Result:
                 if isinstance(value, int) and abs(value) > sys.maxsize:
                     raise ValueError(f"a number of {len(str(value))} digits")
             result = _validator().validate_json(text)
+            for name, since in ADDED.items():
+                if (since <= schema) != (name in content):
+                    raise ValueError(f"{name}: {'not yet' if name in content else 'missing'} in schema {schema}")
             objective = result.protocol["objective"]
             if objective not in result.metrics or objective.startswith("chance/"):
                 raise ValueError(f"metrics: no {objective}, the objective of the protocol")
-            if wrong := next((name for name, value in result.metrics.items() if _out_of_range(name, value)), None):
-                raise ValueError(f"metrics.{wrong}: {result.metrics[wrong]:g} cannot be")
+            numbers = {f"metrics.{name}": value for name, value in result.metrics.items()}
+            for name, value in (numbers | {f"validation, {objective}": result.validation}).items():
+                if _out_of_range(name, value):
+                    raise ValueError(f"{name}: {value:g} cannot be")
             parts, total = _parts(objective, result.metrics), result.metrics[objective]
-            if parts and abs(sum(parts) - total) > 1e-3:  # never of NaN
+            if parts and abs(sum(parts) - total) > 1e-3:
                 raise ValueError(f"metrics.{objective}: {total:g}, but by its parts {sum(parts):g}")
             return result
         except InputError:
@@ -159,9 +172,9 @@ class Result:
 
 def _out_of_range(name: str, value: float) -> bool:
     """Whether a metric has a value that none can have."""
-    last = name.rpartition("/")[2]
-    most = 600 if last == "rSum" else 1 if last.startswith(("R@", "P@", "NDCG@", "mAP")) else None
-    return math.isinf(value) or (most is not None and (value < 0 or value > most))
+    least = -1 if "/lost " in name else 0  # of a shortlist, which may be better than the whole gallery
+    most = 600 if name.endswith("rSum") else 1 if is_share(name) else math.inf
+    return not (least <= value <= most * (1 + 1e-9) and math.isfinite(value))
 
 
 def _parts(objective: str, metrics: dict[str, float]) -> list[float]:

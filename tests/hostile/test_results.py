@@ -1,10 +1,12 @@
 """Results that are damaged, misshapen or hostile: refused in one line by whatever reads them, and never obeyed."""
 
+import copy
 import html
 import json
 import os
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from results_store import write_store
 
 from itmbench import store
 from itmbench.cli.main import main
+from itmbench.errors import InputError
 from itmbench.report.tables import load, tables
 
 CELL = "mini/flickr30k-mini/dual_infonce/seed0"
@@ -38,6 +41,17 @@ def changed(**fields: Any) -> Spoil:
     return spoil
 
 
+def dropped(metric: str) -> Spoil:
+    """Remove a metric of one result."""
+
+    def spoil(cell: Path) -> None:
+        content = json.loads((cell / store.RESULT).read_text())
+        del content["metrics"][metric]
+        (cell / store.RESULT).write_text(json.dumps(content))
+
+    return spoil
+
+
 def written(name: str, content: bytes) -> Spoil:
     return lambda cell: (cell / name).write_bytes(content)
 
@@ -47,6 +61,67 @@ def test_results(command: str, own: Path, capsys: pytest.CaptureFixture[str]) ->
     changed(method="a\x1b]0;b\x07")(own / CELL)
     line = refusal([*command.split(), f"--results={own}"], capsys, own)
     assert f"DIR/{CELL}/result.json: " in line and "control characters" in line
+
+
+def fields(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value within a value of JSON."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield (*above, key)
+        yield from fields(part, (*above, key))
+
+
+WRONG = [None, "", "x", "x" * 3000, [], [1], {}, {"a": {"a": [1]}}, True, False, 0.5, -2, 10**17, 10**400]
+WRONG += [float("nan"), float("inf"), 1e308, "missing"]
+NUMBERS = {"metrics", "validation", "parameters", "flops", "throughput", "peak_memory", "seconds", "epochs", "steps"}
+NUMBERS |= {"seed", "trials", "budget", "data"}
+"""Fields of numbers that tables and pages show."""
+
+
+def spoilt(content: dict[str, Any], way: tuple[Any, ...], wrong: Any) -> dict[str, Any]:
+    """A result in which one value is wrong, or missing."""
+    content = copy.deepcopy(content)
+    part: Any = content
+    for key in way[:-1]:
+        part = part[key]
+    if wrong == "missing":
+        del part[way[-1]]
+    else:
+        part[way[-1]] = wrong
+    return content
+
+
+def refused(results: Path) -> str:
+    """Why results are not loaded; empty if they are."""
+    try:
+        store.load_results(results)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_every_field_of_a_result_is_refused_or_shown(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(own / "mini" / "mirflickr-mini")
+    file = own / CELL / store.RESULT
+    content = json.loads(file.read_text()) | {"choices": {"graph": 0.5}}
+    content["audit"] = {"blind": {"passed": True, "found": 0.0, "bound": 1.0}}
+    content["budget"] |= {"limit_train_batches": 1.0, "patience": 3}
+    taken = []
+    for way in fields(content):
+        for wrong in WRONG:
+            file.write_text(json.dumps(spoilt(content, way, wrong)))
+            if said := refused(own):
+                assert said.startswith(f"{file}: ") and said.isprintable(), (way, wrong)
+            else:
+                taken.append((way, wrong))
+    for way, wrong in taken:
+        number = isinstance(wrong, float | int) and not isinstance(wrong, bool) and 0 <= wrong <= 1e308
+        named = way[-1] in ("name", "what", "fingerprint") and isinstance(wrong, str)
+        assert way[0] not in NUMBERS or wrong in ({}, [], "missing", None) or number or named, (way, wrong)
+    for way, wrong in random.Random(0).sample(taken, 8):
+        file.write_text(json.dumps(spoilt(content, way, wrong)))
+        for command in ("report --format=json", "report", "compare", "results list", f"results show {CELL}"):
+            assert main([*command.split(), f"--results={own}"]) == 0, (way, wrong, capsys.readouterr().err)
 
 
 def rows(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Spoil:
@@ -86,6 +161,7 @@ ALTERED: dict[str, Spoil] = {
         metrics={f"{side}/R@{k}": 1.0 for side in ("i2t", "t2i") for k in (1, 5, 10)} | {"rSum": 600.0}
     ),
     "near twins": changed(metrics={"hard_negative_accuracy": 0.99}),
+    "near twins that are missing": dropped("hard_negative_accuracy"),
 }
 
 
@@ -96,6 +172,13 @@ def test_metrics_that_are_not_those_of_the_queries(case: str, own: Path, capsys:
     assert f"No marks: DIR/{CELL}: " in refusal(["compare", f"--results={own}"], capsys, own)
     assert main(["report", f"--results={own}"]) == 0
     assert "by the outcomes of its queries; run that cell again" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_metric_that_one_seed_lacks_is_not_averaged_over_the_others(own: Path) -> None:
+    dropped("truth/rSum")(own / CELL)
+    [table, _] = tables(load(own))
+    column = table.cells["rSum (complete truth)"]
+    assert column["dual_infonce"] == "–" and column["dual_triplet"] != "–"
 
 
 def test_an_unreadable_folder_hides_no_results(

@@ -40,11 +40,12 @@ def test_a_result_of_schema_1_is_read(tmp_path: Path) -> None:
 
 def test_what_is_saved_is_loaded(cell: Path) -> None:
     result = make_result("toy", "dual_infonce", 0, {"rSum": 100.0, "i2t/MedR": 1.5})
-    result = replace(result, steps=90, budget={"max_epochs": 3}, training="t", choices={"graph_at_test": True})
+    budget = {"batch_size": 8, "max_epochs": 3, "max_steps": -1}
+    result = replace(result, steps=90, budget=budget, training="t", choices={"graph_at_test": True})
     result.save(cell)
     assert store.Result.load(cell) == result
     row = store.load_results(cell).iloc[0]
-    assert (row.steps, row.training, row.budget) == (90, "t", '{"max_epochs": 3}')
+    assert (row.steps, row.training, row.budget) == (90, "t", '{"batch_size": 8, "max_epochs": 3, "max_steps": -1}')
     assert row.choices == '{"graph_at_test": true}'
 
 
@@ -86,6 +87,10 @@ RECALLS = {f"{side}/R@{k}": 0.5 for side in ("i2t", "t2i") for k in (1, 5, 10)}
         ({"data": DATA | {"fingerprint": ["x"]}}, "data.fingerprint"),
         ({"pretraining": "magic"}, "pretraining"),
         ({"budget": {"max_epochs": "20"}}, "budget.max_epochs"),
+        ({"budget": {"max_epochs": 20}}, "budget.max_steps: Field required"),
+        ({"audit": None}, "audit: missing in schema 4"),
+        ({"trials": None}, "trials: missing in schema 4"),
+        ({"schema": 3}, "training: not yet in schema 3"),
         ({"audit": {"alone": {"passed": "no"}}}, "audit.alone.passed"),
         ({"method": "a\x1b]0;b\x07"}, "control characters"),
         ({"versions": {"\x9b2J": "1"}}, "control characters"),
