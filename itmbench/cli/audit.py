@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 
-from itmbench.cli.fit import lightning_parser
+from itmbench.cli.fit import lightning_parser, parse
 from itmbench.errors import InputError
-from itmbench.here import import_from_here
 
 SUMMARY = "Check that the test numbers of a method, trained or not, depend on nothing that they must not depend on."
-EXAMPLE = "itmbench audit --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
+EXAMPLE = "itmbench audit results/mini/flickr30k-mini/sedra/seed0"
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
     """Run the audit and print a line for each check; return 1 if one fails."""
     parser = lightning_parser(command, SUMMARY, EXAMPLE)
     parser.add_argument("--images", type=int, default=300, help="most images of the test split to use (default: 300)")
-    options, rest = parser.parse_known_args(arguments or ["--help"])
+    options, rest = parse(parser, arguments)
     if options.images < 2:
         raise InputError(f"--images {options.images}: give 2 or more, so that one item could leak into another")
-    import_from_here()
 
     from itmbench.evaluation.canaries import part
     from itmbench.logs import quiet

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itmbench.cli.arguments import imports, write_out
-from itmbench.cli.fit import lightning_parser
+from itmbench.cli.fit import lightning_parser, parse
 from itmbench.errors import InputError
-from itmbench.here import import_from_here
 
 if TYPE_CHECKING:
     from itmbench.methods.base import Modality
@@ -23,9 +22,7 @@ SEDRA, SCAN, SGRAF: show what each word of a text finds in an image, and what th
 MCR-DGN: show what items attach to in the graph: training items, and for their most probable labels the regions or
 words that the label attends to. On request, measure the deletion gap: how much more is lost by removing the edges of
 highest attention than by removing as many random ones."""
-EXAMPLE = (
-    "itmbench explain --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --items im1,t3 --out why.html"
-)
+EXAMPLE = "itmbench explain results/mini/flickr30k-mini/sedra/seed0 --count 2 --out why.html"
 SHOWN = 70
 """Most letters of a text on the screen."""
 MODALITIES: "tuple[Modality, ...]" = ("image", "text")
@@ -54,7 +51,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--out", metavar="FILE", help="file to write: numbers (.json), a page (.html) or a picture (.png)"
     )
-    options, rest = parser.parse_known_args(arguments or ["--help"])
+    options, rest = parse(parser, arguments)
     for option, least in (("top", 1), ("count", 1), ("draws", 0)):
         if getattr(options, option) < least:
             raise InputError(f"--{option} {getattr(options, option)}: give {least} or more")
@@ -62,7 +59,6 @@ def run(command: str, arguments: Sequence[str]) -> int:
         raise InputError(f"--out {options.out}: give a name that ends in {', '.join(FORMATS)}")
     if options.items and (options.image or options.text):
         raise InputError("explain: give --items of the dataset, or --image and --text of your own")
-    import_from_here()
 
     with imports():
         from itmbench.checkpoint import read_checkpoint
@@ -81,7 +77,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if cli.trainer.world_size > 1:
         raise InputError("explain: runs on one device; add --trainer.devices 1")
     if not cli.ckpt_path:
-        raise InputError("explain: give --ckpt_path, the checkpoint of a trained model")
+        raise InputError("explain: give the folder of a trained model")
     cli.model.restored(read_checkpoint(cli.ckpt_path)).to(cli.trainer.strategy.root_device).eval()
     explain = _graph if isinstance(model, ExplainsItems) else _pairs
     with cli.trainer.precision_plugin.forward_context():

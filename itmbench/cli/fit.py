@@ -1,5 +1,6 @@
 """``itmbench fit|validate|test|predict``: LightningCLI, and a short help for those who do not know it."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 
 from itmbench.cli.arguments import Parser, imports
@@ -13,9 +14,9 @@ SUMMARIES = {
 }
 EXAMPLES = {
     "fit": "itmbench fit --model SEDRA --data Flickr30KMini --model.lr 5e-4 --trainer.max_epochs 5",
-    "validate": "itmbench validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
-    "test": "itmbench test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
-    "predict": "itmbench predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt --embeddings.folder X",
+    "validate": "itmbench validate RUN",
+    "test": "itmbench test results/mini/flickr30k-mini/sedra/seed0",
+    "predict": "itmbench predict RUN --embeddings.folder X",
 }
 OPTIONS = """\
 options that are changed most often, with example values:
@@ -42,12 +43,12 @@ options that are changed most often, with example values:
   --ckpt_path FILE                   checkpoint to resume from
 """
 TRAINED = """\
-options of a trained run:
-  --config RUN/config.yaml           all its options; RUN: the folder that `itmbench fit` prints
-  --ckpt_path FILE                   its checkpoint: RUN/checkpoints/best.ckpt (best.ckpt in a cell of the results)
+what to give:
+  RUN                                the folder that `itmbench fit` prints, a cell of the results, or its checkpoint
+  --config FILE --ckpt_path FILE     in place of RUN: its config.yaml and a checkpoint
   --data.root DIR                    where the dataset lies now
   --trainer.accelerator cpu          or gpu; --trainer.devices 8 for several GPUs
-  --model CLASS --data CLASS         in place of a config; see `itmbench fit --help`
+  --model CLASS --data CLASS         an untrained model; see `itmbench fit --help`
 """
 MORE = """\
 more:
@@ -61,8 +62,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser = lightning_parser(command, SUMMARIES[command], EXAMPLES[command])
     parser.add_argument("--help-all", action="store_true", help="print all options of the trainer and the checkpoints")
     parser.add_argument("--print_config", action="store_true", help="print every option as YAML, with the value in use")
-    options, rest = parser.parse_known_args(arguments or ["--help"])
-    import_from_here()
+    options, rest = parse(parser, arguments)
 
     with imports():
         from itmbench.runner.lightning import MatcherCLI, PrintConfigCLI
@@ -85,7 +85,18 @@ def run(command: str, arguments: Sequence[str]) -> int:
 def lightning_parser(command: str, summary: str, example: str) -> Parser:
     """A parser for the options that a command has beside LightningCLI's; its help shows the most common of both."""
     trains = command == "fit"
-    usual = "--model CLASS --data CLASS" if trains else "--config RUN/config.yaml --ckpt_path FILE"
+    usual = "--model CLASS --data CLASS" if trains else "RUN"
     parser = Parser(command, usage=f"itmbench {command} {usual} [--SECTION.OPTION VALUE …]", description=summary)
     parser.epilog = f"example:\n  {example}\n\n{OPTIONS if trains else TRAINED}\n{MORE}"
     return parser
+
+
+def parse(parser: Parser, arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """The options of a command, and those of LightningCLI, with a trained model as its config and checkpoint."""
+    options, rest = parser.parse_known_args(arguments or ["--help"])
+    import_from_here()
+    if not rest or rest[0].startswith("-") or parser.prog == "itmbench fit":
+        return options, rest
+    with imports():
+        from itmbench.store.checkpoint import as_options
+    return options, [*as_options(rest[0]), *rest[1:]]

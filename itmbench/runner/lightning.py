@@ -31,6 +31,7 @@ from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, NoticeInterrupti
 from itmbench.runner.given import config_files, require_sound_configs, require_trainable, require_unused
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.runner.resumed import RequireFittingState
+from itmbench.store.result import CHECKPOINT
 from itmbench.units import metric
 
 TRAINER_DEFAULTS = {
@@ -244,10 +245,10 @@ class MatcherCLI(LightningCLI):
         if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_path:
             objective = self.model.evaluated_by.objective
             score = metric(objective, float(best.best_model_score or 0))  # 0: never unset here
-            config = run_folder(self.trainer) / "config.yaml"
-            command = ["itmbench", "test", "--config", str(config), "--ckpt_path", best.best_model_path]
+            path = Path(best.best_model_path)
+            run = run_folder(self.trainer) if path.name == CHECKPOINT else path
             print(f"best {objective} on validation {score}; test it with")
-            print(f"  {shlex.join(command)}")
+            print(f"  {shlex.join(['itmbench', 'test', str(run)])}")
         elif self.trainer.is_global_zero:
             print("training ended before the first validation, so there is no best.ckpt, only last.ckpt at most")
 

@@ -94,7 +94,7 @@ def test_what_is_measured_is_what_the_test_measures(
 
 WRONG = {
     "another format": (["--out=why.pdf"], "--out why.pdf: give a name that ends in .json, .html, .png"),
-    "no checkpoint": (["--ckpt_path=null"], "explain: give --ckpt_path, the checkpoint of a trained model"),
+    "no checkpoint": (["--ckpt_path=null"], "explain: give the folder of a trained model"),
     "both": (
         ["--items=t3", "--text", "red"],
         "explain: give --items of the dataset, or --image and --text of your own",

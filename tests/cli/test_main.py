@@ -34,9 +34,9 @@ def test_the_help_of_every_command_has_an_example(command: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "audit", "explain"])
-def test_help_on_a_trained_run_is_about_its_config(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_on_a_trained_run_is_about_its_folder(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = helped(capsys, command, "--help")
-    assert "--config RUN/config.yaml --ckpt_path" in text and "--model.lr" not in text and "--ckpt_path FILE" in text
+    assert f"usage: itmbench {command} RUN" in text and "--model.lr" not in text and "--ckpt_path FILE" in text
 
 
 def test_list_has_columns_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,13 +92,18 @@ def test_print_config_shows_the_defaults_that_will_be_used(tmp_path: Path, capsy
 def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *toy_arguments(tmp_path)]) == 0
     output = capsys.readouterr().out
-    hint = next(line for line in output.splitlines() if "itmbench test --config" in line).split()
-    config, checkpoint = Path(hint[3]), Path(hint[5])
-    assert config.exists() and checkpoint.name == "best.ckpt"
+    hint = next(line for line in output.splitlines() if "itmbench test " in line).split()
+    [run] = map(Path, hint[2:])
+    checkpoint = run / "checkpoints" / "best.ckpt"
     torch.load(checkpoint, weights_only=True)
 
-    assert main(hint[1:]) == 0
-    table = capsys.readouterr().out
+    options = ["--config", str(run / "config.yaml"), "--ckpt_path", str(checkpoint)]
+    printed = []
+    for command in (hint[1:], ["test", str(checkpoint)], ["test", *options]):
+        assert main(command) == 0
+        printed.append(capsys.readouterr().out)
+    table = printed[0]
+    assert table == printed[1] == printed[2]
     lines = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.startswith("  ")}
     assert table.startswith("toy, test: caption-retrieval, version 2")
     assert lines["i2t/R@1"][1:] == ["%", "random", "chance", "6.25", "%"]

@@ -130,14 +130,15 @@ def test_from_the_command_line_to_a_test_in_a_new_process(tmp_path: Path, capsys
     configs = ("data/feature_folder", "methods/dual_infonce", "encoders/features")
     quiet = ["accelerator=cpu", "max_epochs=15", "enable_progress_bar=false", "enable_model_summary=false"]
     command = ["fit", *(f"--config={CONFIGS / each}.yaml" for each in configs), f"--data.root={root}"]
-    options = [*(f"--trainer.{option}" for option in quiet), f"--trainer.default_root_dir={tmp_path}"]
-    assert main([*command, *options, "--data.batch_size=12"]) == 0
-    hint = next(line for line in capsys.readouterr().out.splitlines() if "itmbench test --config" in line).split()
+    trainer = [*(f"--trainer.{option}" for option in quiet), f"--trainer.default_root_dir={tmp_path}"]
+    assert main([*command, *trainer, "--data.batch_size=12"]) == 0
+    hint = next(line for line in capsys.readouterr().out.splitlines() if "itmbench test " in line).split()
     assert main(hint[1:]) == 0
     table = capsys.readouterr().out
     score = float(next(line for line in table.splitlines() if line.startswith("  mAP  ")).split()[1])
     assert table.startswith("set, test: label-retrieval") and score > 0.6  # a random order has .37
-    assert yaml.safe_load(Path(hint[3]).read_text())["model"]["init_args"]["image"]["init_args"]["input_dim"] is None
+    options = yaml.safe_load(Path(hint[2], "config.yaml").read_text())["model"]["init_args"]
+    assert options["image"]["init_args"]["input_dim"] is None
 
 
 def test_one_benchmark_runs_every_method_on_the_folder(

@@ -20,6 +20,7 @@ from itmbench.errors import InputError
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.sedra import SEDRA
 from itmbench.runner import registry
+from itmbench.store.checkpoint import as_options
 
 METHODS = [entry.name for entry in registry.entries("methods") if entry.name not in ("clip", "identity")]
 
@@ -101,6 +102,30 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{name}: {message}") as refused:
             itmbench.load(tmp_path / name)
         assert "\n" not in str(refused.value)
+
+
+def test_a_folder_is_a_model_with_its_config_or_says_what_lies_below(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in ("a/b/seed0", "run/checkpoints", "a/.running"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "best.ckpt").touch()
+    cell, run = tmp_path / "a/b/seed0", tmp_path / "run"
+    with pytest.raises(InputError, match=r"seed0: no trained model with its config.yaml"):
+        as_options(cell)
+    (cell / "config.yaml").touch()
+    (run / "config.yaml").touch()
+    assert as_options(cell) == as_options(cell / "best.ckpt")
+    best = run / "checkpoints/best.ckpt"
+    assert as_options(run) == as_options(best) == ["--config", str(run / "config.yaml"), "--ckpt_path", str(best)]
+    with pytest.raises(InputError, match=f"{tmp_path}: no best.ckpt here; give {cell}, {run}$"):
+        itmbench.load(tmp_path)
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "best.ckpt").touch()
+    with pytest.raises(InputError, match=r"or one of 2 more below it$"):
+        itmbench.load(tmp_path)
+    with pytest.raises(InputError, match=r"no best.ckpt here; give the folder of a cell or of a run, or a checkpoint"):
+        itmbench.load(tmp_path / "empty")
 
 
 def test_items_that_the_method_cannot_encode_are_refused(tmp_path: Path) -> None:
