@@ -148,8 +148,8 @@ def explain_pairs(model: Matcher, images: Items, texts: Items) -> list[Explained
         InputError: there is nothing to show.
     """
     assert isinstance(model, ExplainsPairs)
-    image, read = model.embed(model.image(images.inputs), "image"), model.text(texts.inputs)
-    text = model.embed(read, "text")
+    image, read = model.encode_image(images.inputs), model.text(texts.inputs)
+    text = model.at_test(model.embed(read, "text"), "text")
     explained = []
     for row in range(len(texts.ids)):
         at = slice(row, row + 1)

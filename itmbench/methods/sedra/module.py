@@ -1,7 +1,9 @@
 """SEDRA: semantic enhancement and dynamic relation awareness, with global and local alignment (Fig. 1)."""
 
 import copy
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -28,7 +30,8 @@ class SEDRA(TokenMatcher):
 
     Three paths score a pair, each with layers, a loss and a temperature of its own; at test their logits are added:
     ``global`` compares the pooled vectors, ``fused`` vectors in which the related tokens of an item take part (Figs. 2
-    and 4), and ``local`` looks for each word among the related regions (Figs. 2 and 3).
+    and 4), and ``local`` looks for each word among the related regions (Figs. 2 and 3). Where the encoders train, they
+    learn from the teachers only, and validation chooses how much the logits of the other paths count.
 
     Args:
         dim: D, size of the common space of each path.
@@ -38,12 +41,16 @@ class SEDRA(TokenMatcher):
         words: relate words, each with a vector of its own, whatever its context; without it, the encoder's tokens.
         paths: those that are used.
         teachers: paths whose losses train the encoders, where these train; if none of them is used, all that are.
+        student_weights: candidates for the weight of the other paths, where the encoders train.
         loss: loss on the in-batch scores of each path; InfoNCE by default.
         **kwargs: arguments of ``Matcher``.
 
     Raises:
-        InputError: ``paths`` is empty or names one twice.
+        InputError: ``paths`` is empty or names one twice, or a weight is not above 0 and at most 1.
     """
+
+    student_weight: Tensor
+    switchable = TokenMatcher.switchable | {"student_weights"}
 
     def __init__(
         self,
@@ -54,14 +61,20 @@ class SEDRA(TokenMatcher):
         words: bool = True,
         paths: Sequence[Path] = ("global", "fused", "local"),
         teachers: Sequence[Path] = ("fused",),
+        student_weights: Sequence[float] = (1.0, 0.3, 0.1),
         loss: InfoNCE | TripletLoss | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not paths or len(set(paths)) < len(paths):
             raise InputError(f"SEDRA: paths is {list(paths)}; name one or more of global, fused and local, each once")
+        if not student_weights or not all(0 < weight <= 1 for weight in student_weights):
+            raise InputError(f"SEDRA: student_weights is {list(student_weights)}; give numbers above 0 and up to 1")
         self.paths = [path for path in (*VECTORS, "local") if path in paths]
         self.teachers = [path for path in self.paths if path in teachers] or self.paths
+        self.students = [path for path in self.paths if path not in self.teachers]
+        self.dim, self.student_weights = dim, list(student_weights)
+        self.register_buffer("student_weight", torch.tensor(float(student_weights[0])))
         self.loss = InfoNCE() if loss is None else loss
         self.losses = nn.ModuleList([self.loss, *(copy.deepcopy(self.loss) for _ in self.paths[1:])])
         self.vectors = nn.ModuleDict()
@@ -85,6 +98,36 @@ class SEDRA(TokenMatcher):
         if modality == "image":
             return Embeddings(pooled, *self.regions(read["local"]))
         return Embeddings(pooled, *self.words(read["local"], self.text.word_embedding, learns="local" in self.teachers))
+
+    # --- the weight of the students ---------------------------------------------------------------------------------
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        return {"student_weight": round(float(self.student_weight), 6)} if self.candidates() else {}
+
+    def candidates(self) -> Sequence[Any]:
+        """The weights, where there are students and an encoder is trained."""
+        trained = any(each.requires_grad for encoder in (self.image, self.text) for each in encoder.parameters())
+        return self.student_weights if self.students and trained else ()
+
+    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+        """Embeddings whose scores count the students' logits this many times."""
+        pooled, tokens = items.pooled, items.tokens
+        if set(self.students) & set(self.vectors) and candidate != 1:
+            factors = [math.sqrt(candidate) if path in self.students else 1.0 for path in self.vectors]
+            pooled = pooled * pooled.new_tensor(factors).repeat_interleave(self.dim)
+        if "local" in self.students and candidate != 1 and tokens is not None:
+            tokens = tokens.clone()
+            tokens[..., -1] *= candidate  # the shares of words; regions have zeros there
+        return replace(items, pooled=pooled, tokens=tokens)
+
+    def choose(self, candidate: Any) -> None:
+        self.student_weight.fill_(candidate)
+
+    def at_test(self, items: Embeddings, modality: Modality) -> Embeddings:
+        return items if self.choosing else self.as_candidate(items, float(self.student_weight))
+
+    # --- scores -----------------------------------------------------------------------------------------------------
 
     def within(self, items: Embeddings) -> Tensor:
         """Nothing `[B, 0]`: relations need no more than the tokens."""
@@ -125,9 +168,10 @@ class SEDRA(TokenMatcher):
         count = max(1, len(self.vectors))
         parts = zip(*(items.pooled.float().chunk(count, dim=1) for items in (image, text)), strict=True)
         paths = {name: float((ours * theirs).sum()) for name, (ours, theirs) in zip(self.vectors, parts, strict=False)}
-        words, scale = text.tokens[0, text.mask[0]], float(log_inverse_temperature(self.losses[-1]).exp())
+        weight = float(self.student_weight) if "local" in self.students else 1.0
+        words, scale = text.tokens[0, text.mask[0]], weight * float(log_inverse_temperature(self.losses[-1]).exp())
         found, regions = self.inter.find(image, words)[0], self.inter.regions(image, words)[0].T
-        shares = words[:, -1].float()
+        shares = words[:, -1].float() / weight
         local = scale * float((found * shares).sum())
         return Attended(
             {**paths, "local": local}, scale, shares, found, regions[:, 0], regions[:, 1:][:, image.mask[0, 1:]]

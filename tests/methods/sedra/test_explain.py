@@ -31,6 +31,7 @@ def model_and_inputs(folder: Any, kind: Any = SEDRA, **options: Any) -> tuple[An
 )
 def test_paths_and_words_add_up_to_the_score(options: dict[str, Any], tmp_path: Any) -> None:
     model, images, texts = model_and_inputs(tmp_path, **options)
+    model.choose(0.3)
     found = explain_pairs(model, images, texts)
     with torch.no_grad():
         scores = model.score(model.encode_image(images.inputs), model.encode_text(texts.inputs)).diagonal()

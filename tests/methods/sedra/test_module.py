@@ -44,7 +44,7 @@ def encoded(model: SEDRA) -> tuple[Embeddings, Embeddings]:
     return images, texts
 
 
-def slow_score(model: SEDRA, images: Embeddings, texts: Embeddings) -> Tensor:
+def slow_score(model: SEDRA, images: Embeddings, texts: Embeddings, student_weight: float = 1.0) -> Tensor:
     """Every pair and every word alone, from the equations."""
     scores = torch.zeros(len(images), len(texts))
     temperatures = [math.exp(getattr(loss, "log_scale", torch.tensor(0.0))) for loss in model.losses]
@@ -57,7 +57,7 @@ def slow_score(model: SEDRA, images: Embeddings, texts: Embeddings) -> Tensor:
                     image, text = images[i : i + 1], texts[j : j + 1]
                     layers: Any = model.vectors[path]
                     own = float((layers["image"](image) * layers["text"](text)).sum())
-                scores[i, j] += inverse * own
+                scores[i, j] += inverse * own * (student_weight if path in model.students else 1)
     return scores
 
 
@@ -161,6 +161,12 @@ def test_paths_without_sense_are_refused(paths: Any) -> None:
         method(paths=paths)
 
 
+@pytest.mark.parametrize("weights", [[], [0.0, 1.0], [2.0]])
+def test_weights_out_of_range_are_refused(weights: Any) -> None:
+    with pytest.raises(InputError, match="give numbers above 0 and up to 1"):
+        method(student_weights=weights)
+
+
 def test_features_are_related_by_their_tokens() -> None:
     """Where tokens are no words, as with ready-made features, each has a vector of its own."""
     model = SEDRA(16, image=FeatureEncoder(12, 12), text=FeatureEncoder(10, 10)).eval()
@@ -250,3 +256,44 @@ def test_encodes_images_alone_empty_and_padded(intra: Any) -> None:
     (rows.square() * 0.3 + rows).sum().backward()
     assert inputs.tokens.grad is not None and inputs.tokens.grad.isfinite().all()
     assert all(weight.grad.isfinite().all() for weight in layer.parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize("switches", [{}, {"teachers": ["global"]}, {"paths": ["fused", "local"]}], ids=str)
+def test_a_weight_of_the_students_scales_their_logits(switches: dict[str, Any]) -> None:
+    model = method(**switches)
+    images, texts = encoded(model)
+    with torch.no_grad():
+        pair = model.embed(images, "image"), model.embed(texts, "text")
+        for weight in (1.0, 0.3):
+            found = model.score(*(model.as_candidate(items, weight) for items in pair))
+            expected = slow_score(model, images, texts, weight)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("switches", "weights"),
+    [
+        ({}, [1.0, 0.3, 0.1]),
+        ({"student_weights": [0.5, 1.0]}, [0.5, 1.0]),
+        ({"teachers": ["global", "fused", "local"]}, []),
+        ({"paths": ["global", "local"]}, []),
+    ],
+)
+def test_validation_chooses_only_where_there_are_students(switches: dict[str, Any], weights: list[float]) -> None:
+    model = method(**switches)
+    assert list(model.candidates()) == weights
+    for encoder in (model.image, model.text):
+        encoder.requires_grad_(False)
+    assert list(model.candidates()) == [] and model.choices == {}
+
+
+def test_a_chosen_weight_holds_at_test() -> None:
+    model = method()
+    _, texts = encoded(model)
+    model.choose(0.3)
+    assert model.choices == {"student_weight": 0.3}
+    with torch.no_grad():
+        items = model.embed(texts, "text")
+        found, expected = model.at_test(items, "text"), model.as_candidate(items, 0.3)
+    assert torch.equal(found.pooled, expected.pooled) and not torch.equal(found.pooled, items.pooled)
+    assert found.tokens is not None and expected.tokens is not None and torch.equal(found.tokens, expected.tokens)
