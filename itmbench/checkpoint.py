@@ -74,11 +74,7 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
 
 
 def require_resumable(file: str | Path, content: dict[str, Any], max_epochs: int | None) -> None:
-    """Check that a training can resume from a checkpoint.
-
-    Raises:
-        InputError: it holds weights alone, or more epochs than are to be trained.
-    """
+    """Raise an InputError if a checkpoint holds weights alone, or more epochs than are to be trained."""
     if missing := [name for name in RESUMED if name not in content]:
         raise InputError(f"{file}: no {', no '.join(missing)}, so no training resumes from it; give a last.ckpt")
     epochs = content.get("epoch", -1) + 1

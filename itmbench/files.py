@@ -94,10 +94,6 @@ def digest(*parts: str | bytes | NDArray[Any] | None, size: int = 8) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """BLAKE2b hash of a file's content, 32 hexadecimal digits.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """BLAKE2b hash of the content of a file, 32 hexadecimal digits; an OSError if it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -21,11 +21,7 @@ IRRELEVANT = frozenset(
 
 
 def require_range(option: str, value: float, low: float, high: float) -> None:
-    """Check a number that an option gives.
-
-    Raises:
-        InputError: it is NaN, or less than ``low`` or more than ``high``.
-    """
+    """Raise an InputError if the number of an option is NaN, less than ``low`` or more than ``high``."""
     if not low <= value <= high:
         limits = "more than 0" if low == sys.float_info.min else f"at least {low:g}"
         limits += f" and at most {high:g}" if high < sys.float_info.max else ""

@@ -154,11 +154,7 @@ def _call(command: str, arguments: list[str]) -> int:
 
 
 def _require_ranks() -> None:
-    """Check the numbers that a launcher gives to each process, before Lightning reads them when it is imported.
-
-    Raises:
-        InputError: one is no number.
-    """
+    """Raise an InputError if a launcher gives a process no number, before Lightning reads it when it is imported."""
     for name in RANKS:
         if not os.environ.get(name, "0").isdecimal():
             raise InputError(f"{name}={os.environ[name]}: is no number of a process; unset it, or use torchrun")

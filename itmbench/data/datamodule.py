@@ -170,11 +170,7 @@ class CorpusDataModule(L.LightningDataModule):
         return {"epoch": epochs.ready if loop.epoch_loop.batch_progress.is_last_batch else epochs.processed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Resume with the epoch in ``state_dict``.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Resume with the epoch in ``state_dict``; raise an InputError if there is none."""
         epoch: Any = state_dict.get("epoch") if isinstance(state_dict, dict) else None
         if not isinstance(epoch, int):
             raise InputError(f"{type(self).__name__}: the checkpoint does not say which epoch is next; use another one")
@@ -190,11 +186,7 @@ class CorpusDataModule(L.LightningDataModule):
         self._sources = sources
 
     def training_texts(self, devices: int = 1) -> Rows:
-        """Texts of the training images: one training pair each.
-
-        Raises:
-            InputError: they do not fill one batch on every device.
-        """
+        """Texts of the training images, a pair each; an InputError if they do not fill one batch on every device."""
         pairs = self.corpus.texts_of(self.corpus.train)
         if len(pairs) < self.batch_size * devices:
             each = f" on each of {devices} devices" if devices > 1 else ""

@@ -21,11 +21,7 @@ MOST_TEXT = 1 << 26
 
 
 def require(paths: Iterable[Path], layout: str) -> None:
-    """Check that files and folders exist; ``layout`` says in the message what is expected.
-
-    Raises:
-        InputError: names all that are missing.
-    """
+    """Raise an InputError that names all missing files and folders, and the expected ``layout``."""
     try:
         missing = [str(path) for path in paths if not path.exists()]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
@@ -120,11 +116,7 @@ def read_integers(path: Path, lowest: int, highest: int, what: str) -> list[int]
 
 
 def require_unique(ids: Sequence[str], where: str) -> None:
-    """Check that no id occurs twice.
-
-    Raises:
-        InputError: names the first id that does.
-    """
+    """Raise an InputError that names the first id that occurs twice."""
     seen: set[str] = set()
     for item_id in ids:
         if item_id in seen:

@@ -72,11 +72,7 @@ class StoredItems:
         return len(self.shard)
 
     def select(self, rows: Rows) -> list[Stored]:
-        """The items of some rows.
-
-        Raises:
-            IndexError: one of them was not encoded.
-        """
+        """The items of some rows; an IndexError if one of them was not encoded."""
         if (missing := rows[self.shard[rows] < 0]).size:
             raise IndexError(f"row {missing[0]} was not encoded")
         places = zip(self.shard[rows].tolist(), self.place[rows].tolist(), strict=True)

@@ -82,11 +82,7 @@ def compare(
 
 
 def _require_agreement(cells: pd.DataFrame, queries: Sequence[QueryTable], metrics: Sequence[str]) -> None:
-    """Check that the metrics of cells are those of their queries, so that neither was changed by hand.
-
-    Raises:
-        InputError: names the first that is not.
-    """
+    """Raise an InputError if a metric of a cell is not that of its queries: one of them was changed by hand."""
     for (_, cell), table in zip(cells.iterrows(), queries, strict=True):
         for metric in metrics:
             value = 0.0

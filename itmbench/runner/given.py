@@ -70,11 +70,7 @@ def _require_decided_protocol(config: Any, where: str) -> None:
 
 
 def require_unused(files: Sequence[Path]) -> None:
-    """Check that a new run replaces no file of another one.
-
-    Raises:
-        InputError: it would.
-    """
+    """Raise an InputError if a new run would replace a file of another one."""
     there = next((path for path in files if path.exists()), None)
     if there is not None:
         raise InputError(
@@ -84,11 +80,7 @@ def require_unused(files: Sequence[Path]) -> None:
 
 
 def require_loss(model: Matcher, max_epochs: int | None) -> None:
-    """Check that a model that is to be trained has a loss.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Raise an InputError if a model that is to be trained has no loss."""
     lossless = type(model).training_loss is Matcher.training_loss and not hasattr(model, "loss")
     if lossless and model.trains_by_steps and max_epochs != 0:
         raise InputError(

@@ -149,11 +149,7 @@ class Planner:
         return path
 
     def open(self, planned: Planned) -> CellCLI:
-        """The parsed config of a planned cell, with its data.
-
-        Raises:
-            RuntimeError: code or data have changed since it was planned.
-        """
+        """The parsed config of a planned cell, with its data; a RuntimeError if code or data have changed since."""
         cli = CellCLI(planned.cell.config)
         config = cli.resolved()
         self._share_corpus(cli, config)

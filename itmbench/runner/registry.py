@@ -53,11 +53,7 @@ def entries(group: str) -> Iterator[Entry]:
 
 
 def find(group: str, name: str) -> Entry:
-    """The entry of that name.
-
-    Raises:
-        InputError: there is none; the message lists the names.
-    """
+    """The entry of that name; an InputError that lists the names if there is none."""
     known = {entry.name: entry for entry in entries(group)}
     if name not in known:
         raise InputError(f"{name}: no such name among the {group}; choose one of {', '.join(known)}")

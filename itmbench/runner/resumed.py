@@ -23,11 +23,7 @@ class RequireFittingState(L.Callback):
         self._saved = checkpoint
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check them.
-
-        Raises:
-            InputError: names the first difference.
-        """
+        """Raise an InputError that names the first difference."""
         if self._saved is None:
             return
         schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]

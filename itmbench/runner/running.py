@@ -56,11 +56,7 @@ def start(folder: Path, key: str) -> None:
 
 
 def finish(folder: Path, place: Path) -> None:
-    """Move a finished cell to its place among the results.
-
-    Raises:
-        RuntimeError: somebody has removed a file of it meanwhile.
-    """
+    """Move a finished cell to its place among the results; a RuntimeError if one of its files is gone."""
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise RuntimeError(f"{', '.join(missing)} was removed while the cell ran")
     for name in (LAST, KEY):

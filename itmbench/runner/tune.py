@@ -117,11 +117,7 @@ def tune(spec: str | Path, results: str | Path, trials: int, only: str = "", dev
 
 
 def plan(spec: str | Path, results: Path, trials: int, only: str, planner: Planner) -> list[Study]:
-    """The studies of a benchmark, checked.
-
-    Raises:
-        InputErrors: everything that is wrong, one line each.
-    """
+    """The studies of a benchmark, checked; InputErrors name everything that is wrong."""
     cells = cells_to_tune(spec, only)
     planned = planner.plan([cell for cell, _ in cells], Request.now(results, False, False), check_devices=True)
     wrong = []

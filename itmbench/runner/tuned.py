@@ -50,11 +50,7 @@ class Tuned:
 
     @staticmethod
     def load(cell: Cell, results: Path) -> "Tuned | None":
-        """Read the file of a cell's dataset and method; None if there is none.
-
-        Raises:
-            InputError: it cannot be read.
-        """
+        """Read the file of a dataset and method; None if there is none, an InputError if it cannot be read."""
         path = place(cell, results, ".yaml")
         if not path.exists():
             return None

@@ -89,11 +89,7 @@ def load_with_index(model: str | Path, folder: str | Path) -> tuple[Matcher, Ind
 
 
 def photographs(folder: Path) -> list[Stamp]:
-    """All photographs below a folder in alphabetical order.
-
-    Raises:
-        InputError: there is no such folder.
-    """
+    """All photographs below a folder in alphabetical order; an InputError if there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name one with photographs")
     found = []
@@ -112,11 +108,7 @@ def _skip(error: OSError) -> None:
 
 
 def require_photographs(model: Matcher) -> None:
-    """Check that a method reads photographs and words, not ready-made features.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Raise an InputError if a method reads ready-made features instead of photographs and words."""
     for encoder, what in ((model.image, "photographs"), (model.text, "words")):
         if isinstance(encoder, FeatureEncoder):
             raise InputError(

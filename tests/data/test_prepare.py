@@ -496,12 +496,12 @@ def long_header(path: Path) -> Path:
 
 
 def cut(write: Callable[[Path, Mapping[str, bytes]], Path], share: float) -> Callable[[Path], Path]:
-    def spoil(path: Path) -> Path:
+    def damage(path: Path) -> Path:
         data = write(path, {f"images/{n}.jpg": bytes(600) for n in range(9)}).read_bytes()
         path.write_bytes(data[: int(len(data) * share)])
         return path
 
-    return spoil
+    return damage
 
 
 def between_members(path: Path) -> Path:

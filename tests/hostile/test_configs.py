@@ -243,12 +243,12 @@ def test_methods_without_a_loss(name: str, run: Path, capsys: pytest.CaptureFixt
     assert "has no loss to train with; set trainer.max_epochs to 0" in line
 
 
-def spoilt(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
-    def spoil(content: dict[str, Any]) -> dict[str, Any]:
+def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    def damage(content: dict[str, Any]) -> dict[str, Any]:
         change(content)
         return content
 
-    return spoil
+    return damage
 
 
 def weights(content: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
@@ -260,55 +260,55 @@ CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a tensor": (lambda content: torch.ones(3), "not a checkpoint but Tensor"),
     "an empty mapping": (lambda content: {}, "not a checkpoint but dict"),
     "weights alone": (lambda content: content["state_dict"], "not a checkpoint but"),
-    "weights a number": (spoilt(lambda c: c.update(state_dict=5)), "not a checkpoint but dict"),
-    "no weights": (spoilt(lambda c: c.update(state_dict={})), "does not fit"),
+    "weights a number": (damaged(lambda c: c.update(state_dict=5)), "not a checkpoint but dict"),
+    "no weights": (damaged(lambda c: c.update(state_dict={})), "does not fit"),
     "weights of NaN": (
-        spoilt(lambda c: [value.fill_(torch.nan) for value in c["state_dict"].values() if value.is_floating_point()]),
+        damaged(lambda c: [value.fill_(torch.nan) for value in c["state_dict"].values() if value.is_floating_point()]),
         "hold NaN or infinite numbers",
     ),
     "one infinite weight": (
-        spoilt(lambda c: next(v for v in c["state_dict"].values() if v.ndim == 2).view(-1)[:1].fill_(torch.inf)),
+        damaged(lambda c: next(v for v in c["state_dict"].values() if v.ndim == 2).view(-1)[:1].fill_(torch.inf)),
         "1 weights of the checkpoint hold NaN",
     ),
-    "weights that are a list": (spoilt(lambda c: c.update(state_dict=[1])), "not a checkpoint but dict"),
+    "weights that are a list": (damaged(lambda c: c.update(state_dict=[1])), "not a checkpoint but dict"),
     "a weight that is a text": (
-        spoilt(lambda c: c["state_dict"].update({next(iter(c["state_dict"])): "x"})),
+        damaged(lambda c: c["state_dict"].update({next(iter(c["state_dict"])): "x"})),
         "image.model.cls_token: no tensor",
     ),
-    "a weight without a name": (spoilt(lambda c: c["state_dict"].update({5: torch.ones(2)})), "state_dict.5"),
+    "a weight without a name": (damaged(lambda c: c["state_dict"].update({5: torch.ones(2)})), "state_dict.5"),
     "weights of whole numbers": (
-        spoilt(lambda c: c["state_dict"].update({k: v.int() for k, v in weights(c)})),
+        damaged(lambda c: c["state_dict"].update({k: v.int() for k, v in weights(c)})),
         "weights of the checkpoint are torch.int32",
     ),
     "weights of complex numbers": (
-        spoilt(lambda c: c["state_dict"].update({k: v.to(torch.complex64) for k, v in weights(c)})),
+        damaged(lambda c: c["state_dict"].update({k: v.to(torch.complex64) for k, v in weights(c)})),
         "weights of the checkpoint are torch.complex64",
     ),
     "sparse weights": (
-        spoilt(lambda c: c["state_dict"].update({k: v.to_sparse() for k, v in weights(c) if v.ndim == 2})),
+        damaged(lambda c: c["state_dict"].update({k: v.to_sparse() for k, v in weights(c) if v.ndim == 2})),
         "c.ckpt: not a checkpoint",
     ),
     "a tokenizer of noise": (
-        spoilt(lambda c: [v.fill_(7) for k, v in c["state_dict"].items() if k == "text._extra_state"]),
+        damaged(lambda c: [v.fill_(7) for k, v in c["state_dict"].items() if k == "text._extra_state"]),
         "the tokenizer of the checkpoint is damaged",
     ),
-    "no version": (spoilt(lambda c: c.pop("pytorch-lightning_version")), "pytorch-lightning_version: Field required"),
-    "a version that is none": (spoilt(lambda c: c.update({"pytorch-lightning_version": "x"})), "Invalid version"),
-    "a version that is a number": (spoilt(lambda c: c.update({"pytorch-lightning_version": 5})), "valid string"),
-    "callbacks a list": (spoilt(lambda c: c.update(callbacks=[1])), "c.ckpt: damaged (callbacks: "),
-    "callbacks of numbers": (spoilt(lambda c: c.update(callbacks={"x": 5})), "c.ckpt: damaged (callbacks.x: "),
-    "loops a number": (spoilt(lambda c: c.update(loops=5)), "c.ckpt: damaged (loops: "),
-    "no loop": (spoilt(lambda c: c.update(loops={})), "c.ckpt: damaged (loops.fit_loop: "),
-    "an epoch that is a text": (spoilt(lambda c: c.update(epoch="x")), "c.ckpt: damaged (epoch: "),
-    "options a number": (spoilt(lambda c: c.update(hyper_parameters=5)), "c.ckpt: damaged (hyper_parameters: "),
-    "arguments a number": (spoilt(lambda c: c["hyper_parameters"].update(init_args=5)), "was trained with"),
-    "state of the data a number": (spoilt(lambda c: c.update(ToyData=5)), "ToyData: the checkpoint does not say"),
-    "optimizers a number": (spoilt(lambda c: c.update(optimizer_states=5)), "c.ckpt: damaged (optimizer_states: "),
-    "an empty optimizer": (spoilt(lambda c: c.update(optimizer_states=[{}])), "damaged (optimizer_states.0.state: "),
-    "schedules a number": (spoilt(lambda c: c.update(lr_schedulers=5)), "c.ckpt: damaged (lr_schedulers: "),
-    "a weight too many": (spoilt(lambda c: c["state_dict"].update(more=torch.ones(2))), "does not fit"),
+    "no version": (damaged(lambda c: c.pop("pytorch-lightning_version")), "pytorch-lightning_version: Field required"),
+    "a version that is none": (damaged(lambda c: c.update({"pytorch-lightning_version": "x"})), "Invalid version"),
+    "a version that is a number": (damaged(lambda c: c.update({"pytorch-lightning_version": 5})), "valid string"),
+    "callbacks a list": (damaged(lambda c: c.update(callbacks=[1])), "c.ckpt: damaged (callbacks: "),
+    "callbacks of numbers": (damaged(lambda c: c.update(callbacks={"x": 5})), "c.ckpt: damaged (callbacks.x: "),
+    "loops a number": (damaged(lambda c: c.update(loops=5)), "c.ckpt: damaged (loops: "),
+    "no loop": (damaged(lambda c: c.update(loops={})), "c.ckpt: damaged (loops.fit_loop: "),
+    "an epoch that is a text": (damaged(lambda c: c.update(epoch="x")), "c.ckpt: damaged (epoch: "),
+    "options a number": (damaged(lambda c: c.update(hyper_parameters=5)), "c.ckpt: damaged (hyper_parameters: "),
+    "arguments a number": (damaged(lambda c: c["hyper_parameters"].update(init_args=5)), "was trained with"),
+    "state of the data a number": (damaged(lambda c: c.update(ToyData=5)), "ToyData: the checkpoint does not say"),
+    "optimizers a number": (damaged(lambda c: c.update(optimizer_states=5)), "c.ckpt: damaged (optimizer_states: "),
+    "an empty optimizer": (damaged(lambda c: c.update(optimizer_states=[{}])), "damaged (optimizer_states.0.state: "),
+    "schedules a number": (damaged(lambda c: c.update(lr_schedulers=5)), "c.ckpt: damaged (lr_schedulers: "),
+    "a weight too many": (damaged(lambda c: c["state_dict"].update(more=torch.ones(2))), "does not fit"),
     "other options": (
-        spoilt(lambda c: c["hyper_parameters"]["init_args"].update(dim=99)),
+        damaged(lambda c: c["hyper_parameters"]["init_args"].update(dim=99)),
         "the checkpoint was trained with dim 99, not 32",
     ),
 }
@@ -324,30 +324,30 @@ def test_checkpoints(case: str, run: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 NOT_RESUMED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "weights alone": (spoilt(lambda c: [c.pop(k) for k in ("optimizer_states", "loops")]), "no optimizer_states, no"),
+    "weights alone": (damaged(lambda c: [c.pop(k) for k in ("optimizer_states", "loops")]), "no optimizer_states, no"),
     "more epochs than are wanted": (
-        spoilt(lambda c: c.update(epoch=20)),
+        damaged(lambda c: c.update(epoch=20)),
         "has trained 21 epochs, more than train",
     ),
-    "optimizers too many": (spoilt(lambda c: c["optimizer_states"].append(c["optimizer_states"][0])), "2 optimizers"),
-    "no optimizer": (spoilt(lambda c: c.update(optimizer_states=[])), "0 optimizers, not 1"),
-    "groups too many": (spoilt(lambda c: groups(c).append({"params": []})), "groups of ["),
-    "a group of other parameters": (spoilt(lambda c: groups(c)[0]["params"].pop()), "groups of ["),
-    "a group without parameters": (spoilt(lambda c: groups(c)[0].pop("params")), "groups of ["),
-    "another learning rate": (spoilt(lambda c: groups(c)[0].update(initial_lr=0.5)), ": lr 0.5, not 0.003"),
-    "another weight decay": (spoilt(lambda c: groups(c)[0].update(weight_decay=9)), ": weight_decay 9, not "),
+    "optimizers too many": (damaged(lambda c: c["optimizer_states"].append(c["optimizer_states"][0])), "2 optimizers"),
+    "no optimizer": (damaged(lambda c: c.update(optimizer_states=[])), "0 optimizers, not 1"),
+    "groups too many": (damaged(lambda c: groups(c).append({"params": []})), "groups of ["),
+    "a group of other parameters": (damaged(lambda c: groups(c)[0]["params"].pop()), "groups of ["),
+    "a group without parameters": (damaged(lambda c: groups(c)[0].pop("params")), "groups of ["),
+    "another learning rate": (damaged(lambda c: groups(c)[0].update(initial_lr=0.5)), ": lr 0.5, not 0.003"),
+    "another weight decay": (damaged(lambda c: groups(c)[0].update(weight_decay=9)), ": weight_decay 9, not "),
     "averages of another shape": (
-        spoilt(lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.ones(7, 7))),
+        damaged(lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.ones(7, 7))),
         "exp_avg of shape [7, 7] for a parameter of shape",
     ),
     "the state of a parameter that is none": (
-        spoilt(lambda c: c["optimizer_states"][0]["state"].update({999: {}})),
+        damaged(lambda c: c["optimizer_states"][0]["state"].update({999: {}})),
         "a state for parameter 999, which does not exist",
     ),
-    "a state that is a number": (spoilt(lambda c: c["optimizer_states"][0]["state"].update({0: 5})), "parameter 0"),
-    "no schedule": (spoilt(lambda c: c.update(lr_schedulers=[])), "0 learning rate schedules, not 1"),
-    "an empty schedule": (spoilt(lambda c: c.update(lr_schedulers=[{}])), "schedule whose base_lrs is None"),
-    "a schedule of two groups": (spoilt(lambda c: c["lr_schedulers"][0]["base_lrs"].append(1.0)), "base_lrs is ["),
+    "a state that is a number": (damaged(lambda c: c["optimizer_states"][0]["state"].update({0: 5})), "parameter 0"),
+    "no schedule": (damaged(lambda c: c.update(lr_schedulers=[])), "0 learning rate schedules, not 1"),
+    "an empty schedule": (damaged(lambda c: c.update(lr_schedulers=[{}])), "schedule whose base_lrs is None"),
+    "a schedule of two groups": (damaged(lambda c: c["lr_schedulers"][0]["base_lrs"].append(1.0)), "base_lrs is ["),
 }
 
 

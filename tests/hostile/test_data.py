@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import Damage, instead, write
 from layouts import karpathy_entries, write_karpathy
 from refusal import refusal
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
-from spoil import Spoil, instead, write
 from toy import toy_arguments, toy_corpus
 
 from itmbench.cli.main import main
@@ -26,7 +26,7 @@ def png(width: int, height: int) -> bytes:
     )
 
 
-DECODED: dict[str, Spoil] = {
+DECODED: dict[str, Damage] = {
     "an image of text": write("images/2.jpg", b"no picture at all"),
     "an image cut short": lambda root: os.truncate(root / "images/2.jpg", 300),
     "an image of 3.6 billion pixels": write("images/2.jpg", png(60_000, 60_000)),

@@ -21,7 +21,7 @@ from itmbench.errors import InputError
 from itmbench.report.tables import load, tables
 
 CELL = "mini/flickr30k-mini/dual_infonce/seed0"
-Spoil = Callable[[Path], Any]
+Damage = Callable[[Path], Any]
 
 
 @pytest.fixture
@@ -29,30 +29,30 @@ def own(results: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(results, tmp_path / "results"))
 
 
-def changed(**fields: Any) -> Spoil:
+def changed(**fields: Any) -> Damage:
     """Change fields of one result, or keys of a mapping in it."""
 
-    def spoil(cell: Path) -> None:
+    def damage(cell: Path) -> None:
         content = json.loads((cell / store.RESULT).read_text())
         for name, value in fields.items():
             content[name] = content[name] | value if isinstance(content.get(name), dict) and value else value
         (cell / store.RESULT).write_text(json.dumps(content))
 
-    return spoil
+    return damage
 
 
-def dropped(metric: str) -> Spoil:
+def dropped(metric: str) -> Damage:
     """Remove a metric of one result."""
 
-    def spoil(cell: Path) -> None:
+    def damage(cell: Path) -> None:
         content = json.loads((cell / store.RESULT).read_text())
         del content["metrics"][metric]
         (cell / store.RESULT).write_text(json.dumps(content))
 
-    return spoil
+    return damage
 
 
-def written(name: str, content: bytes) -> Spoil:
+def written(name: str, content: bytes) -> Damage:
     return lambda cell: (cell / name).write_bytes(content)
 
 
@@ -78,7 +78,7 @@ NUMBERS |= {"seed", "trials", "budget", "data"}
 """Fields of numbers that tables and pages show."""
 
 
-def spoilt(content: dict[str, Any], way: tuple[Any, ...], wrong: Any) -> dict[str, Any]:
+def damaged(content: dict[str, Any], way: tuple[Any, ...], wrong: Any) -> dict[str, Any]:
     """A result in which one value is wrong, or missing."""
     content = copy.deepcopy(content)
     part: Any = content
@@ -109,7 +109,7 @@ def test_every_field_of_a_result_is_refused_or_shown(own: Path, capsys: pytest.C
     taken = []
     for way in fields(content):
         for wrong in WRONG:
-            file.write_text(json.dumps(spoilt(content, way, wrong)))
+            file.write_text(json.dumps(damaged(content, way, wrong)))
             if said := refused(own):
                 assert said.startswith(f"{file}: ") and said.isprintable(), (way, wrong)
             else:
@@ -119,17 +119,17 @@ def test_every_field_of_a_result_is_refused_or_shown(own: Path, capsys: pytest.C
         named = way[-1] in ("name", "what", "fingerprint") and isinstance(wrong, str)
         assert way[0] not in NUMBERS or wrong in ({}, [], "missing", None) or number or named, (way, wrong)
     for way, wrong in random.Random(0).sample(taken, 8):
-        file.write_text(json.dumps(spoilt(content, way, wrong)))
+        file.write_text(json.dumps(damaged(content, way, wrong)))
         for command in ("report --format=json", "report", "compare", "results list", f"results show {CELL}"):
             assert main([*command.split(), f"--results={own}"]) == 0, (way, wrong, capsys.readouterr().err)
 
 
-def rows(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Spoil:
+def rows(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Damage:
     """Change the outcomes of single queries of one cell."""
     return lambda cell: change(pd.read_parquet(cell / store.PER_QUERY)).to_parquet(cell / store.PER_QUERY)
 
 
-QUERIES: dict[str, Spoil] = {
+QUERIES: dict[str, Damage] = {
     "without direction": rows(lambda frame: frame.drop(columns="direction")),
     "without query": rows(lambda frame: frame.drop(columns="query")),
     "without image": rows(lambda frame: frame.drop(columns="image")),
@@ -153,7 +153,7 @@ def test_outcomes_of_queries(case: str, own: Path, capsys: pytest.CaptureFixture
         assert "o marks: " in said and f"{CELL}/per_query.parquet: " in said
 
 
-ALTERED: dict[str, Spoil] = {
+ALTERED: dict[str, Damage] = {
     "outcomes of another cell": lambda cell: shutil.copy(
         cell.parents[1] / "dual_triplet" / "seed0" / store.PER_QUERY, cell / store.PER_QUERY
     ),
@@ -202,7 +202,7 @@ def test_a_cell_that_cannot_be(action: str, own: Path, capsys: pytest.CaptureFix
         refusal(["results", action, cell, f"--results={own}"], capsys, own)
 
 
-PLACES: dict[str, Spoil] = {
+PLACES: dict[str, Damage] = {
     "a file": Path.touch,
     "below a file": lambda path: path.parent.touch(),
     "a loop of links": lambda path: path.symlink_to(path.name),

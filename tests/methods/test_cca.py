@@ -195,8 +195,8 @@ def test_correlations_are_those_of_the_qr_decomposition_and_of_the_projections()
 @pytest.mark.parametrize("regularisation", [0.0, 0.1])
 def test_columns_that_repeat_or_never_vary_give_finite_numbers(regularisation: float) -> None:
     x, y = pairs()
-    spoilt = np.concatenate([x, x, np.full((60, 2), 5.0)], axis=1)
-    a, b, found = solve(spoilt, y, regularisation)
+    damaged = np.concatenate([x, x, np.full((60, 2), 5.0)], axis=1)
+    a, b, found = solve(damaged, y, regularisation)
     assert np.isfinite(a).all() and np.isfinite(b).all()
     if not regularisation:
         np.testing.assert_allclose(found, by_qr(x, y), atol=1e-7)

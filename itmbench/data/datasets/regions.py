@@ -143,11 +143,7 @@ def _pairing(
 
 
 def _check_copies(array: NpyRows, first: int, stored: Rows, owner: Rows, path: Path) -> None:
-    """Compare evenly spaced images that are stored once per caption with their copies.
-
-    Raises:
-        InputError: copies differ.
-    """
+    """Raise an InputError if evenly spaced images that are stored once per caption differ from their copies."""
     for image in np.unique(np.linspace(0, len(stored) - 1, COPIES_CHECKED).astype(np.int64)):
         for row in np.flatnonzero(owner == image):
             if not np.array_equal(array[first + row], array[first + stored[image]]):

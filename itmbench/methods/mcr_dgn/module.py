@@ -204,11 +204,7 @@ class MCRDGN(HashMatcher):
     # --- why --------------------------------------------------------------------------------------------------------
 
     def attached(self, modality: Modality) -> Contexts:
-        """What items of a modality attach to.
-
-        Raises:
-            InputError: the model has no graph, or the bank is empty.
-        """
+        """What items of a modality attach to; an InputError if the model has no graph, or the bank is empty."""
         if self.nodes == "none" or not len(self.bank):
             raise InputError(
                 "explain: the model has no graph or is untrained; give a checkpoint of a model with a graph"

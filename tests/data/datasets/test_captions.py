@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import Cases, Damage, instead, refused, remove, write
 from layouts import karpathy_entries, numbers_of, write_image, write_karpathy, write_lines
-from spoil import Cases, Spoil, instead, refused, remove, write
 
 from itmbench.data.corpus import Corpus
 from itmbench.data.datasets import Flickr30KTokens, KarpathyCaptions
@@ -93,19 +93,19 @@ def test_labels_bring_the_label_protocol(tmp_path: Path) -> None:
         read(root, annotations="nothing.json")
 
 
-def entry(row: int = 1, **fields: Any) -> Spoil:
+def entry(row: int = 1, **fields: Any) -> Damage:
     """Change an image of Karpathy's JSON."""
     entries = karpathy_entries()
     entries[row].update(fields)
     return lambda root: write_karpathy(root, entries, images=None)
 
 
-def caption(**fields: Any) -> Spoil:
+def caption(**fields: Any) -> Damage:
     """Change the only caption of the second image."""
     return entry(sentences=[{"raw": "A caption.", "sentid": 102} | fields])
 
 
-def labelled(*labels: Any) -> Spoil:
+def labelled(*labels: Any) -> Damage:
     """Give labels to the six images."""
     entries = [each | {"labels": of} for each, of in zip(karpathy_entries(), labels, strict=True)]
     return lambda root: write_karpathy(root, entries)
@@ -217,8 +217,8 @@ WRONG: Cases = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path) -> None:
     root = write_karpathy(tmp_path, karpathy_entries())
-    spoil, message = WRONG[case]
-    spoil(root)
+    damage, message = WRONG[case]
+    damage(root)
     assert re.search(message, refused(read, root))
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import Cases, Damage, refused
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
-from spoil import Cases, Spoil, refused
 
 from itmbench.data.corpus import Corpus, Features
 from itmbench.data.datasets import DCMHMatrices
@@ -43,11 +43,11 @@ def test_matrices_become_labels_texts_and_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(images[3][0], features[3], rtol=1e-6)
 
 
-def matrix(**matrices: Any) -> Spoil:
+def matrix(**matrices: Any) -> Damage:
     return lambda root: write(root, **matrices)
 
 
-def other(content: bytes) -> Spoil:
+def other(content: bytes) -> Damage:
     return lambda root: (root / "other.mat").write_bytes(content)
 
 
@@ -79,8 +79,8 @@ WRONG: Cases = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path) -> None:
-    spoil, message = WRONG[case]
-    spoil(write(tmp_path))
+    damage, message = WRONG[case]
+    damage(write(tmp_path))
     assert re.search(message, refused(read, tmp_path))
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import Cases, Damage, archive, changed, header, instead, npy, refused, remove, with_one, write
 from own_features import ITEMS, TRAIN, write_features, write_splits
-from spoil import Cases, Spoil, archive, changed, header, instead, npy, refused, remove, with_one, write
 
 from itmbench.data.corpus import Corpus, Features
 from itmbench.data.datasets import FeatureFolder
@@ -85,7 +85,7 @@ def test_classes_and_multi_hot_labels(tmp_path: Path) -> None:
         )
 
 
-def split(**changed: Any) -> Spoil:
+def split(**changed: Any) -> Damage:
     splits = {"train": list(range(TRAIN)), "query": TEST, "gallery": TEST}
     return lambda root: write_splits(root, **(splits | changed))
 
@@ -96,7 +96,7 @@ def own_gallery(root: Path) -> None:
     (root / "labels.npy").unlink()
 
 
-def mask(array: Any) -> Spoil:
+def mask(array: Any) -> Damage:
     return lambda root: np.save(write_features(root, tokens=True) / "text_mask.npy", array)
 
 
@@ -203,8 +203,8 @@ WRONG: Cases = {
 def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("itmbench.data.reading.CHUNK", 50)  # the wrong row is not in the first chunk
     root = write_features(tmp_path)
-    spoil, message = WRONG[case]
-    spoil(root)
+    damage, message = WRONG[case]
+    damage(root)
     assert re.search(message, refused(read, root))
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import Cases, lines, refused, remove, write
 from layouts import MIRFLICKR_LABELS, numbers_of, write_mirflickr
-from spoil import Cases, lines, refused, remove, write
 
 from itmbench.data.corpus import Corpus, Features
 from itmbench.data.datasets import MirFlickr25K
@@ -104,8 +104,8 @@ WRONG: Cases = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path) -> None:
-    spoil, message = WRONG[case]
-    spoil(write_mirflickr(tmp_path))
+    damage, message = WRONG[case]
+    damage(write_mirflickr(tmp_path))
     assert re.search(message, refused(read, tmp_path))
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import Cases, lines, refused, remove, write
 from layouts import NUSWIDE_PATHS, numbers_of, write_lines, write_nuswide
-from spoil import Cases, lines, refused, remove, write
 
 from itmbench.data.corpus import Corpus, Features, Strings
 from itmbench.data.datasets import NUSWide
@@ -159,8 +159,8 @@ WRONG: Cases = {
 def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path) -> None:
     root = write_nuswide(tmp_path)
     (root / "Flickr" / "actor" / "0002_222.jpg").unlink()  # of a row that is not kept
-    spoil, message = WRONG[case]
-    spoil(root)
+    damage, message = WRONG[case]
+    damage(root)
     assert re.search(message, refused(read, root))
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import Cases, Damage, archive, changed, header, lines, npy, refused, remove, with_one, write
 from layouts import write_lines, write_regions
-from spoil import Cases, Spoil, archive, changed, header, lines, npy, refused, remove, with_one, write
 
 from itmbench.data.corpus import Corpus, Features, NpyRows
 from itmbench.data.datasets import PrecomputedRegions
@@ -74,7 +74,7 @@ def differ(root: Path) -> None:
     np.save(root / "dev_ims.npy", copies)
 
 
-def in_all(kind: type) -> Spoil:
+def in_all(kind: type) -> Damage:
     """All features of another type."""
     return lambda root: [
         changed(f"{name}_ims.npy", lambda a: a.astype(kind))(root) for name in ("train", "dev", "test")
@@ -111,8 +111,8 @@ WRONG: Cases = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_files_are_named_in_one_line(case: str, tmp_path: Path) -> None:
-    spoil, message = WRONG[case]
-    spoil(write_regions(tmp_path))
+    damage, message = WRONG[case]
+    damage(write_regions(tmp_path))
     assert re.search(message, refused(read, tmp_path))
 
 

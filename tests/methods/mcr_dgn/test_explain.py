@@ -42,7 +42,7 @@ def test_as_many_are_left_out_at_random() -> None:
     assert len({str(kept.tolist()) for kept in drawn}) > 5
 
 
-def test_an_explanation_is_what_the_labels_hear(tmp_path: Path) -> None:
+def test_an_explanation_is_what_the_labels_receive(tmp_path: Path) -> None:
     model, data, _ = with_bank(tmp_path)
     names, labels = [*data.corpus.label_names], model.bank.labels
     pairs, mean = bank_rows(data.corpus, model.bank_size), labels.mean(0)

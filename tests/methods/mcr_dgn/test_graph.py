@@ -57,7 +57,7 @@ def test_messages_are_the_labels_of_neighbours_and_the_mean_label_where_these_fa
     assert ((received >= 0) & (received <= 1)).all()
 
 
-def test_items_hear_all_labels_and_each_label_node_hears_of_its_own() -> None:
+def test_items_receive_all_labels_and_each_label_node_its_own() -> None:
     torch.manual_seed(0)
     item, of_labels = normalize(torch.randn(20, 6), dim=1), torch.randn(20, 3, 4)
     labels = (torch.rand(20, 3) > 0.5).float()
@@ -72,7 +72,7 @@ def test_items_hear_all_labels_and_each_label_node_hears_of_its_own() -> None:
     torch.testing.assert_close(propagate(queries, contexts, labels), (items + regions) / 2)
 
 
-def test_a_training_item_hears_its_own_labels_through_no_node() -> None:
+def test_a_training_item_receives_its_own_labels_through_no_node() -> None:
     torch.manual_seed(0)
     item, of_labels, labels = normalize(torch.randn(20, 6), dim=1), torch.randn(20, 3, 4), torch.rand(20, 3)
     contexts = Contexts(Context(item, 5, "nearest"), [Context(nodes, 5, "nearest") for nodes in of_labels.unbind(1)])

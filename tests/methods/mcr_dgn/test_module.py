@@ -210,7 +210,7 @@ def test_an_item_alone_and_in_a_batch_get_the_same_embedding(options: dict[str, 
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
 
-def test_a_training_item_does_not_hear_its_own_labels(tmp_path: Path) -> None:
+def test_a_training_item_does_not_receive_its_own_labels(tmp_path: Path) -> None:
     """Nobody tells the model that the bank holds it."""
     model, data, _ = with_bank(tmp_path, k=40)
     rows, labels = [*model.bank.rows[:6].tolist(), 50], model.bank.labels.clone()

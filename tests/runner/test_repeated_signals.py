@@ -1,6 +1,6 @@
-"""Four runners on one store in a storm of signals: what is left are the results of an uninterrupted run.
+"""Four runners on one store that receive random signals leave the results of an uninterrupted run.
 
-``ITMBENCH_STORMS=20 pytest tests/runner/test_storms.py`` makes twenty storms of each kind in place of one.
+``ITMBENCH_REPEATS=20 pytest tests/runner/test_repeated_signals.py`` runs each case twenty times instead of once.
 """
 
 import os
@@ -19,15 +19,15 @@ from itmbench import store
 from itmbench.runner import cell, lease, plan, running
 from itmbench.runner import run as runner
 
-STORMS = int(os.environ.get("ITMBENCH_STORMS", "1"))
-BLOWS = 8
-"""Signals of a storm."""
+REPEATS = int(os.environ.get("ITMBENCH_REPEATS", "1"))
+SIGNALS = 8
+"""Signals of each run."""
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A benchmark of four cells, and what it leaves without a storm."""
-    spec = write(tmp_path_factory.mktemp("calm"), "a", "b", seeds=(0, 1), epochs=2)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A benchmark of four cells, and what it leaves without signals."""
+    spec = write(tmp_path_factory.mktemp("undisturbed"), "a", "b", seeds=(0, 1), epochs=2)
     assert not runner.run(spec, spec.parent / "results")
     return spec, content(spec.parent / "results")
 
@@ -58,11 +58,13 @@ def machines() -> None:
         module.datetime = Clock  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("storm", range(STORMS))
+@pytest.mark.parametrize("repeat", range(REPEATS))
 @pytest.mark.parametrize("where", [one_machine, machines])
-def test_a_storm_of_signals(where: Any, storm: int, tmp_path: Path, calm: tuple[Path, dict[str, Any]]) -> None:
-    spec, whole = calm
-    command, weather = bench(spec, tmp_path / "results"), random.Random()
+def test_signals_at_random_times(
+    where: Any, repeat: int, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    spec, whole = undisturbed
+    command, generator = bench(spec, tmp_path / "results"), random.Random()
     logs = [tmp_path / f"log{number}" for number in range(4)]
 
     def begin(log: Path) -> BaseProcess:
@@ -71,14 +73,14 @@ def test_a_storm_of_signals(where: Any, storm: int, tmp_path: Path, calm: tuple[
         return process
 
     runners = [begin(log) for log in logs]
-    for _ in range(BLOWS):
-        time.sleep(weather.uniform(0, 0.6))
-        number = weather.randrange(4)
-        process, blow = runners[number], weather.choice(("STOP", "KILL", "TERM", "INT"))
+    for _ in range(SIGNALS):
+        time.sleep(generator.uniform(0, 0.6))
+        number = generator.randrange(4)
+        process, kind = runners[number], generator.choice(("STOP", "KILL", "TERM", "INT"))
         if process.exitcode is None and process.pid:
-            os.kill(process.pid, signal.Signals[f"SIG{blow}"])
-            if blow == "STOP":
-                time.sleep(weather.uniform(0, 3))  # others may take its cell over
+            os.kill(process.pid, signal.Signals[f"SIG{kind}"])
+            if kind == "STOP":
+                time.sleep(generator.uniform(0, 3))  # others may take its cell over
                 os.kill(process.pid, signal.SIGCONT)
             else:
                 assert ended(process) in (0, 1, -signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Ways to spoil the files of a dataset, and the line with which its reader refuses them."""
+"""Ways to damage the files of a dataset, and the line with which its reader refuses them."""
 
 import json
 import struct
@@ -14,10 +14,10 @@ from refusal import LONGEST
 from itmbench.data.corpus import Corpus
 from itmbench.errors import InputError
 
-Spoil = Callable[[Path], Any]
+Damage = Callable[[Path], Any]
 """Changes the files of a dataset in its folder."""
-Cases = dict[str, tuple[Spoil, str]]
-"""What is spoilt, and what the line names."""
+Cases = dict[str, tuple[Damage, str]]
+"""What is damaged, and what the line names."""
 
 
 def refused(read: Callable[[Path], Corpus], root: Path) -> str:
@@ -29,57 +29,57 @@ def refused(read: Callable[[Path], Corpus], root: Path) -> str:
     return line
 
 
-def write(name: str, content: Any) -> Spoil:
+def write(name: str, content: Any) -> Damage:
     """Replace a file by bytes, or by a value as JSON."""
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
     return lambda root: (root / name).write_bytes(data)
 
 
-def lines(name: str, *content: object) -> Spoil:
+def lines(name: str, *content: object) -> Damage:
     """Replace a file by lines."""
     return lambda root: write_lines(root / name, content)
 
 
-def remove(*names: str) -> Spoil:
-    def spoil(root: Path) -> None:
+def remove(*names: str) -> Damage:
+    def damage(root: Path) -> None:
         for name in names:
             (root / name).unlink()
 
-    return spoil
+    return damage
 
 
-def instead(name: str, make: Spoil) -> Spoil:
+def instead(name: str, make: Damage) -> Damage:
     """Put something else in a file's place."""
 
-    def spoil(root: Path) -> None:
+    def damage(root: Path) -> None:
         (root / name).unlink()
         make(root / name)
 
-    return spoil
+    return damage
 
 
-def npy(name: str, array: Any) -> Spoil:
+def npy(name: str, array: Any) -> Damage:
     """Replace a ``.npy`` file."""
     return lambda root: np.save(root / name, np.asarray(array))
 
 
-def archive(name: str) -> Spoil:
+def archive(name: str) -> Damage:
     """An ``.npz`` archive under another name."""
 
-    def spoil(root: Path) -> None:
+    def damage(root: Path) -> None:
         with (root / name).open("wb") as file:
             np.savez(file, np.ones(3))
 
-    return spoil
+    return damage
 
 
-def header(name: str, shape: str) -> Spoil:
+def header(name: str, shape: str) -> Damage:
     """A ``.npy`` file whose header claims a shape."""
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return write(name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
 
 
-def changed(name: str, change: Callable[[Any], Any]) -> Spoil:
+def changed(name: str, change: Callable[[Any], Any]) -> Damage:
     """A ``.npy`` file with other values."""
     return lambda root: np.save(root / name, change(np.load(root / name)))
 
