@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from itmbench.cli.main import main
-from itmbench.runner.lightning import CellCLI
+from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.spec import Config, load_benchmark, load_cells, load_yaml, merge
 from itmbench.runner.tune import require_options
 from itmbench.runner.tuned import cells_to_tune

@@ -20,9 +20,9 @@ from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import audit, cost, tracker
 from itmbench.runner.callbacks import CheckLease, EpochLines, StopWhenDiverged
+from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.key import cell_key, without_switchable
 from itmbench.runner.lease import Lease
-from itmbench.runner.lightning import CellCLI
 from itmbench.runner.replay import by_fresh_instance
 from itmbench.runner.running import LAST
 from itmbench.runner.spec import Cell

@@ -1,23 +1,18 @@
-"""LightningCLI for matchers: ``itmbench fit|validate|test|predict``, and the config of a benchmark cell."""
+"""LightningCLI for matchers: ``itmbench fit|validate|test|predict``."""
 
 import shlex
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning as L
 import torch
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.strategies import StrategyRegistry
 
 from itmbench import logs
 from itmbench.checkpoint import read_checkpoint, require_resumable
@@ -29,6 +24,7 @@ from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, NoticeInterruption, SeedEpochs, WholeFiles
 from itmbench.runner.given import config_files, require_sound_configs, require_trainable, require_unused
+from itmbench.runner.messages import one_line, plain_errors
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.runner.resumed import RequireFittingState
 from itmbench.store.result import CHECKPOINT
@@ -43,12 +39,6 @@ TRAINER_DEFAULTS = {
 
 MOST_THREADS = 1024
 """More may be more than the system can start, at which torch would crash."""
-
-CONSTRUCTOR_ERRORS = (
-    *(ValueError, RuntimeError, TypeError, ArithmeticError, MemoryError, NotImplementedError),
-    MisconfigurationException,
-)
-"""What constructors raise for arguments that they do not accept."""
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -104,7 +94,7 @@ class MatcherCLI(LightningCLI):
                 run=run,
             )
         except ArgumentError as error:
-            raise InputError(self._in_config(_one_line(str(error)))) from error
+            raise InputError(self._in_config(one_line(str(error)))) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The given command alone: building the parsers of all takes four times as long."""
@@ -153,7 +143,7 @@ class MatcherCLI(LightningCLI):
                 raise InputError(self._in_config(f"threads: {config.threads}; give 1 to {MOST_THREADS}"))
             torch.set_num_threads(config.threads)
         try:
-            with _plainly():
+            with plain_errors():
                 super().instantiate_classes()
         except InputError as error:
             raise InputError(self._in_config(str(error))) from error
@@ -260,7 +250,7 @@ class PrintConfigCLI(MatcherCLI):
         """Build the model, which knows its defaults, and print; a model that cannot be built is printed as given."""
         parser, config = self._parser(self.subcommand), self.config[self.subcommand]
         try:
-            with _plainly(), logs.quiet():
+            with plain_errors(), logs.quiet():
                 options = parser.instantiate(Namespace(model=config.model)).model.options["init_args"]
         except InputError as error:
             print(f"null values are defaults that cannot be shown here: {error}", file=sys.stderr)
@@ -286,185 +276,3 @@ class PreparedCLI(MatcherCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run nothing."""
         self.ckpt_path = self.config[subcommand].ckpt_path
-
-
-class CellCLI(MatcherCLI):
-    """The parsed config of a benchmark cell, with its data; ``make`` builds everything else."""
-
-    best: ModelCheckpoint  # after ``make``, the callback that keeps the checkpoint to test
-    _shared_parser: ClassVar[LightningArgumentParser | None] = None
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(args=config, run=False)  # this seeds everything
-        self.devices = self._count_devices()
-        self._require_validation()
-        with _plainly():
-            self.data = self.parser.instantiate(Namespace(data=self.config.data)).data
-
-    def setup_parser(self, *arguments: Any) -> None:
-        """Build the parser once for all cells, because that takes longer than parsing a config."""
-        if CellCLI._shared_parser is None:
-            super().setup_parser(*arguments)
-            self.parser.set_defaults({"threads": 1})
-            CellCLI._shared_parser = self.parser
-        self.parser = CellCLI._shared_parser
-
-    def instantiate_classes(self) -> None:
-        """Build nothing yet: all cells of a benchmark are parsed before the first runs."""
-
-    def _count_devices(self) -> int:
-        """Number of devices: one unless the config gives another number; the config then says one as well.
-
-        The effective batch spans all devices, so the device count affects the result.
-        """
-        options = self.config.trainer
-        if options.num_nodes > 1:
-            raise InputError("trainer.num_nodes: a cell trains on one machine; train on several with `itmbench fit`")
-        if options.devices == "auto":
-            options.devices = 1
-        named = options.devices
-        if isinstance(named, str) and "," in named:
-            named = [number for number in named.split(",") if number]
-        if not isinstance(named, list) and not str(named).lstrip("-").isdecimal():
-            raise InputError(f"trainer.devices {named}: not a number of devices; give one such as 2")
-        count = len({*map(str, named)}) if isinstance(named, list) else int(named)
-        if isinstance(named, list) and count < len(named):
-            raise InputError(f"trainer.devices {options.devices}: names a device twice; name each once")
-        if count < 1:
-            raise InputError(f"trainer.devices {options.devices}: differs from machine to machine; give a number")
-        if count > 1 and any(word in str(options.strategy) for word in ("spawn", "fork", "notebook")):
-            raise InputError(f"trainer.strategy {options.strategy}: cannot return results; use ddp")
-        return count
-
-    def _require_validation(self) -> None:
-        """Check that the trainer validates, and keeps the checkpoint that validates best and the last one."""
-        options = self.config.trainer
-        given = {
-            "trainer.fast_dev_run": bool(options.fast_dev_run),
-            "trainer.limit_val_batches": _is_partial(options.limit_val_batches),
-            "trainer.limit_test_batches": _is_partial(options.limit_test_batches),
-            "trainer.overfit_batches": bool(options.overfit_batches),
-            "trainer.enable_checkpointing": options.enable_checkpointing is False,
-            "trainer.barebones": bool(options.barebones),
-        }
-        for section in ("best", "last"):
-            for name, value in self.config[section].items():
-                usual = name in ("dirpath", "verbose") or value == self.parser.get_default(f"{section}.{name}")
-                given[f"{section}.{name}"] = not usual
-        for option in (option for option, is_given in given.items() if is_given):
-            raise InputError(
-                f"{option} {self.config[option]}: leave it out; a benchmark tests the epoch that validates best"
-            )
-        known = {"accelerator": AcceleratorRegistry.available_accelerators() | {"auto", "gpu"}}
-        known["strategy"] = {"auto", *StrategyRegistry.available_strategies()}
-        for name, names in known.items():
-            if isinstance(options[name], str) and options[name] not in names:
-                raise InputError(f"trainer.{name}: there is no {options[name]}; give one of {', '.join(sorted(names))}")
-
-    def require_sound(self, here: bool) -> Matcher:
-        """Build trainer and model once, as `make` does for a run, and return the model.
-
-        If the cell is to run ``here``, this machine must have its devices.
-
-        Raises:
-            InputError: they cannot be built, or would fail late or never end.
-        """
-        options = self.config.trainer
-        options.logger = False
-        if not here:
-            options.accelerator, options.devices, options.strategy = "cpu", 1, "auto"
-            options.precision = options.plugins = None
-        threads = torch.get_num_threads()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trainer, model = self.make(Path(), [])
-        torch.set_num_threads(threads)
-        limits = [callback for callback in trainer.callbacks if isinstance(callback, Timer | EarlyStopping)]  # type: ignore[attr-defined]
-        if trainer.max_epochs == trainer.max_steps == -1 and not limits:
-            raise InputError("trainer.max_epochs -1: never ends; give a number, or trainer.max_steps")
-        require_trainable(trainer, model, self.data)
-        return model
-
-    def dump(self) -> str:
-        """The config with all its defaults, as YAML that ``itmbench fit --config`` takes."""
-        return self.parser.dump(self.config, skip_validation=True)
-
-    def resolved(self) -> dict[str, Any]:
-        """The config with all its defaults, as plain values."""
-        config: dict[str, Any] = yaml.safe_load(self.dump())
-        return config
-
-    def make_model(self) -> Matcher:
-        """The untrained model alone, for checks before anything runs."""
-        with _plainly():
-            return self.parser.instantiate(Namespace(model=self.config.model)).model
-
-    def make(self, folder: Path, callbacks: list[L.Callback]) -> tuple[L.Trainer, Matcher]:
-        """Seed everything, then build trainer and model; checkpoints and logs go into the folder."""
-        L.seed_everything(self.config.seed_everything, workers=True, verbose=False)
-        self.config.trainer.default_root_dir = str(folder)
-        self.config.best.dirpath = self.config.last.dirpath = str(folder)
-        super().instantiate_classes()
-        trainer, model = self.trainer, self.model
-        self.best = self.config_init.best  # the user's own callbacks may be checkpoints as well
-        del self.trainer, self.model, self.datamodule, self.config_init  # a sweep keeps no models
-        trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]  # before those that write checkpoints
-        return trainer, model
-
-
-def _is_partial(limit: int | float | None) -> bool:
-    """Whether a limit of Lightning leaves batches out; the integer 1 means one batch."""
-    return limit is not None and (isinstance(limit, int) or limit != 1.0)
-
-
-def _one_line(message: str) -> str:
-    """The option and the best reason in a message of jsonargparse, which lists every type that it tried."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    option = ".".join(line.split('"')[1] for line in lines if line.startswith("Parser key"))
-    problems = [at for at, line in enumerate(lines) if line.startswith("Problem with given class_path")]
-    reasons = [line for line in lines if line.startswith(("Expected", "Option")) and "NoneType" not in line]
-    reasons = [line for line in reasons if not line.startswith("Expected a path")]
-    if not option or not (reasons or problems):
-        return " ".join(message.split())
-    given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value: ")), "")
-    # Of several classes that an option takes, the last one named came closest.
-    last = [line for line in lines[problems[-1] :] if line in reasons] if problems else []
-    reason = (last or reasons or [lines[problems[-1] + 1]])[0]
-    class_name = reason.removeprefix("Expected a dot import path string: ")
-    if class_name != reason:
-        kind = {"model": "methods", "data": "datasets"}.get(option)
-        types = [line for line in lines if line.startswith("Subtypes")][-1].split("'")[1::2]
-        known = [entry.target for entry in registry.entries(kind)] if kind else types
-        names = [name.replace(":", ".").rpartition(".")[2] for name in known if name != "NoneType"]
-        short = {entry.name: entry.target.rpartition(":")[2] for entry in registry.entries(kind)} if kind else {}
-        if class_name in short:
-            return f"{option}: {class_name} is the name in `itmbench list` of the class {short[class_name]}; give that"
-        return f"{option}: there is no {class_name}; give one of {', '.join(names)}, or module.Class of your own"
-    if reason.startswith("Expected"):
-        reason = (
-            reason.replace("<class '", "").replace("'>", "").replace("typing.", "").replace(". Got value:", ", got")
-        )
-        reason = reason.replace("Expected a ", "expected ")
-        return f"{option}: {reason}" + ("" if ", got" in reason else f", got {given}")
-    return f"{option}: {lines[problems[-1]].split(chr(39))[1].rpartition('.')[2]}: {reason}" if problems else reason
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """Raise a constructor's own message about its input, without what jsonargparse adds."""
-    try:
-        yield
-    except CONSTRUCTOR_ERRORS as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if cause is None:
-            raise InputError(_reason(str(error))) from error
-        raise cause from cause.__cause__
-
-
-def _reason(message: str) -> str:
-    """The constructor's own words in a message of jsonargparse, which lists every type that it tried."""
-    of_parser = ("Does not validate", "Subtypes", "Errors", "Import path", "Expected a <class", "Given value")
-    lines = [line.strip(" -") for line in message.splitlines()]
-    return next((line for line in lines if line and not line.startswith(of_parser)), " ".join(message.split()))

@@ -17,8 +17,8 @@ from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 from itmbench.files import digest, write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import done, lease, running
+from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.key import cell_key
-from itmbench.runner.lightning import CellCLI
 from itmbench.runner.running import Failure
 from itmbench.runner.spec import Cell, Config
 from itmbench.units import duration

@@ -32,8 +32,8 @@ from itmbench.files import file_digest, write_atomically
 from itmbench.runner import cost, lease, processes, run, running
 from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.cell import train
+from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.lease import Lease
-from itmbench.runner.lightning import CellCLI
 from itmbench.runner.plan import Planned, Planner, Request
 from itmbench.runner.space import Range, nested
 from itmbench.runner.spec import Cell, merge

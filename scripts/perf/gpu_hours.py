@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from itmbench.encoders import ScratchTextEncoder, TimmImageEncoder
 from itmbench.methods.base import Matcher
 from itmbench.methods.mcr_dgn import MCRDGN
-from itmbench.runner.lightning import CellCLI
+from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.spec import Cell, load_cells, merge
 
 LAYERS = 12

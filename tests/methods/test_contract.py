@@ -28,7 +28,7 @@ from itmbench.methods.sedra import SEDRA
 from itmbench.methods.sgraf import SGRAF
 from itmbench.methods.vse import VSE
 from itmbench.methods.vse_inf import VSEInfinity
-from itmbench.runner.lightning import CellCLI
+from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.spec import load_cells
 
 

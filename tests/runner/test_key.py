@@ -12,8 +12,8 @@ from toy import TOY_MODEL, toy_corpus
 
 from itmbench.data.corpus import Corpus
 from itmbench.methods.mcr_dgn import MCRDGN
+from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.key import cell_key, without_switchable
-from itmbench.runner.lightning import CellCLI
 
 
 @pytest.fixture(scope="module")
