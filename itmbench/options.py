@@ -169,7 +169,7 @@ def _built(value: Any) -> Any:
 
 
 def _leaves(value: Any, ignored: Set[str], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value by its dotted name; ``class_path`` and ``init_args`` are no part of a name."""
+    """Every plain value by its dotted name, without the parts ``class_path`` and ``init_args``."""
     if not isinstance(value, Mapping):
         yield path, value
         return

@@ -1,11 +1,11 @@
-"""``itmbench audit``: check what a method's test numbers may depend on."""
+"""``itmbench audit``: check a method for leaks."""
 
 from collections.abc import Sequence
 
 from itmbench.cli.fit import lightning_parser, parse
 from itmbench.errors import InputError
 
-SUMMARY = "Check that the test numbers of a method, trained or not, depend on nothing that they must not depend on."
+SUMMARY = "Check a method, trained or not, for leaks: test numbers that depend on what it must not know."
 EXAMPLE = "itmbench audit results/mini/flickr30k-mini/sedra/seed0"
 
 

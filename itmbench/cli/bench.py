@@ -94,4 +94,4 @@ def _require_own(page: Path) -> None:
     except OSError as error:
         raise InputError(f"{page}: cannot be read ({error.strerror}); move it away") from None
     if OWN not in head:
-        raise InputError(f"{page}: is no page of itmbench and stays as it is; move it away")
+        raise InputError(f"{page}: is not a page of itmbench, so it was not replaced; move it away")

@@ -25,7 +25,7 @@ COMMANDS = {
     "validate": ("fit", "evaluate a checkpoint on the validation split"),
     "test": ("fit", "evaluate a checkpoint on the test split"),
     "predict": ("fit", "write the embeddings of the test split"),
-    "audit": ("audit", "check that a method's test numbers use nothing that they must not use"),
+    "audit": ("audit", "check a method for leaks of test information"),
     "explain": ("explain", "show why: regions and words (SEDRA), neighbours and labels (MCR-DGN)"),
     "search": ("search", "find photographs of your own by a sentence, or sentences by a photograph"),
     "report": ("report", "print the results, or write them as CSV, JSON, Markdown, LaTeX or HTML"),
@@ -157,7 +157,7 @@ def _require_ranks() -> None:
     """Raise an InputError if a launcher gives a process no number, before Lightning reads it when it is imported."""
     for name in RANKS:
         if not os.environ.get(name, "0").isdecimal():
-            raise InputError(f"{name}={os.environ[name]}: is no number of a process; unset it, or use torchrun")
+            raise InputError(f"{name}={os.environ[name]}: is not the number of a process; unset it, or use torchrun")
 
 
 def _line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from itmbench.errors import InputError
 
 FORMATS = ("table", "csv", "json", "markdown", "latex", "html")
 SCREEN = 120
-"""Characters a line where the output is no terminal."""
+"""Characters of a line if the output is not a terminal."""
 
 
 def run(command: str, arguments: Sequence[str]) -> int:

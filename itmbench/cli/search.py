@@ -1,4 +1,4 @@
-"""``itmbench search``: rank photographs of one's own for sentences, or sentences for a photograph."""
+"""``itmbench search``: rank your own photographs for sentences, or sentences for a photograph."""
 
 import logging
 from argparse import Namespace

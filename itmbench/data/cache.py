@@ -134,7 +134,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> tuple[Any, int]:
-    """What tells without reading that a file or folder has changed, and the time of the last change in nanoseconds.
+    """A stamp that changes with a file or folder, taken without reading it, and the time of the change in nanoseconds.
 
     For a file: size and modification time. For a folder: its modification time and those of its direct subfolders,
     which change when files are added, removed or renamed.

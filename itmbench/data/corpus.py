@@ -220,8 +220,8 @@ class Corpus:
         wrong_labels: (image, image) rows: training images, and the image whose labels each is trained with `[M, 2]`.
         counts: numbers on disk and published ones.
         groups: number of each image's group `[Ni]`; statistics resample a group as one. None if each image stands for
-            itself. Changes no metric and is no part of the fingerprint.
-        missing: images that the dataset lists, the copy on disk lacks and the corpus therefore leaves out; no part of
+            itself. Changes no metric and is not part of the fingerprint.
+        missing: images that the dataset lists, the copy on disk lacks and the corpus therefore leaves out; not part of
             the fingerprint, which covers what remains.
     """
 

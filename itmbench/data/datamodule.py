@@ -39,7 +39,7 @@ class Sources:
     """What the loaders read, by corpus row, and the processors that turn it into batches.
 
     Args:
-        corpus: whose images and texts are loaded; what a frozen encoder gives stands in place of what it reads
+        corpus: whose images and texts are loaded; the output of a frozen encoder replaces the items that it reads
             (`itmbench.encoders.stored`).
         image: makes batches of images.
         text: makes batches of texts.
@@ -87,7 +87,7 @@ class CorpusDataModule(L.LightningDataModule):
         super().__init__()
         for what, share in (("shuffled_captions", shuffled_captions), ("corrupted_labels", corrupted_labels)):
             if not 0 <= share <= 1:
-                raise InputError(f"{what}: {share} is no share; give a number from 0 to 1")
+                raise InputError(f"{what}: {share} is not a share; give a number from 0 to 1")
         for what, number, lowest in (
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
@@ -121,11 +121,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     @property
     def corpus(self) -> Corpus:
-        """The dataset, read on first use.
-
-        Raises:
-            InputError: something on disk is missing or wrong.
-        """
+        """The dataset, read on first use; an InputError if something on disk is missing or wrong."""
         if self._corpus is None:
             inputs = self.inputs()
             if inputs is None:
@@ -182,7 +178,7 @@ class CorpusDataModule(L.LightningDataModule):
         return caption_probes(self.corpus, self.stage("test").images)
 
     def attach(self, sources: Sources) -> None:
-        """Say what the loaders are to read; called by the model's ``setup``."""
+        """Set what the loaders read; called by the model's ``setup``."""
         self._sources = sources
 
     def training_texts(self, devices: int = 1) -> Rows:

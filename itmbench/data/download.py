@@ -39,7 +39,7 @@ class _Refused(Exception):
 
 
 class _Broken(Exception):
-    """A transfer ended early; what has come is kept."""
+    """A transfer ended early; what was received is kept."""
 
 
 def download(

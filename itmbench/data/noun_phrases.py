@@ -195,7 +195,7 @@ def _is_finite(word: str, noun: str, determiners: set[str]) -> bool:
 
 
 def _is_modifier(word: str) -> bool:
-    """Whether a word modifies a noun and is none itself: participles, adverbs, possessives, sides."""
+    """Whether a word only modifies a noun: participles, adverbs, possessives, sides."""
     if word in _SIDES or word.endswith(("'s", "s'")):
         return True
     return word not in _NO_MODIFIERS and bool(re.search(r"[aeiou].*(ing|ed|ly)$", word))

@@ -38,7 +38,7 @@ def prepare(
 
     Raises:
         InputErrors: archives are missing or bad; one line of each. The others are unpacked.
-        InputError: ``given`` is no folder, or another process prepares the same folder.
+        InputError: ``given`` is not a folder, or another process prepares the same folder.
         OSError: a file cannot be written.
     """
     if given is not None and not given.is_dir():

@@ -17,7 +17,7 @@ from itmbench.errors import InputError, MissingImages
 CHUNK = 1 << 22
 """Numbers of a file that are checked at once."""
 MOST_TEXT = 1 << 26
-"""Bytes that a small compressed file may become; a large one, a hundred times its own."""
+"""Bytes that a small compressed file may expand to; a large one, to a hundred times its size."""
 
 
 def require(paths: Iterable[Path], layout: str) -> None:
@@ -34,7 +34,7 @@ def read_text(path: Path) -> str:
     """Read a UTF-8 file, decompressed if its name ends in ``.gz``, without a byte order mark.
 
     Raises:
-        InputError: the file is missing, unreadable, damaged, compressed beyond all texts or not UTF-8.
+        InputError: the file is missing, unreadable, damaged or not UTF-8, or expands to too much.
     """
     try:
         if path.suffix == ".gz":

@@ -55,7 +55,7 @@ def unpack(archive: Path, files: Mapping[str, str], folder: Path, limit: int) ->
     Args:
         archive: a zip archive, or a tar archive, plain or compressed with gzip.
         files: patterns of paths, and the folder below ``folder`` for the files of each, as in `sources.Archive`.
-        folder: what is in it after an error may be anything.
+        folder: its content is undefined after an error.
         limit: most bytes that all members may have together.
 
     Returns:

@@ -52,7 +52,7 @@ class Encoder(Recorded, nn.Module):
     grid_tokens = False
     """Whether tokens are the cells of a square grid over the whole picture, row by row."""
     word_embedding: nn.Embedding | None = None
-    """The vector of every word that a token may be (`Embeddings.words`); None where tokens are no words."""
+    """The vector of every word that a token may be (`Embeddings.words`); None if tokens are not words."""
     pooled_mean: Tensor
     token_mean: Tensor
 
@@ -96,11 +96,11 @@ class Encoder(Recorded, nn.Module):
             )
 
     def word(self, number: int) -> str | None:
-        """The word of a token of `Embeddings.words`; None if it is no word."""
+        """The word of a number in `Embeddings.words`; None if it is not a word."""
         return None
 
     def recipe(self) -> str:
-        """Everything beside the weights that decides what the encoder computes for an item."""
+        """Everything but the weights that decides what the encoder computes for an item."""
         return f"{type(self).__module__}.{type(self).__qualname__} {self.processor()!r}"
 
     def weights_digest(self) -> str:

@@ -14,10 +14,10 @@ class Embeddings:
 
     Args:
         pooled: one vector an item `[B, D]`.
-        tokens: its parts (patches, regions, words) `[B, N, D]`; None where the scorer needs only ``pooled``.
+        tokens: its parts (patches, regions, words) `[B, N, D]`; None if the scorer needs only ``pooled``.
         mask: true where a token is real `[B, N]`, bool; None together with ``tokens``.
         words: the word of each token, as a row of the encoder's vocabulary, int64 `[B, N]`; -1 for padding and for
-            marks such as [CLS]; None where tokens are no words.
+            marks such as [CLS]; None if tokens are not words.
     """
 
     pooled: Tensor

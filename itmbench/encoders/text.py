@@ -79,8 +79,8 @@ class PretrainedTextEncoder(TextEncoder):
         centre: subtract the means of the training items; needs ``freeze``.
 
     Raises:
-        InputError: there is no such model, it cannot be downloaded, weights or tokenizer files are missing, or it is no
-            encoder for texts of this length.
+        InputError: there is no such model, it cannot be downloaded, weights or tokenizer files are missing, or it is
+            not an encoder for texts of this length.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ def _check_complete(name: str, model: Any, tokenizer: Any, loading: Mapping[str,
             "all of them, under the names that transformers uses"
         )
     if config.is_encoder_decoder or tokenizer.pad_token is None:
-        raise InputError(f"text encoder {name}: {config.model_type} is no encoder like BERT; give one")
+        raise InputError(f"text encoder {name}: {config.model_type} is not an encoder like BERT; give one")
     if not 0.9 * config.vocab_size <= len(tokenizer) <= config.vocab_size:  # models pad their vocabulary a little
         raise InputError(
             f"text encoder {name}: the model knows {config.vocab_size} tokens and the tokenizer {len(tokenizer)}; put "
@@ -266,7 +266,7 @@ def tokenizer_state(tokenizer: Any) -> str:
 
 
 def transformers_model(model: Any) -> str:
-    """Everything beside its weights that decides the output of a transformers model."""
+    """Everything but its weights that decides the output of a transformers model."""
     return f"transformers {version('transformers')} {model.config.to_json_string()}"
 
 

@@ -103,7 +103,7 @@ def _found_at(rows: Rows, moved: Rows, order: Rows) -> Rows:
 
 @dataclass(frozen=True)
 class HiddenFiles(ImageFiles):
-    """Image files of which some are read under names and sizes that say nothing.
+    """Image files, some of which have meaningless names and sizes.
 
     Args:
         files: the files to read.
@@ -122,7 +122,7 @@ class HiddenFiles(ImageFiles):
         return self.files[row]
 
     def key(self, row: int) -> str:
-        """Key of the true file, so that what a frozen encoder gave is found again."""
+        """Key of the true file, under which the output of a frozen encoder is stored."""
         return self.files.key(row)
 
 

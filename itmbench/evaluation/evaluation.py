@@ -54,7 +54,7 @@ class Evaluation:
     def compare(self, other: "Evaluation", metric: str | None = None) -> Difference:
         """How much better this model is than another on the same queries, and whether that is distinguishable from 0.
 
-        It speaks of these two models on new images. Whether one method is better than another is a question for several
+        The verdict is about these two models on new images. Whether one method is better than another takes several
         seeds of each (`itmbench compare`).
 
         Args:

@@ -14,7 +14,7 @@ from itmbench.evaluation.scoring import Scorer, comparable, distinct, score
 from itmbench.evaluation.stage import EvaluatedStage
 
 SAMPLE, WORST, TOP = 32, 8, 5
-"""Queries of each direction drawn at random, the same for every method; those it answers worst beside them; results."""
+"""For each direction: queries drawn at random, the same for every method; queries answered worst; results of each."""
 LONGEST = 300
 """Characters of a text that are kept."""
 
@@ -127,7 +127,7 @@ def _labels(here: EvaluatedStage, image: int, other: int) -> list[str]:
     if labels is None:
         return []
     shared = labels[here.stage.images[image]] & labels[here.stage.images[other]]
-    names = here.corpus.label_names or [*map(str, range(len(shared)))]  # a dataset of one's own may leave them out
+    names = here.corpus.label_names or [*map(str, range(len(shared)))]  # a user's dataset may lack them
     return [names[label] for label in np.flatnonzero(shared).tolist()]
 
 

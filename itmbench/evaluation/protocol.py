@@ -27,7 +27,7 @@ Pair = tuple[Items, Items]
 LabelPair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """Multi-hot labels of both."""
 Unseen = NDArray[np.bool_] | None
-"""Whether an item of the gallery is no training item; None if nothing was trained."""
+"""Whether each item of the gallery is outside the training items; None if nothing was trained."""
 
 
 class _Options:

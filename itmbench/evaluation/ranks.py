@@ -29,7 +29,7 @@ def shared_among_ranks(shared: bool = True) -> Iterator[None]:
 
 
 def by_rank(compute: Callable[[Sequence[int]], Result], tasks: int) -> list[Result]:
-    """What each rank computes of its share of numbered tasks, on every rank; one result if nothing is shared.
+    """The result of each rank for its share of numbered tasks, on every rank; one result if nothing is shared.
 
     Args:
         compute: takes the numbers of a share, ascending, possibly none; its result can be pickled

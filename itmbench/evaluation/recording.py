@@ -1,4 +1,4 @@
-"""A protocol that also keeps what a method hands it, for the checks of `itmbench.evaluation.leaks`."""
+"""A protocol that also records what a method passes to it, for the checks of `itmbench.evaluation.leaks`."""
 
 import time
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(eq=False)
 class Recording:
-    """What goes through the protocol in one test pass.
+    """What the protocol evaluates in one test pass.
 
     Args:
         sample: whose scores to keep.
@@ -53,7 +53,7 @@ class Recording:
     Attributes:
         kept: every evaluation by exactly this protocol, and the scores `[n, m]` of the sample in it.
         made: the examples of the last evaluation; None if there are none.
-        seconds: time that keeping them took.
+        seconds: time that recording took.
     """
 
     sample: Sample
@@ -91,7 +91,7 @@ class Recording:
 
 
 def keeping(protocol: Protocol, recording: Recording) -> Protocol:
-    """The same protocol, which keeps what goes through it; a method cannot evaluate by another corpus with it."""
+    """The same protocol, which also records what it evaluates; a method cannot make it evaluate by another corpus."""
 
     class Keeping(type(protocol)):  # type: ignore[misc]
         def evaluate(

@@ -45,7 +45,7 @@ def as_embeddings(items: Vectors, name: Name) -> Embeddings:
         name: names an item row in errors.
 
     Raises:
-        InputError: the table is empty, is not `[N, D]`, holds no real numbers, or a vector is NaN or infinite.
+        InputError: the table is empty, not `[N, D]` or not of real numbers, or a vector is NaN or infinite.
     """
     table = items if isinstance(items, Embeddings) else Embeddings(as_tensor(items, "embeddings"))
     pooled = table.pooled.detach().float()

@@ -214,7 +214,7 @@ def _variance(deviations: Floats) -> Floats:
 
 
 def _mean(values: Floats, axis: int) -> Floats:
-    """Mean of the values that are no NaN, over an axis that is kept; NaN where there are none."""
+    """Mean over an axis, which is kept, of the values that are not NaN; NaN if all are."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, values, 0).sum(axis, keepdims=True) / known.sum(axis, keepdims=True))

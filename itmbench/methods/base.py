@@ -125,10 +125,10 @@ class Matcher(Chosen):
         return self.loss(self.score(image, text), positives)
 
     def adapt(self, corpus: Corpus) -> None:
-        """Fit to the training part of a corpus whatever depends on it: vocabulary, feature width, number of labels.
+        """Fit whatever depends on a corpus to its training part: vocabulary, feature width, number of labels.
 
         Raises:
-            InputError: the method or an encoder does not go together with the corpus.
+            InputError: the method or an encoder does not suit the corpus.
         """
         if self.votes is not None and corpus.labels is None:
             raise InputError(f"{corpus.name}: has no labels, so nothing can vote; remove votes")
@@ -164,11 +164,7 @@ class Matcher(Chosen):
         return {} if self.votes is None else {"vote": round(float(self.votes.weight), 6)}
 
     def training_labels(self, corpus: Corpus) -> Tensor:
-        """Labels that the training images are trained with (corrupted ones included), float32 `[N, C]`.
-
-        Raises:
-            InputError: the corpus has no labels.
-        """
+        """Labels of the training images, corrupted ones included, float32 `[N, C]`; an InputError if there are none."""
         if corpus.labels_trained_with is None:
             raise InputError(
                 f"{corpus.name}: has no labels, and {type(self).__name__} needs labels; use a dataset with labels"
@@ -178,7 +174,7 @@ class Matcher(Chosen):
     # --- Lightning --------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Adapt to the data and hand it what its loaders are to read."""
+        """Adapt to the data, and set what its loaders read."""
         self.adapt(self.data.corpus)
         self._stage, self._encoded = stage, {}
         self._hand_over()
@@ -193,7 +189,7 @@ class Matcher(Chosen):
         return result
 
     def _hand_over(self) -> None:
-        """Encode with frozen encoders what the stage needs, and tell the loaders what to read."""
+        """Encode with frozen encoders what the stage needs, and set what the loaders read."""
         if self._stage is None:
             return
         stage, data, corpus = self._stage, self.data, self.data.corpus

@@ -1,4 +1,4 @@
-"""What is explained, items of a corpus or of one's own, and the hooks of the methods that explain it."""
+"""Items to explain, of a corpus or the user's own, and the hooks of the methods that explain them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Items:
 
     Args:
         modality: "image" or "text".
-        ids: the id of each in the corpus; a path, or the text itself, where they are of one's own.
-        texts: the words of each text, or of the first text of each image; None where there are none.
+        ids: the id of each in the corpus; for the user's own items, a path or the text itself.
+        texts: each text, or the first text of each image; None if there is none, or it is no string.
         inputs: a batch of them, as evaluation reads it.
     """
 
@@ -41,7 +41,7 @@ class Items:
 
 
 class Attended(NamedTuple):
-    """What the score of one image with one text is made of.
+    """The parts of the score of one image with one text.
 
     Args:
         paths: logit of each path, that of the words last; they sum to the score.
@@ -65,7 +65,7 @@ class ExplainsPairs(Protocol):
     """A method whose words look for regions: ``explain_pairs`` explains its scores."""
 
     def attended(self, image: Embeddings, text: Embeddings) -> Attended:
-        """What the score of an image with a text, embedded, is made of, for the L real words and R real regions.
+        """The parts of the score of an image with a text, both embedded, for the L real words and R real regions.
 
         Raises:
             InputError: there is nothing to show.
@@ -81,11 +81,7 @@ class ExplainsItems(Protocol):
         """Whether the ranking uses what they attach to."""
 
     def explain_items(self, corpus: Corpus, items: Items, top: int) -> Sequence[ExplainedItem]:
-        """Explain items by the training items of a corpus: ``top`` of everything.
-
-        Raises:
-            InputError: there is nothing to show.
-        """
+        """Explain items by ``top`` training items and parts; an InputError if there is nothing to show."""
 
 
 def select_items(corpus: Corpus, ids: Sequence[str], count: int) -> dict[Modality, list[int]]:
@@ -134,7 +130,7 @@ def own_items(model: Matcher, modality: Modality, given: Sequence[str]) -> Items
     """Photographs by their paths, or texts.
 
     Raises:
-        InputError: a file is missing or is no image, or the method reads ready-made features.
+        InputError: a file is missing or not an image, or the method reads ready-made features.
     """
     texts = [None if modality == "image" else text for text in given]
     return Items(modality, given, texts, model.inputs_of(modality, given))
@@ -142,11 +138,7 @@ def own_items(model: Matcher, modality: Modality, given: Sequence[str]) -> Items
 
 @torch.no_grad()
 def explain_pairs(model: Matcher, images: Items, texts: Items) -> list[ExplainedPair]:
-    """Explain the score of each image with the text in the same row, by a method that is an `ExplainsPairs`.
-
-    Raises:
-        InputError: there is nothing to show.
-    """
+    """Explain the score of each image with the text in its row, by an `ExplainsPairs`; an InputError if impossible."""
     assert isinstance(model, ExplainsPairs)
     image, read = model.encode_image(images.inputs), model.text(texts.inputs)
     text = model.at_test(model.embed(read, "text"), "text")
@@ -169,13 +161,13 @@ def explain_pairs(model: Matcher, images: Items, texts: Items) -> list[Explained
 
 
 def grid_side(model: Matcher, regions: int) -> int | None:
-    """Rows and columns of the grid that regions form over a photograph; None where their places are not known."""
+    """Rows and columns of the grid that regions form over a photograph; None if their places are not known."""
     side = isqrt(regions)
     return side if model.image.grid_tokens and side * side == regions > 0 else None
 
 
 def words_of(corpus: Corpus, text: int) -> str | None:
-    """The words of a text; None where texts are no words."""
+    """A text of a corpus as a string; None if its texts are features."""
     return corpus.texts[text] if isinstance(corpus.texts, Strings) else None
 
 

@@ -12,7 +12,7 @@ class ExplainedWord:
     """A word of a text that looks for regions of an image.
 
     Args:
-        word: as the text encoder spells it, "[mark]" for marks such as [CLS]; the number of a token that is no word.
+        word: as the text encoder spells it, "[mark]" for marks such as [CLS]; the number of a token that is not a word.
         share: how much it counts in the text; the shares of a text sum to 1.
         found: how well it finds a region of the image, such as a cosine.
         whole: the share of the whole image in what it finds.
@@ -32,9 +32,9 @@ class ExplainedPair:
 
     Args:
         image: id of the image in the corpus, or its path.
-        grid: rows and columns of the grid of its regions; None where there is none.
+        grid: rows and columns of the grid of its regions; None if there is none.
         text_id: id of the text, or the text itself.
-        text: its words; None for ready-made features.
+        text: the text; None for ready-made features.
         score: as the method ranks by it.
         paths: logit of each path; they sum to the score.
         local_scale: of the path of the words, the last one, whose logit is this times the sum of share x found.
@@ -63,7 +63,7 @@ class Seen:
     Args:
         id: its id in the corpus.
         weight: the share of the edge in what the node receives.
-        text: its words, or those of the text of the same pair; None where there are none.
+        text: the text, or the text of the same pair; None if there is none.
         labels: names of the labels that it votes for.
     """
 
@@ -108,9 +108,9 @@ class ExplainedItem:
 
     Args:
         modality: "image" or "text".
-        id: its id in the corpus; a path, or the text itself, of items of one's own.
-        text: the words of the text, or of the image's first text; None where there are none.
-        grid: rows and columns of the grid of its regions; None where there is none.
+        id: its id in the corpus; for the user's own items, a path or the text itself.
+        text: the text, or the image's first text; None if there is none.
+        grid: rows and columns of the grid of its regions; None if there is none.
         sees: training items of its modality that it attaches to, highest weight first.
         labels: its most probable labels.
     """

@@ -36,7 +36,7 @@ def membership(cosine: Tensor, limit: Tensor) -> Tensor:
 
 
 def fading_top(cosines: Tensor, k: int, narrow: float = NARROW) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The k nearest of `[B, N]` penalised cosines; -inf marks what is no candidate, and h - l is at least ``narrow``.
+    """The k nearest of `[B, N]` penalised cosines; -inf excludes an item, and h - l is at least ``narrow``.
 
     Returns:
         their cosines, rows (int64) and memberships `[B, min(k, N)]`, and the limits (l, h - l) `[B, 2]`. With at most k

@@ -84,5 +84,5 @@ def settled(items: Embeddings, weight: Tensor | float) -> tuple[Tensor, Modality
 
 
 def mixed(predicted: Tensor, votes: Tensor, weight: Tensor | float) -> Tensor:
-    """Label probabilities `[B, C]`, a share ``weight`` of which are votes; the predicted ones if nobody votes."""
+    """Label probabilities `[B, C]`, a share ``weight`` of which are votes; the predicted ones if there are no votes."""
     return predicted if not votes.shape[1] else predicted + weight * (votes - predicted)

@@ -79,7 +79,7 @@ class SCAN(TokenMatcher):
         """
         if self.direction == "i2t" or self.aggregation != "mean":
             raise InputError(
-                f"explain: with direction {self.direction} and aggregation {self.aggregation}, the score is no mean "
+                f"explain: with direction {self.direction} and aggregation {self.aggregation}, the score is not a mean "
                 "over words that attend to regions"
             )
         assert image.mask is not None and text.mask is not None

@@ -1,4 +1,4 @@
-"""A trained method by itself: rebuilt from a checkpoint, and used on photographs and texts of one's own."""
+"""A trained method by itself: rebuilt from a checkpoint, and used on the user's own photographs and texts."""
 
 import textwrap
 import warnings
@@ -235,7 +235,7 @@ class Trained(Recorded, L.LightningModule):
 
 
 def _items(given: Sequence[Any], encoder: Encoder, item: Callable[[Any], Any], name: str) -> list[Any]:
-    """What a caller gave, as the encoder reads it: features, or what ``item`` makes of each."""
+    """The caller's items as the encoder reads them: features, or ``item`` of each."""
     if isinstance(given, str | PurePath | Image.Image):
         raise InputError(f"{name}: give a list of items, not one {type(given).__name__}")
     if isinstance(encoder, FeatureEncoder):

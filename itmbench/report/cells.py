@@ -60,11 +60,7 @@ def read_examples(folder: str | Path) -> Examples | None:
 
 
 def read_explanations(folder: str | Path) -> Explanations | None:
-    """Read ``explanations.json`` of a cell; None if it has none: an older one, or a method that explains nothing.
-
-    Raises:
-        InputError: the file cannot be read, or a field in it is missing or of the wrong type.
-    """
+    """Read ``explanations.json`` of a cell; None if there is none, an InputError if it is damaged."""
     return _read(Path(folder, EXPLANATIONS), Explanations, "explanations")
 
 

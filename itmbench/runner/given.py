@@ -97,12 +97,12 @@ def require_trainable(trainer: L.Trainer, model: Matcher, data: CorpusDataModule
     require_loss(model, trainer.max_epochs)
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
     if timer is not None and (timer.time_remaining() or 0) <= 0:
-        raise InputError("trainer.max_time: is no time to train in; give more, such as 00:12:00:00 for twelve hours")
+        raise InputError("trainer.max_time: leaves no time to train; give more, such as 00:12:00:00 for twelve hours")
     in_all = len(data.training_texts(trainer.world_size)) // (data.batch_size * trainer.world_size)
     limit, interval = trainer.limit_train_batches, trainer.val_check_interval
     batches = min(in_all, limit) if isinstance(limit, int) else int(in_all * limit)
     if not batches:
-        raise InputError(f"trainer.limit_train_batches: {limit} of {in_all} batches is none; give more")
+        raise InputError(f"trainer.limit_train_batches: {limit} of {in_all} batches leaves none; give more")
     steps = interval if isinstance(interval, int) else int(batches * interval)
     if steps < 1 or (steps > batches and trainer.check_val_every_n_epoch is not None):
         raise InputError(

@@ -98,12 +98,12 @@ def shared(cell: Path) -> Lease:
     """The lease of a cell that the parent process holds; this process renews it as well."""
     held = _held(cell)
     if not held:
-        raise Lost(f"{cell.name} is held by nobody")
+        raise Lost(f"no process holds {cell.name}")
     return Lease(held[-1])
 
 
 def holder(cell: Path) -> str | None:
-    """The holder of a cell as "host, process 17"; None if nobody runs it."""
+    """The holder of a cell as "host, process 17"; None if no process runs it."""
     held = _held(cell)
     if not held or not _alive(held[-1]):
         return None
@@ -127,7 +127,7 @@ def _number(path: Path) -> int:
 
 
 def _owner(path: Path) -> dict[str, Any]:
-    """Machine, host and process of a lease's holder; empty while the file is being written, or if it is no lease."""
+    """Machine, host and process of a lease's holder; empty while the file is being written, or if it is not a lease."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -164,7 +164,7 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):  # an OverflowError: no process has such a number
         return False
-    except OSError:  # somebody else's process
+    except OSError:  # another user's process
         pass
     return _state(process)[:1] != ["Z"]
 

@@ -24,11 +24,7 @@ class Entry:
     target: str
 
     def load(self) -> type:
-        """Import the class, after which configs may name it without its module.
-
-        Raises:
-            InputError: the module or the class cannot be imported.
-        """
+        """Import the class, so that configs may name it without its module; an InputError if that fails."""
         module, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)

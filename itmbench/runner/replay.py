@@ -44,7 +44,7 @@ def in_fresh_process(arguments: Sequence[str]) -> Replay:
 
 def _of_arguments(arguments: list[str], checkpoint: Path, images: list[Any], texts: list[Any]) -> Tensor:
     for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"):
-        os.environ.pop(name, None)  # this process is no rank
+        os.environ.pop(name, None)  # this process is not a rank
     with logs.quiet():
         return fresh_scores(PreparedCLI(arguments).model, checkpoint, images, texts)
 

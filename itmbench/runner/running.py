@@ -1,4 +1,4 @@
-"""The folder that a cell runs in: what an interrupted or failed run left there.
+"""The folder that a cell runs in, with what an interrupted or failed run left there.
 
 ``key`` names the cell that the folder belongs to, ``last.ckpt`` is the checkpoint to resume from, ``failure.json`` and
 ``error.txt`` say how it failed.

@@ -177,7 +177,7 @@ def load_cells(path: str | Path, only: str = "") -> list[Cell]:
             file = path.parent / name
             packaged = benchmarks_folder() / name
             if not file.exists() and packaged.is_file():
-                file = packaged  # named from a benchmark of one's own
+                file = packaged  # named by a user's benchmark
             loaded[name] = _mapping(file, load_yaml(file))
         except InputError as error:
             wrong.append(str(error))
@@ -233,7 +233,7 @@ def load_yaml(path: Path) -> Any:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = " ".join(str(getattr(error, "problem", error)).split())
         raise InputError(f"{where}: not YAML ({problem}); correct it") from None
-    except (RecursionError, ValueError) as error:  # nested too deep, a date that is none, 5,000 digits
+    except (RecursionError, ValueError) as error:  # nested too deep, an impossible date, 5,000 digits
         raise InputError(f"{path}: cannot be read ({error}); correct it") from None
 
 

@@ -84,11 +84,7 @@ def _pairs(model: Matcher, corpus: Corpus, rows: Rows, query: Example) -> list[E
 
 
 def _items(model: ExplainsItems, corpus: Corpus, rows: Rows, query: Example) -> list[ExplainedItem]:
-    """The query and its first result.
-
-    Raises:
-        InputError: there is nothing to show, or the ranking does not use the graph.
-    """
+    """The query and its first result; an InputError if there is nothing to show, or the graph does not rank."""
     if not model.graph_at_test:
         raise InputError("the model is tested without its graph")
     mine, other = SIDES[query.side]

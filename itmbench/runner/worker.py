@@ -24,7 +24,7 @@ from itmbench.runner.plan import Planned, Planner, Request
 from itmbench.runner.processes import POLL, WORKER, end_with_parent, forget_launcher, hide_srun_hint
 from itmbench.runner.spec import Cell
 
-logger = logging.getLogger(WORKER)  # __main__ is none of the package
+logger = logging.getLogger(WORKER)  # __main__ does not belong to the package
 
 
 def runner(options: dict[str, Any]) -> None:

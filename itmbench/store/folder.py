@@ -139,8 +139,8 @@ def merge(root: str | Path, other: str | Path) -> Merged:
     cells and can be repeated.
 
     Raises:
-        InputError: one folder contains the other, one is no folder, the other holds no cells of its own, or a result in
-            it cannot be read.
+        InputError: one folder contains the other or is not a folder, the other holds no cells of its own, or a result
+            in it cannot be read.
     """
     top, source = _real(root), _real(other)
     if source.is_relative_to(top) or top.is_relative_to(source):

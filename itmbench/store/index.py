@@ -1,4 +1,4 @@
-"""Photographs of one's own, encoded once by a trained method: an index on disk, to search by texts."""
+"""The user's photographs, encoded once by a trained method: an index on disk, to search by texts."""
 
 import logging
 import os

@@ -105,7 +105,7 @@ def test_both_kinds_of_noise_go_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["shuffled_captions", "corrupted_labels"])
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_what_is_no_share_is_refused(tmp_path: Path, option: str, share: float) -> None:
-    with pytest.raises(InputError, match=f"^{option}: .* is no share; give a number from 0 to 1$"):
+    with pytest.raises(InputError, match=f"^{option}: .* is not a share; give a number from 0 to 1$"):
         Data(tmp_path, False, **{option: share})
 
 
@@ -114,7 +114,7 @@ def test_every_dataset_takes_the_option(option: str, capsys: pytest.CaptureFixtu
     for name in ("captions", "flickr30k-tokens", "regions", "mirflickr25k", "nuswide", "dcmh", "flickr30k-mini"):
         command = ["data", "verify", name, f"--{option}=2"]
         assert main(command if "mini" in name else [*command, f"--root={tmp_path}"]) == 2
-        assert f"{option}: 2.0 is no share" in capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"{option}: 2.0 is not a share" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_perturbed_captions_are_in_a_test_of_captions_only(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_cache_of_others_is_not_trusted(
 def test_a_rank_that_is_none_before_anything_is_imported(name: str) -> None:
     call = [sys.executable, "-m", "itmbench", "fit", "--model=SEDRA"]
     ended = subprocess.run(call, env=os.environ | {name: "x"}, capture_output=True, text=True)
-    assert ended.returncode == 2 and ended.stderr.startswith(f"itmbench: {name}=x: is no number of a process")
+    assert ended.returncode == 2 and ended.stderr.startswith(f"itmbench: {name}=x: is not the number of a process")
 
 
 @pytest.mark.parametrize("rank", ["x", "", "-1", "1.5", "²"])

@@ -123,5 +123,5 @@ def test_what_words_attend_to_adds_up_to_the_score(direction: str) -> None:
 
 @pytest.mark.parametrize("options", [{"direction": "i2t"}, {"aggregation": "lse"}])
 def test_a_score_that_is_no_mean_over_words_has_nothing_to_show(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="no mean over words that attend to regions"):
+    with pytest.raises(InputError, match="not a mean over words that attend to regions"):
         method(**options).attended(IMAGES[:1], TEXTS[:1])

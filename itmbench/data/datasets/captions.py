@@ -253,7 +253,7 @@ def _caption(sentence: dict[str, Any]) -> str:
     if "raw" not in sentence:
         tokens = _field(sentence, "tokens", list)
         if not all(isinstance(token, str) for token in tokens):
-            raise TypeError(f"sentid {sentence['sentid']} has tokens that are no texts")
+            raise TypeError(f"sentid {sentence['sentid']} has tokens that are not texts")
     caption = sentence["raw"] if "raw" in sentence else " ".join(tokens)
     if not isinstance(caption, str) or not caption.strip() or not is_unicode(caption):
         raise TypeError(f"sentid {sentence['sentid']} has the caption {caption!r:.60}")

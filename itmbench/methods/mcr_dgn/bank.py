@@ -55,7 +55,7 @@ class Bank(Memory):
         self.keep(image_labels=image.labels.float(), text_labels=text.labels.float())
 
     def contexts(self, modality: Modality, k: int, rule: Rule) -> Contexts:
-        """What items of a modality attach to; found once per filling. The bank must not be empty."""
+        """What items of a modality attach to; computed once per filling. The bank must not be empty."""
         items, of_labels = getattr(self, modality), getattr(self, f"{modality}_labels")
         cached = self._contexts.get(modality)
         if cached is None or cached[0] is not items or cached[1] != items._version:

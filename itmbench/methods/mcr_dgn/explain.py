@@ -51,7 +51,7 @@ class Naming:
         return found
 
     def parts(self, model: Matcher, weights: Tensor, words: Tensor | None) -> list[Part]:
-        """The regions, by number, or the words with the highest attention `[N]` of a label; marks are no words."""
+        """The regions, by number, or the words with the highest attention `[N]` of a label; marks are left out."""
         order = [part for part in weights.argsort(descending=True).tolist() if weights[part] > 0]
         names = {part: part if words is None else model.text.word(int(words[part])) for part in order}
         return [Part(name, float(weights[part])) for part in order if (name := names[part]) is not None][: self.top]

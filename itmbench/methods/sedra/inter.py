@@ -28,7 +28,7 @@ class Words(nn.Module):
     Args:
         width: W, size of the tokens.
         dim: D, size of the vectors.
-        embedding: the encoder's input embeddings; None where its tokens are no words, and are projected themselves.
+        embedding: the encoder's input embeddings; None if its tokens are not words, and are projected themselves.
     """
 
     def __init__(self, width: int, dim: int, embedding: nn.Embedding | None) -> None:
@@ -43,7 +43,7 @@ class Words(nn.Module):
                 nn.init.zeros_(table.weight)
 
     def forward(self, items: Embeddings, embedding: nn.Embedding | None, learns: bool) -> tuple[Tensor, Tensor]:
-        """Turn tokens `[B, L, W]` into vectors with shares `[B, L, D + 1]`, 0 for what is no word, and a mask.
+        """Turn tokens `[B, L, W]` into vectors with shares `[B, L, D + 1]`, 0 unless a token is a word, and a mask.
 
         Args:
             items: texts, with their words where there is a vocabulary.

@@ -157,11 +157,7 @@ class SEDRA(TokenMatcher):
         return torch.stack([loss(own, positives) for loss, own in zip(self.losses, scores, strict=True)]).sum()
 
     def attended(self, image: Embeddings, text: Embeddings) -> Attended:
-        """The paths' logits for one image and one text, and what each word of the local path finds.
-
-        Raises:
-            InputError: there is no local path.
-        """
+        """The logits of the paths, and what each word finds; an InputError if there is no local path."""
         if "local" not in self.paths:
             raise InputError(f"explain: this SEDRA has no local path to show (paths: {', '.join(self.paths)})")
         assert text.tokens is not None and text.mask is not None and image.mask is not None
