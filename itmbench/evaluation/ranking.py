@@ -44,7 +44,7 @@ def rank_gallery(scores: Tensor, gains: Tensor, ties: Ties, part: Tensor | None 
     """
     labels = gains.int() if part is None else 2 * gains.int() + part
     # As cosines are; a NaN is not below 2.
-    if bool(labels.max() <= 1) and bool(scores.amax() < 2) and bool(scores.amin() > -2):
+    if part is None and bool(labels.max() <= 1) and bool(scores.amax() < 2) and bool(scores.amin() > -2):
         hits = sort_rows(_short_keys(scores, labels, ties)) & 1
         all_finite = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
         return Ranked(Ranking(hits if ties == "pessimistic" else 1 - hits), None, all_finite)

@@ -94,8 +94,10 @@ def test_short_keys_order_as_long_ones(ties: ranking.Ties) -> None:
     assert torch.equal(found, ranking.rank_gallery(2 * scores, relevance, ties).whole.gains)
 
 
-def test_a_part_is_ranked_alone() -> None:
-    scores, gains, part = torch.randn(9, 50).round(decimals=1), torch.randint(0, 3, (9, 50)), torch.rand(50) < 0.4
+@pytest.mark.parametrize("highest", [0, 2])
+def test_a_part_is_ranked_alone(highest: int) -> None:
+    scores, part = torch.rand(9, 50).round(decimals=1), torch.rand(50) < 0.4
+    gains = torch.randint(0, highest + 1, (9, 50))
     ranked = ranking.rank_gallery(scores, gains, "pessimistic", part)
     assert ranked.part is not None
     alone = ranking.rank_gallery(scores[:, part], gains[:, part], "pessimistic").whole
