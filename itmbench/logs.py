@@ -53,8 +53,8 @@ class _Console(logging.StreamHandler[TextIO]):
         return sys.stderr
 
     def filter(self, record: logging.LogRecord) -> bool:
-        own = record.name.partition(".")[0] == PACKAGE
-        return record.levelno >= logging.WARNING or self.verbosity > 0 or (own and self.verbosity == 0)
+        ours = record.name.partition(".")[0] == PACKAGE
+        return record.levelno >= logging.WARNING or self.verbosity > 0 or (ours and self.verbosity == 0)
 
 
 _console = _Console()

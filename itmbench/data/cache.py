@@ -176,7 +176,7 @@ def _write(path: Path, content: str | Callable[[BinaryIO], object]) -> None:
         warnings.warn(f"{path.parent}: cannot be written ({error}), so nothing is cached there", stacklevel=3)
 
 
-STORED = {each.__name__: each for each in (Corpus, Count, Features, ImageFiles, Stage, Strings)}
+STORED = {kind.__name__: kind for kind in (Corpus, Count, Features, ImageFiles, Stage, Strings)}
 
 
 def _save(corpus: Corpus, key: str, file: BinaryIO) -> None:
@@ -195,7 +195,7 @@ def _save(corpus: Corpus, key: str, file: BinaryIO) -> None:
         content = {field.name: getattr(value, field.name) for field in fields(value)}
         if content.get("true_images") is not None:  # thousands of short arrays
             rows = content["true_images"]
-            content["true_images"] = {"$split": [np.concatenate(rows), np.cumsum([len(each) for each in rows])]}
+            content["true_images"] = {"$split": [np.concatenate(rows), np.cumsum([len(images) for images in rows])]}
         return {"$class": type(value).__name__, **content}
 
     content = json.dumps({"key": key, "corpus": corpus}, default=encode).encode()
@@ -210,7 +210,7 @@ def _load(path: Path, key: str) -> Corpus | None:
             case {"$array": name}:
                 return stored[name]
             case {"$npy": paths}:
-                return NpyRows([Path(each) for each in paths])
+                return NpyRows([Path(path) for path in paths])
             case {"$path": name}:
                 return Path(name)
             case {"$split": [rows, ends]}:

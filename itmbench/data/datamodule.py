@@ -185,9 +185,9 @@ class CorpusDataModule(L.LightningDataModule):
         """Texts of the training images, a pair each; an InputError if they do not fill one batch on every device."""
         pairs = self.corpus.texts_of(self.corpus.train)
         if len(pairs) < self.batch_size * devices:
-            each = f" on each of {devices} devices" if devices > 1 else ""
+            where = f" on each of {devices} devices" if devices > 1 else ""
             raise InputError(
-                f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch{each}; set data.batch_size to "
+                f"{self.corpus.name}: {len(pairs)} training pairs do not fill one batch{where}; set data.batch_size to "
                 f"{len(pairs) // devices} or less"
             )
         return pairs

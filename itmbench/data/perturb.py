@@ -137,7 +137,7 @@ def _noun_pairs(words: Sequence[str], phrases: Sequence[NounPhrase]) -> Iterator
         if words[phrase.noun] not in _NO_THINGS and words[phrase.noun + 1 : phrase.noun + 2] != ["of"]
     ]
     for one, other in combinations(things, 2):
-        nouns = [_SYNONYMS.get(words[each.noun], words[each.noun]) for each in (one, other)]
+        nouns = [_SYNONYMS.get(words[phrase.noun], words[phrase.noun]) for phrase in (one, other)]
         alike = is_plural(nouns[0]) == is_plural(nouns[1])
         if nouns[0] != nouns[1] and alike and not _is_symmetric(words, phrases, one, other, one.noun, other.noun):
             yield one.noun, other.noun

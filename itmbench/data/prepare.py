@@ -63,9 +63,9 @@ def prepare(
 
 def _bring(archive: Archive, root: Path, places: Sequence[Path]) -> None:
     """Unpack an archive of the user's, or a downloaded one."""
-    own = next((place / name for name in archive.names for place in places if (place / name).is_file()), None)
-    path = own or root / WORK / "downloads" / archive.names[0]
-    if own is None and not path.is_file():
+    given = next((place / name for name in archive.names for place in places if (place / name).is_file()), None)
+    path = given or root / WORK / "downloads" / archive.names[0]
+    if given is None and not path.is_file():
         reason = "it may not be passed on"
         try:
             if archive.urls:
@@ -91,13 +91,13 @@ def _bring(archive: Archive, root: Path, places: Sequence[Path]) -> None:
             (root / file).parent.mkdir(parents=True, exist_ok=True)
             (unpacked / file).replace(root / file)
     except InputError as error:
-        if own is not None:
+        if given is not None:
             raise
         path.unlink()  # or the next call would take it for good
         raise InputError(f"{error}; the download is removed, run the same command again") from None
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    if own is None:
+    if given is None:
         path.unlink()
 
 

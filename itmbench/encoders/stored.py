@@ -304,7 +304,7 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
     )
     message = "    encoding %d %s once with the frozen %s, into %s"
     logger.info(message, len(rows), what, type(encoder).__name__, folder)
-    began = shard_began = said = time.perf_counter()
+    began = shard_began = reported = time.perf_counter()
     done = written = flops = 0
     parts: list[dict[str, Tensor]] = []
     for batch in loader:
@@ -323,8 +323,8 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
             cost = {"items": done - written, "seconds": time.perf_counter() - shard_began, "flops": int(flops)}
             _write_shard(folder, names[written:done], parts, cost)
             parts, written, shard_began = [], done, time.perf_counter()
-        if (now := time.perf_counter()) - said > REPORT_EVERY and done < len(rows):
-            said = now
+        if (now := time.perf_counter()) - reported > REPORT_EVERY and done < len(rows):
+            reported = now
             left = (now - began) / done * (len(rows) - done)
             logger.info("    %d of %d %s, about %s left", done, len(rows), what, duration(left))
 

@@ -182,12 +182,12 @@ def _histograms(
 ) -> Tensor:
     """Irrelevant and relevant items of each part of the gallery at each distance of a query, `[parts, K + 1, 2]`."""
     cells: NDArray[Any] = np.zeros(len(found[0]), np.uint8 if bits <= 127 else np.int16)
-    for of, words in zip(asked, found, strict=True):
-        cells += np.bitwise_count(words ^ of[row])
+    for query, words in zip(asked, found, strict=True):
+        cells += np.bitwise_count(words ^ query[row])
     cells += cells  # even cells hold irrelevant items, odd ones relevant items
     relevant = np.zeros(len(found[0]), dtype=bool)
-    for of, words in zip(wanted, held, strict=True):
-        relevant |= (words & of[row]) != 0
+    for query, words in zip(wanted, held, strict=True):
+        relevant |= (words & query[row]) != 0
     cells += relevant
     counts = [torch.bincount(torch.from_numpy(cells[part]), minlength=2 * bits + 2) for part in parts]
     return torch.stack(counts).view(len(parts), bits + 1, 2)

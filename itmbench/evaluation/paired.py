@@ -197,7 +197,7 @@ def _by_group(
             reference.setdefault(direction, (method, table))
     names = [np.asarray(table.get("group", table["image"])) for _, table in reference.values()]
     groups, owner = np.unique(np.concatenate(names), return_inverse=True)
-    owners = dict(zip(reference, np.split(owner, np.cumsum([len(each) for each in names])[:-1]), strict=True))
+    owners = dict(zip(reference, np.split(owner, np.cumsum([len(images) for images in names])[:-1]), strict=True))
     counts = np.zeros((len(groups), len(needed)))
     sums = np.full((len(runs), len(groups), len(needed)), np.nan)
     for (method, directions), run_sums in zip(by_direction, sums, strict=True):

@@ -116,17 +116,17 @@ class CaptionProtocol(_Options):
         """
         here = EvaluatedStage.of(corpus, stage, images, texts)
         device = here.images.pooled.device
-        own, triples, *matches = (
+        pairs, triples, *matches = (
             torch.from_numpy(rows).to(device) for rows in (here.own_pairs, here.hard_triples(), *here.asked_pairs())
         )
         i2t_matches, t2i_matches = matches
         name = partial(_named, here.image_ids)
         search = self._search(here.images, here.texts, scorer, name)
-        ranks, places = search.ranks_and_places(own, (i2t_matches, t2i_matches), self.ties)
+        ranks, places = search.ranks_and_places(pairs, (i2t_matches, t2i_matches), self.ties)
         metrics = caption.summary(ranks, self.ks)
         metrics |= _under("chance", caption.expected_by_chance(here, self.ks))
         if isinstance(search, Shortlist):
-            metrics |= search.lost(own, ranks, self.ties, self.ks)
+            metrics |= search.lost(pairs, ranks, self.ties, self.ks)
         if here.listed.any():
             metrics |= _under("truth", caption.complete_truth((i2t_matches, t2i_matches), places, self.ks))
         if self.folds is not None and stage == "test":
@@ -159,9 +159,10 @@ class CaptionProtocol(_Options):
             search = self._search(
                 here.images.select(images), here.texts.select(torch.from_numpy(texts)), scorer, partial(_named, ids)
             )
-            own = np.stack([here.owner[texts] - rows[0], np.arange(len(texts))], axis=1)
-            pairs = torch.from_numpy(own).to(here.images.pooled.device)
-            results.append(caption.recalls(search.ranks(pairs, self.ties), self.ks))
+            pairs = np.stack([here.owner[texts] - rows[0], np.arange(len(texts))], axis=1)
+            device = here.images.pooled.device
+            ranks = search.ranks(torch.from_numpy(pairs).to(device), self.ties)
+            results.append(caption.recalls(ranks, self.ks))
         return {key: sum(result[key] for result in results) / number for key in results[0]}
 
 

@@ -49,8 +49,8 @@ class Chosen(Evaluated):
             return measured(tables, stage)
         objective, candidates = self.evaluated_by.objective, self.candidates()
         evaluations = [
-            measured(tables.map(lambda items, each=each: self.as_candidate(items, each)), stage)  # type: ignore[misc]
-            for each in candidates
+            measured(tables.map(lambda items, candidate=candidate: self.as_candidate(items, candidate)), stage)  # type: ignore[misc]
+            for candidate in candidates
         ]
         best = max(range(len(candidates)), key=lambda row: evaluations[row].metrics[objective])
         self.choose(candidates[best])

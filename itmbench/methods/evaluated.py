@@ -139,7 +139,7 @@ class Evaluated(Trained):
             return
         tables = self.tables(encoded, stage)
         del encoded
-        listeners = [each for each in self.trainer.callbacks if isinstance(each, EvaluationCallback)]  # type: ignore[attr-defined]
+        listeners = [callback for callback in self.trainer.callbacks if isinstance(callback, EvaluationCallback)]  # type: ignore[attr-defined]
         for listener in listeners:
             listener.on_encoded(self, stage, tables.images, tables.texts)
         evaluation = self.evaluate(tables, stage)

@@ -176,12 +176,12 @@ def image_rows(corpus: Corpus, explained: Iterable[ExplainedPair | ExplainedItem
     if not isinstance(corpus.images, ImageFiles):
         return {}
     named = set[str]()
-    for each in explained:
-        if isinstance(each, ExplainedPair):
-            named.add(each.image)
-        elif each.modality == "image":
-            seen = [*each.sees, *(one for label in each.labels for one in label.sees)]
-            named |= {each.id, *(one.id for one in seen)}
+    for item in explained:
+        if isinstance(item, ExplainedPair):
+            named.add(item.image)
+        elif item.modality == "image":
+            seen = [*item.sees, *(neighbour for label in item.labels for neighbour in label.sees)]
+            named |= {item.id, *(neighbour.id for neighbour in seen)}
     return {id_: row for row, id_ in enumerate(corpus.image_ids) if id_ in named}
 
 

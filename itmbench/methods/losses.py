@@ -146,11 +146,11 @@ class TripletLoss(Recorded, nn.Module):
         """Compare every positive of a row with every negative of it, a few rows at a time to bound memory."""
         losses = []
         count = max(1, 2**22 // len(scores) ** 2)
-        for rows, own in zip(scores.split(count), positives.split(count), strict=True):
-            wrong = ~own
+        for rows, right in zip(scores.split(count), positives.split(count), strict=True):
+            wrong = ~right
             hinges = (self.margin + rows.unsqueeze(1) - rows.unsqueeze(2)).clamp(min=0)  # [row, positive, negative]
             means = (hinges * wrong.unsqueeze(1)).sum(2) / wrong.sum(1, keepdim=True).clamp(min=1)
-            losses.append((means * own).sum())
+            losses.append((means * right).sum())
         return torch.stack(losses).sum() / positives.sum()
 
     def get_extra_state(self) -> Tensor:

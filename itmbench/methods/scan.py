@@ -50,7 +50,7 @@ class SCAN(TokenMatcher):
     ) -> None:
         super().__init__(**kwargs)
         self.direction, self.aggregation, self.lse_sharpness = direction, aggregation, lse_sharpness
-        self.sharpness = {each: default if sharpness is None else sharpness for each, default in _SHARPNESS.items()}
+        self.sharpness = _SHARPNESS if sharpness is None else dict.fromkeys(_SHARPNESS, sharpness)
         self.project = self.per_modality(lambda width: nn.Linear(width, dim))
         self.loss = TripletLoss(warmup_steps=1000) if loss is None else loss
 

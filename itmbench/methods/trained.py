@@ -240,7 +240,7 @@ def _items(given: Sequence[Any], encoder: Encoder, item: Callable[[Any], Any], n
         raise InputError(f"{name}: give a list of items, not one {type(given).__name__}")
     if isinstance(encoder, FeatureEncoder):
         return _feature_items(given, encoder.feature_width, name)
-    return [item(each) for each in given]
+    return [item(value) for value in given]
 
 
 def _image_item(item: Any) -> Any:

@@ -14,8 +14,8 @@ def explanation_rows(explained: Sequence[ExplainedPair | ExplainedItem], files: 
     """Rows of explanations, with the photographs by the id of the image."""
     return [
         row
-        for each in explained
-        for row in (_pair(each, files) if isinstance(each, ExplainedPair) else _item(each, files))
+        for item in explained
+        for row in (_pair(item, files) if isinstance(item, ExplainedPair) else _item(item, files))
     ]
 
 
@@ -40,8 +40,8 @@ def _item(item: ExplainedItem, files: Mapping[str, Path]) -> list[Row]:
 
     def seen(neighbours: Sequence[Seen]) -> list[Cell]:
         return [
-            Cell(each.text or each.id, f"{each.weight:.3f}", files.get(each.id) if of_images else None)
-            for each in neighbours
+            Cell(item.text or item.id, f"{item.weight:.3f}", files.get(item.id) if of_images else None)
+            for item in neighbours
         ]
 
     cells = [*_photograph(file, item.text or ""), *seen(item.sees)]

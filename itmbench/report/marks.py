@@ -88,9 +88,9 @@ def _require_agreement(cells: pd.DataFrame, queries: Sequence[QueryTable], metri
             value = 0.0
             for part, weight in (parts(metric) or {}).items():
                 outcomes = table.get("ap" if part.k is None else "rank")
-                if outcomes is None or not (own := table["direction"] == part.direction).any():
-                    break  # said by `PairedResults`
-                value += weight * float((outcomes[own] if part.k is None else outcomes[own] <= part.k).mean())
+                if outcomes is None or not (rows := table["direction"] == part.direction).any():
+                    break  # `PairedResults` reports it
+                value += weight * float((outcomes[rows] if part.k is None else outcomes[rows] <= part.k).mean())
             else:
                 if not abs(value - cell[metric]) <= (1e-2 if metric == "rSum" else 1e-4):  # or it is missing
                     raise InputError(

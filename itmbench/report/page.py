@@ -102,7 +102,8 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnai
         "differs": any(count["published"] not in (None, count["found"]) for count in data["counts"]),
         "plots": plots,
         "curves": [
-            (what, _svg(what, partial(curve_plot, metrics=of), table, looks)) for what, of in curves(table).items()
+            (caption, _svg(caption, partial(curve_plot, metrics=metrics), table, looks))
+            for caption, metrics in curves(table).items()
         ],
         "training": _training(table, looks),
         "gallery": gallery(table, thumbnails),

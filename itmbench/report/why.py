@@ -49,8 +49,8 @@ def why_page(method: str, explained: Sequence[ExplainedPair | ExplainedItem], fi
     """A page that needs nothing else: explanations of one method, with the photographs by the id of the image."""
     thumbnails = Thumbnails()
     queries = [
-        {"title": each.title, "image": each.image, "note": "", "good": False, "panels": [_panel(each, "", False)]}
-        for each in explained
+        {"title": item.title, "image": item.image, "note": "", "good": False, "panels": [_panel(item, "", False)]}
+        for item in explained
     ]
     found = {id_: (str(path.parent), path.name, path.stat().st_size) for id_, path in files.items()}
     methods = [{"name": method, "seed": None, "queries": queries}]
@@ -94,16 +94,16 @@ def _answered(answer: Answer | None, other: str, ranking: Sequence[str], measure
 
 
 def _panel(
-    each: ExplainedPair | ExplainedItem, heading: str, right: bool, labels: Sequence[str] = ()
+    explained: ExplainedPair | ExplainedItem, heading: str, right: bool, labels: Sequence[str] = ()
 ) -> dict[str, Any]:
     panel: dict[str, Any] = {"heading": heading, "right": right, "labels": [*labels]}
-    if isinstance(each, ExplainedPair):  # JSON within a page has its keys sorted
-        return panel | {"pair": asdict(each) | {"paths": [*each.paths.items()]}}
-    return panel | {"item": asdict(each)}
+    if isinstance(explained, ExplainedPair):  # JSON within a page has its keys sorted
+        return panel | {"pair": asdict(explained) | {"paths": [*explained.paths.items()]}}
+    return panel | {"item": asdict(explained)}
 
 
 def _large(explained: Sequence[ExplainedPair | ExplainedItem]) -> set[str]:
-    return {each.image for each in explained if each.image is not None}
+    return {item.image for item in explained if item.image is not None}
 
 
 def _pictures(files: Mapping[str, File], large: set[str], thumbnails: Thumbnails) -> dict[str, dict[str, int]]:

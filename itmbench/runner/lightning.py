@@ -62,8 +62,8 @@ class SaveConfig(SaveConfigCallback):
             return
         folder = run_folder(trainer)
         if not self.config.ckpt_path:
-            kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, Checkpoint)]
-            files = [Path(each.dirpath or "", f"{each.filename}.ckpt") for each in kept]
+            kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
+            files = [Path(callback.dirpath or "", f"{callback.filename}.ckpt") for callback in kept]
             # A logger has a new folder for every run, and may write a config.yaml of its own into it.
             require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
         write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))

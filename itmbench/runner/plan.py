@@ -139,7 +139,7 @@ class Planner:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             source = None if self._inputs is None else done.source(cells, self._inputs, path)
-            inputs = [str(each) for each in self._inputs or []]
+            inputs = [str(path) for path in self._inputs or []]
             content = {"source": source, "inputs": inputs, "cells": [asdict(row) for row in planned]}
             write_atomically(path, json.dumps(content, default=str))
         except OSError as error:

@@ -94,8 +94,8 @@ class Space(BaseModel):
             first, *inner = name.split(".")
             if first == "trainer" and inner and inner[0] in BUDGET:
                 raise ValueError(f"{name}: the training budget is the same for all methods and is not tuned")
-            own = first == "model" and inner[:1] == ["init_args"] and inner[1:] and inner[1] != "protocol"
-            if not own and not (first == "trainer" and inner):
+            of_method = first == "model" and inner[:1] == ["init_args"] and inner[1:] and inner[1] != "protocol"
+            if not of_method and not (first == "trainer" and inner):
                 raise ValueError(
                     f"{name}: belongs to what is measured or trained on, which is not tuned; name options below "
                     "model.init_args (but protocol) or trainer"

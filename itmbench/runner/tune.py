@@ -220,7 +220,9 @@ def _search(study: Study, planner: Planner, held: Lease) -> None:
             trial = _run_trial(study, saved.trials, planner, held)
             saved.add_trial(trial)
             outcome = trial.user_attrs.get("error") or f"{trial.value:.4f}"
-            values = ((name, f"{of:.4g}" if isinstance(of, float) else of) for name, of in trial.params.items())
+            values = (
+                (name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in trial.params.items()
+            )
             shown = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in values)
             took = f"{shown or 'its own config'}: {outcome}, {duration(trial.user_attrs['seconds'])}"
             logger.info("[%d/%d] %s, %s", number + 1, study.trials, study, took)

@@ -71,8 +71,8 @@ def _pairs(model: Matcher, corpus: Corpus, rows: Rows, query: Example) -> list[E
     """The query with its best right answer, and with its best wrong one."""
     mine, other = SIDES[query.side]
     row = rows[mine][query.id]
-    own = corpus.texts_of_image[row].tolist() if mine == "image" else [int(corpus.text_to_image[row])]
-    right = [rows[other][result.id] for result in query.results if result.right][:1] or own
+    partners = corpus.texts_of_image[row].tolist() if mine == "image" else [int(corpus.text_to_image[row])]
+    right = [rows[other][result.id] for result in query.results if result.right][:1] or partners
     wrong = [rows[other][result.id] for result in query.results if not result.right][:1]
     pairs = [(row, answer) if mine == "image" else (answer, row) for answer in (*right, *wrong)]
     images, texts = zip(*pairs, strict=True)
