@@ -1,16 +1,13 @@
-"""Evaluates on N processes, shared; writes what each finds and how many pairs it scored. Run by test_ranks.py."""
+"""Evaluates on N processes, shared; writes what each finds and how many pairs it scored. Called by test_ranks.py."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
-from torch import Tensor, distributed
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from evaluation.test_protocol import embed, labelled, with_truth
 from evaluation.toy_retrieval import lopsided
+from torch import Tensor, distributed
 
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
@@ -52,7 +49,7 @@ def refused() -> str:
     return ""
 
 
-def run(rank: int, ranks: int, folder: str) -> None:
+def one_rank(rank: int, ranks: int, folder: Path) -> None:
     torch.set_num_threads(1)
     scoring._SCORER_TILE, scoring._COSINE_TILE["cpu"], label._QUERIES = 60, 60, 4
     if ranks > 1:
@@ -66,6 +63,7 @@ def run(rank: int, ranks: int, folder: str) -> None:
     torch.save(results, f"{folder}/{ranks}.{rank}.pt")
 
 
-if __name__ == "__main__":
+def run(folder: Path) -> None:
+    """As one process, as two, and as three, all forked: none imports everything anew."""
     for count in (1, 2, 3):
-        multiprocessing.spawn(run, (count, sys.argv[1]), nprocs=count)
+        multiprocessing.start_processes(one_rank, (count, folder), nprocs=count, start_method="fork")

@@ -1,25 +1,18 @@
 """Ranks share an evaluation: the same numbers to the last digit on each, for a part of the work."""
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from evaluation import ranks_run
 
 from itmbench.evaluation.ranks import by_rank
-
-RUN = Path(__file__).with_name("ranks_run.py")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        [sys.executable, str(RUN), str(folder)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ranks_run.run(folder)
     return {
         count: [torch.load(folder / f"{count}.{rank}.pt", weights_only=True) for rank in range(count)]
         for count in (1, 2, 3)

@@ -1,16 +1,16 @@
-"""Trains every method for one step on N processes; writes what that gives. Run by test_distributed.py."""
+"""Trains every method for one step on N processes; writes what that gives. Called by test_distributed.py."""
 
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+import torch.multiprocessing as multiprocessing
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from methods.test_contract import LABELS, METHODS, method
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from methods.test_contract import LABELS, METHODS, method
 from toy import ToyData, evaluation_of
 
 BATCH = 12
@@ -68,7 +68,12 @@ def one_step(devices: int = 1, backbones: L.Callback | None = None, **options: A
     return trainer, gradients
 
 
-def main(devices: int, folder: str) -> None:
+def one_rank(rank: int, devices: int, folder: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    # With the seed of an earlier test, Lightning would seed two processes once more, but not one.
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    if devices > 1:  # as if a launcher had started the processes
+        os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     results = {}
     for name in METHODS:
         model, (trainer, gradients) = without_draws(name), one_step(devices)
@@ -83,8 +88,11 @@ def main(devices: int, folder: str) -> None:
             found["metrics"] = evaluation_of(trainer, without_draws(name), data).metrics
         results[name] = found
     if trainer.global_rank == 0:
-        torch.save(results, f"{folder}/{devices}.pt")
+        torch.save(results, folder / f"{devices}.pt")
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+def run(devices: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """What so many processes find, all forked: none imports everything anew."""
+    arguments = (devices, folder, find_free_network_port())
+    multiprocessing.start_processes(one_rank, arguments, nprocs=devices, start_method="fork")
+    return torch.load(folder / f"{devices}.pt", weights_only=True)

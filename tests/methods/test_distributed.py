@@ -1,19 +1,15 @@
 """Two processes train and evaluate as one does with the same global batch."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from methods import ddp_run
 from methods.test_contract import METHODS
 
 from itmbench.methods.identity import Identity
 from itmbench.runner import registry
 
-RUN = Path(__file__).with_name("ddp_run.py")
 Found = dict[str, dict[str, Any]]
 
 
@@ -21,14 +17,7 @@ Found = dict[str, dict[str, Any]]
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found]:
     """What one process and two leave."""
     folder = tmp_path_factory.mktemp("ranks")
-    # With the seed of an earlier test, Lightning would seed two processes once more, but not one.
-    environment = {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"}
-    for devices in (1, 2):
-        command = [sys.executable, str(RUN), str(devices), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (torch.load(folder / f"{devices}.pt", weights_only=True) for devices in (1, 2))
-    return one, two
+    return ddp_run.run(1, folder), ddp_run.run(2, folder)
 
 
 @pytest.mark.parametrize("name", METHODS)
