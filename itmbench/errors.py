@@ -13,11 +13,7 @@ class InputError(ValueError):
 
 
 class InputErrors(InputError):
-    """Everything that is wrong with an input that is checked to the end before it is refused.
-
-    Args:
-        lines: one of each error.
-    """
+    """Everything that is wrong with an input that is checked to the end before it is refused, one line each."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
@@ -25,12 +21,7 @@ class InputErrors(InputError):
 
 
 class MissingImages(InputError):
-    """Images that a dataset lists are not in its folder.
-
-    Args:
-        message: the one line.
-        names: the path of each below the folder.
-    """
+    """Images that a dataset lists are not in its folder; ``names`` are their paths below it."""
 
     def __init__(self, message: str, names: Sequence[str] = ()) -> None:  # pickle gives the message only
         super().__init__(message)

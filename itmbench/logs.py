@@ -79,16 +79,7 @@ def verbosity() -> int:
 
 
 class Progress:
-    """Logs the progress of a long task, at most every few seconds.
-
-    Args:
-        logger: the caller's.
-        what: the task.
-        total: how much there is to do, if known.
-        show: an amount as text.
-        done: how much is done already.
-        every: seconds between two messages.
-    """
+    """Logs the progress of a task on the caller's logger, with amounts as text by ``show``, every few seconds."""
 
     def __init__(
         self,

@@ -37,12 +37,7 @@ def derived_seed(*numbers: int) -> int:
 class EpochOrder(DistributedSampler[tuple[int, int]]):
     """Indices of a dataset in an order given by seed and epoch, each with the epoch: ``(epoch, index)``.
 
-    Each device takes every n-th index. As a ``DistributedSampler`` it is not wrapped by Lightning.
-
-    Args:
-        dataset: to sample from.
-        devices: number of devices that share an epoch.
-        rank: of this device.
+    Each of the ``devices`` takes every n-th index. As a ``DistributedSampler`` it is not wrapped by Lightning.
     """
 
     def __init__(self, dataset: Dataset[Any], devices: int = 1, rank: int = 0) -> None:
@@ -56,12 +51,7 @@ class EpochOrder(DistributedSampler[tuple[int, int]]):
 
 
 class Seeded(list[Any]):
-    """Items that, when iterated, seed torch's generator one by one, so that each item draws its own random crop.
-
-    Args:
-        items: of a training batch.
-        seeds: one for each item.
-    """
+    """Items of a training batch that, when iterated, seed torch's generator one by one for their own random crops."""
 
     def __init__(self, items: Sequence[Any], seeds: Sequence[int]) -> None:
         super().__init__(items)
@@ -100,25 +90,15 @@ class Pairs(Dataset[Any]):
 
 @dataclass(frozen=True)
 class PairCollate:
-    """(epoch, text row) of training pairs -> a batch.
+    """(epoch, text row) of training pairs -> a batch."""
 
-    Args:
-        images: by row.
-        texts: by row.
-        image: makes batches of images.
-        text: makes batches of texts.
-        image_of: row of the image that each text is trained with `[Nt]`.
-        labels: labels that each image is trained with `[Ni, C]`, or None.
-        seed: the seed of the run.
-    """
-
-    images: Any
-    texts: Any
-    image: Processor
-    text: Processor
-    image_of: Rows
-    labels: Any
-    seed: int
+    images: Any  # by row
+    texts: Any  # by row
+    image: Processor  # makes batches of images
+    text: Processor  # makes batches of texts
+    image_of: Rows  # row of the image that each text is trained with `[Nt]`
+    labels: Any  # labels that each image is trained with `[Ni, C]`, or None
+    seed: int  # the seed of the run
 
     def __call__(self, pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
         def seeds() -> Iterator[int]:

@@ -38,18 +38,13 @@ from itmbench.processors import loaders
 class Sources:
     """What the loaders read, by corpus row, and the processors that turn it into batches.
 
-    Args:
-        corpus: whose images and texts are loaded; the output of a frozen encoder replaces the items that it reads
-            (`itmbench.encoders.stored`).
-        image: makes batches of images.
-        text: makes batches of texts.
-        probes: perturbed captions, by their row in ``CorpusDataModule.probes``; None where no loader reads them.
+    The output of a frozen encoder replaces the images or texts that it reads (`itmbench.encoders.stored`).
     """
 
     corpus: Corpus
     image: Processor
     text: Processor
-    probes: Any = None
+    probes: Any = None  # perturbed captions, by their row in ``CorpusDataModule.probes``
 
 
 class CorpusDataModule(L.LightningDataModule):

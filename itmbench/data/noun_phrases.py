@@ -109,17 +109,11 @@ _LINKS = word_list("'s covered filled lined shaped sized colored coloured haired
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """A noun phrase as positions in a list of words.
+    """A noun phrase as positions in a list of words."""
 
-    Args:
-        start: position of the first word.
-        attributes: positions of the words in ``ATTRIBUTES``.
-        noun: position of the noun, which is the last word.
-    """
-
-    start: int
-    attributes: tuple[int, ...]
-    noun: int
+    start: int  # position of the first word
+    attributes: tuple[int, ...]  # positions of the words in ``ATTRIBUTES``
+    noun: int  # position of the noun, which is the last word
 
     @property
     def places(self) -> range:

@@ -70,17 +70,11 @@ RULES: dict[str, Callable[[str, random.Random], str | None]] = {
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """Perturbed captions, image by image.
+    """Perturbed captions, image by image."""
 
-    Args:
-        rules: index of each caption's rule in ``RULES`` `[P]`.
-        texts: corpus row of each caption's original `[P]`.
-        strings: the perturbed captions `[P]`.
-    """
-
-    rules: Rows
-    texts: Rows
-    strings: Strings
+    rules: Rows  # index of each caption's rule in ``RULES`` `[P]`
+    texts: Rows  # corpus row of each caption's original `[P]`
+    strings: Strings  # the perturbed captions `[P]`
 
     def __len__(self) -> int:
         return len(self.rules)

@@ -35,15 +35,10 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that can be prepared.
+    """A dataset that can be prepared."""
 
-    Args:
-        reader: the registered dataset that reads the result.
-        archives: texts first, so that they are there even if the images are not.
-    """
-
-    reader: str
-    archives: tuple[Archive, ...]
+    reader: str  # the registered dataset that reads the result
+    archives: tuple[Archive, ...]  # texts first, so that they are there even if the images are not
 
 
 def _karpathy(name: str) -> Archive:

@@ -155,9 +155,6 @@ class FeatureDropout(nn.Module):
 
     A module of its own, because after a validation Lightning restores the ``training`` flags of modules and nothing
     else.
-
-    Args:
-        share: probability of dropping a value.
     """
 
     def __init__(self, share: float) -> None:

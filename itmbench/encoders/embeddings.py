@@ -86,12 +86,7 @@ class Embeddings:
 
 
 class Selected:
-    """Some rows of a table of embeddings with tokens, which are copied slice by slice.
-
-    Args:
-        table: all rows.
-        rows: those selected, int64 `[n]`.
-    """
+    """Some rows, int64 `[n]`, of a table of embeddings with tokens, which are copied slice by slice."""
 
     def __init__(self, table: Embeddings, rows: Tensor) -> None:
         self._table, self._rows = table, rows

@@ -125,13 +125,9 @@ class StoredItems:
 
 @dataclass(frozen=True)
 class StoredProcessor:
-    """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision, and ``words``.
+    """Items on disk -> ``{"pooled": [B, D], "tokens": [B, N, D], "mask": [B, N]}``, half precision, and ``words``."""
 
-    Args:
-        tokens: read the tokens, which are most of the data; without them a batch holds ``pooled`` alone.
-    """
-
-    tokens: bool = True
+    tokens: bool = True  # read the tokens, which are most of the data; without them a batch holds ``pooled`` alone
 
     def __call__(self, items: Sequence[Stored], train: bool) -> Inputs:
         pooled = torch.from_numpy(np.stack([item.pooled for item in items]))

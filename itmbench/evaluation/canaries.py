@@ -53,17 +53,11 @@ def constant(corpus: Corpus) -> Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Blinded:
-    """A corpus whose unseen test items are under wrong rows, ids, owners and labels, and where to find them.
+    """A corpus whose unseen test items are under wrong rows, ids, owners and labels, and where to find them."""
 
-    Args:
-        corpus: the corpus for the method.
-        images: position, among the test images of ``corpus``, of what truly is at each position `[Ni]`.
-        texts: as ``images``, of the test texts.
-    """
-
-    corpus: Corpus
-    images: Rows
-    texts: Rows
+    corpus: Corpus  # the corpus for the method
+    images: Rows  # position, among the test images of ``corpus``, of what truly is at each position `[Ni]`
+    texts: Rows  # as ``images``, of the test texts
 
 
 def blinded(corpus: Corpus) -> Blinded:
@@ -103,11 +97,7 @@ def _found_at(rows: Rows, moved: Rows, order: Rows) -> Rows:
 
 @dataclass(frozen=True)
 class HiddenFiles(ImageFiles):
-    """Image files, some of which have meaningless names and sizes.
-
-    Args:
-        files: the files to read.
-    """
+    """Image files, some of which have meaningless names and sizes; ``files`` are read in their place."""
 
     files: ImageFiles
 

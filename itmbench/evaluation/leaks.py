@@ -37,21 +37,13 @@ PASSES = {torch.float32: 1e-4, torch.float16: 4 * 2**-10, torch.bfloat16: 4 * 2*
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of a check.
-
-    Args:
-        name: name of the check.
-        found: measured value.
-        bound: largest value that passes.
-        what: description of the value.
-        passed: found <= bound, unless the check defines it otherwise.
-    """
+    """Result of a check."""
 
     name: str
     found: float
-    bound: float
-    what: str
-    passed: bool
+    bound: float  # largest value that passes
+    what: str  # description of the value
+    passed: bool  # found <= bound, unless the check defines it otherwise
 
     @classmethod
     def at_most(cls, bound: float, name: str, found: float, what: str) -> "Finding":

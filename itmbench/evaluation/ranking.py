@@ -61,11 +61,7 @@ def rank_gallery(scores: Tensor, gains: Tensor, ties: Ties, part: Tensor | None 
 
 
 class Ranking:
-    """Metrics of the gains of each query's gallery in ranked order.
-
-    Args:
-        gains: int32 `[Q, N]`.
-    """
+    """Metrics of the gains of each query's gallery in ranked order, int32 `[Q, N]`."""
 
     def __init__(self, gains: Tensor) -> None:
         self.gains = gains

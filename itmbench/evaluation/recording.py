@@ -41,29 +41,16 @@ class Sample:
 
 @dataclass(eq=False)
 class Recording:
-    """What the protocol evaluates in one test pass.
-
-    Args:
-        sample: whose scores to keep.
-        given: the corpus that the method is tested on.
-        truth: the corpus to evaluate by; it differs from ``given`` where the method must not know it.
-        hidden: where to find the items of ``truth`` in the method's tables; None if they are at their own places.
-        examples: make those of `itmbench.evaluation.examples` as well, except of a shortlist.
-
-    Attributes:
-        kept: every evaluation by exactly this protocol, and the scores `[n, m]` of the sample in it.
-        made: the examples of the last evaluation; None if there are none.
-        seconds: time that recording took.
-    """
+    """What the protocol evaluates in one test pass: ``kept`` evaluations with the scores `[n, m]` of the sample."""
 
     sample: Sample
-    given: Corpus
-    truth: Corpus
-    hidden: Blinded | None = None
-    examples: bool = False
-    made: Examples | None = None
+    given: Corpus  # that the method is tested on
+    truth: Corpus  # to evaluate by; it differs from ``given`` if the method must not know it
+    hidden: Blinded | None = None  # where the items of ``truth`` are in the method's tables, if not in their places
+    examples: bool = False  # whether to make those of `itmbench.evaluation.examples`, except of a shortlist
+    made: Examples | None = None  # the examples of the last evaluation
     kept: list[tuple[Evaluation, Tensor]] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: float = 0.0  # that recording took
 
     @property
     def scores(self) -> Tensor | None:

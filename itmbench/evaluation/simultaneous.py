@@ -25,19 +25,12 @@ Floats = NDArray[np.float64]
 
 
 class Method(NamedTuple):
-    """The runs of a method on `G` groups of images, for `K` metrics; NaN where it lacks a metric.
+    """The runs of a method on `G` groups of images, for `K` metrics; NaN where it lacks a metric."""
 
-    Args:
-        shares: `[seeds, G, K]`; they sum over groups to the metrics of a run.
-        centred: `[seeds, G, K]`, without the share that the run's mean would give each group; they sum to 0.
-        runs: identifies the training of each run; runs of two methods that share theirs have equal names.
-        fixed: whether no seed can change the method; if not, there are at least two seeds.
-    """
-
-    shares: Floats
-    centred: Floats
-    runs: Sequence[str]
-    fixed: bool = False
+    shares: Floats  # `[seeds, G, K]`; they sum over groups to the metrics of a run
+    centred: Floats  # `[seeds, G, K]`, without the share that the run's mean would give each group; they sum to 0
+    runs: Sequence[str]  # identifies the training of each run; runs of two methods that share theirs have equal names
+    fixed: bool = False  # whether no seed can change the method; if not, there are at least two seeds
 
 
 class Comparisons(NamedTuple):

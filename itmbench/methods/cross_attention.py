@@ -34,17 +34,11 @@ def gram(tokens: Tensor) -> Tensor:
 
 @dataclass
 class Context:
-    """Measurements of the contexts that attending tokens t form from the items they attend to; fields of one shape.
+    """Measurements of the contexts that attending tokens t form from the items they attend to; fields of one shape."""
 
-    Args:
-        weight: sum of the attention weights w.
-        product: <t, x> times that sum.
-        square: |x|^2 times the square of that sum; never negative.
-    """
-
-    weight: Tensor
-    product: Tensor
-    square: Tensor
+    weight: Tensor  # sum of the attention weights w
+    product: Tensor  # <t, x> times that sum
+    square: Tensor  # |x|^2 times the square of that sum; never negative
 
     def mean_product(self) -> Tensor:
         """<t, x>; 0 if t attends to nothing."""

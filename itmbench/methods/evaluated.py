@@ -30,18 +30,11 @@ Parts = list[tuple[Tensor, Embeddings]]
 
 @dataclass(frozen=True)
 class Tables:
-    """Embeddings of an evaluated stage.
+    """Embeddings of an evaluated stage."""
 
-    Args:
-        images: of the stage's images, in corpus order.
-        texts: of their texts, image by image.
-        probes: rule `[P]`, corpus row of the true caption `[P]` and embeddings of the perturbed captions; None where
-            there are none.
-    """
-
-    images: Embeddings
-    texts: Embeddings
-    probes: tuple[Rows, Rows, Embeddings] | None = None
+    images: Embeddings  # of the stage's images, in corpus order
+    texts: Embeddings  # of their texts, image by image
+    probes: tuple[Rows, Rows, Embeddings] | None = None  # rules `[P]`, rows of the true captions `[P]`, perturbed ones
 
     def map(self, change: Callable[[Embeddings], Embeddings]) -> "Tables":
         """The same tables with every table of embeddings changed."""

@@ -25,39 +25,23 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 @dataclass(frozen=True)
 class Items:
-    """Items of one modality.
+    """Items of one modality."""
 
-    Args:
-        modality: "image" or "text".
-        ids: the id of each in the corpus; for the user's own items, a path or the text itself.
-        texts: each text, or the first text of each image; None if there is none, or it is no string.
-        inputs: a batch of them, as evaluation reads it.
-    """
-
-    modality: Modality
-    ids: Sequence[str]
-    texts: Sequence[str | None]
-    inputs: Inputs
+    modality: Modality  # "image" or "text"
+    ids: Sequence[str]  # the id of each in the corpus; for the user's own items, a path or the text itself
+    texts: Sequence[str | None]  # each text, or the first text of each image; None if there is none, or it is no string
+    inputs: Inputs  # a batch of them, as evaluation reads it
 
 
 class Attended(NamedTuple):
-    """The parts of the score of one image with one text.
+    """The parts of the score of one image with one text."""
 
-    Args:
-        paths: logit of each path, that of the words last; they sum to the score.
-        scale: of the path of the words, whose logit is this times the sum of ``shares`` x ``found``.
-        shares: how much each word counts `[L]`.
-        found: how well it finds a region `[L]`.
-        whole: the share of the whole image in what it finds `[L]`.
-        regions: the share of each region `[L, R]`.
-    """
-
-    paths: dict[str, float]
-    scale: float
-    shares: Tensor
-    found: Tensor
-    whole: Tensor
-    regions: Tensor
+    paths: dict[str, float]  # logit of each path, that of the words last; they sum to the score
+    scale: float  # of the path of the words, whose logit is this times the sum of ``shares`` x ``found``
+    shares: Tensor  # how much each word counts `[L]`
+    found: Tensor  # how well it finds a region `[L]`
+    whole: Tensor  # the share of the whole image in what it finds `[L]`
+    regions: Tensor  # the share of each region `[L, R]`
 
 
 @runtime_checkable

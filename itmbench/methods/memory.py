@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Memory(nn.Module):
-    """Buffers, named by a subclass, whose sizes are those of what fills them, or of a checkpoint."""
+    """Buffers, named by a subclass, whose sizes follow from what fills them or from a checkpoint."""
 
     kept: ClassVar[tuple[str, ...]]
 

@@ -30,15 +30,10 @@ BLOCK = 1024
 
 
 class Ranking(NamedTuple):
-    """A gallery ranked for every query.
+    """A gallery ranked for every query."""
 
-    Args:
-        order: rows of the gallery, best first, int64 `[Q, N]`.
-        scores: float32 `[Q, N]`, in the same order.
-    """
-
-    order: Tensor
-    scores: Tensor
+    order: Tensor  # rows of the gallery, best first, int64 `[Q, N]`
+    scores: Tensor  # float32 `[Q, N]`, in the same order
 
     def best(self, count: int) -> list[list[tuple[int, float]]]:
         """Row and score of the best items of the gallery for each query."""

@@ -26,23 +26,14 @@ def amount(value: float) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A kind of column.
+    """A kind of column."""
 
-    Args:
-        pattern: regular expression that the names of its metrics match.
-        heading: heading above it; ``\\1`` is the first group of the pattern.
-        show: formats a value.
-        better: 1 if more is better, -1 if less is; 0 for costs, which have no standard deviation and no marks.
-        detail: shown on the page only, where there is room.
-        beside: a metric without which this column is not used; empty for none.
-    """
-
-    pattern: str
-    heading: str
-    show: Callable[[float], str]
-    better: int = 0
-    detail: bool = False
-    beside: str = ""
+    pattern: str  # regular expression that the names of its metrics match
+    heading: str  # heading above it; ``\1`` is the first group of the pattern
+    show: Callable[[float], str]  # formats a value
+    better: int = 0  # 1 if more is better, -1 if less is; 0 for costs, which have no standard deviation and no marks
+    detail: bool = False  # shown on the page only, where there is room
+    beside: str = ""  # a metric without which this column is not used; empty for none
 
 
 tenths = "{:.1f}".format

@@ -15,23 +15,14 @@ ENOUGH = 10
 
 
 class AverageRanks(NamedTuple):
-    """Average ranks of methods over several datasets.
+    """Average ranks of methods over several datasets."""
 
-    Args:
-        datasets: those on which all methods were measured.
-        ranks: method -> mean rank by the objective (1 is best), best first.
-        p: Friedman's test of the hypothesis that all methods are equally good.
-        critical: Nemenyi's critical difference of mean ranks at 5 %.
-        apart: pairs of methods, better first, whose mean ranks differ by at least that much.
-        left_out: methods that were not measured on all of them.
-    """
-
-    datasets: list[str]
-    ranks: pd.Series
-    p: float
-    critical: float
-    apart: list[tuple[str, str]]
-    left_out: Sequence[str] = ()
+    datasets: list[str]  # those on which all methods were measured
+    ranks: pd.Series  # method -> mean rank by the objective (1 is best), best first
+    p: float  # Friedman's test of the hypothesis that all methods are equally good
+    critical: float  # Nemenyi's critical difference of mean ranks at 5 %
+    apart: list[tuple[str, str]]  # pairs of methods, better first, whose mean ranks differ by at least that much
+    left_out: Sequence[str] = ()  # methods that were not measured on all of them
 
 
 def average_ranks(tables: Sequence[Table]) -> list[AverageRanks]:

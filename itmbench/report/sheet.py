@@ -26,36 +26,22 @@ GREY = 150
 
 @dataclass(frozen=True)
 class Cell:
-    """A photograph with a line below it, or a line alone.
+    """A photograph with a line below it, or a line alone."""
 
-    Args:
-        line: what it is.
-        number: a score or a weight, as text.
-        picture: the photograph.
-        regions: weights of the cells of a square grid over it `[S * S]`, row by row; those of low weight fade in PNG.
-    """
-
-    line: str
-    number: str
-    picture: Path | None = None
-    regions: Sequence[float] = ()
+    line: str  # what it is
+    number: str  # a score or a weight, as text
+    picture: Path | None = None  # the photograph
+    regions: Sequence[float] = ()  # weights of a square grid over it `[S * S]`, row by row; low ones fade in PNG
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells under a heading.
-
-    Args:
-        title: the heading.
-        cells: in order.
-        note: a second line of the heading.
-        picture: a photograph above the heading.
-    """
+    """Cells under a heading."""
 
     title: str
     cells: Sequence[Cell]
-    note: str = ""
-    picture: Path | None = None
+    note: str = ""  # a second line of the heading
+    picture: Path | None = None  # a photograph above the heading
 
 
 def sheet(title: str, rows: Sequence[Row], file: str) -> str | bytes:

@@ -43,43 +43,23 @@ CHOICES = "chosen on validation"
 
 @dataclass(frozen=True)
 class Table:
-    """Methods that may be compared, best first.
+    """Methods that may be compared, best first."""
 
-    Args:
-        dataset: its name in the benchmark.
-        pretraining: pre-training class of the encoders.
-        inductive: every test item was encoded alone; if not, the rows are a diagnostic and are not ranked.
-        ranked: methods that may be ranked: none if not inductive, and none that failed the audit or mixes recipes.
-        title: dataset, protocol, pre-training and the score of random chance.
-        reason: why these rows are apart from the other tables of the dataset; empty if it has only this one.
-        warning: below the table: failed audits, seeds that differ in more than the seed, or are too few, missing
-            outcomes of queries.
-        protocol: what measured them.
-        objective: name of the metric that orders them.
-        cells: formatted values `[methods, columns]`.
-        best: cells that no other is significantly better than; shaped as ``cells``.
-        differences: all pairs of methods, as `itmbench.report.marks.differences` gives them.
-        columns: heading -> its column.
-        rows: the results, one a cell of the benchmark, with the method's name in this table as ``label``.
-        published: published figures on the same data, shown below the last table of a dataset
-            and protocol.
-    """
-
-    dataset: str
-    pretraining: str
-    inductive: bool
-    ranked: list[str]
-    title: str
-    reason: str
-    warning: str
-    protocol: dict[str, Any]
-    objective: str
-    cells: pd.DataFrame
-    best: pd.DataFrame
-    differences: pd.DataFrame
-    columns: dict[str, Column]
-    rows: pd.DataFrame
-    published: tuple[Published, ...] = ()
+    dataset: str  # its name in the benchmark
+    pretraining: str  # pre-training class of the encoders
+    inductive: bool  # every test item was encoded alone; if not, the rows are a diagnostic and are not ranked
+    ranked: list[str]  # methods that may be ranked: none if transductive, none that failed the audit or mixes recipes
+    title: str  # dataset, protocol, pre-training and the score of random chance
+    reason: str  # why these rows are apart from the other tables of the dataset; empty if it has only this one
+    warning: str  # below the table: failed audits, seeds that are too few or mix recipes, missing outcomes of queries
+    protocol: dict[str, Any]  # what measured them
+    objective: str  # name of the metric that orders them
+    cells: pd.DataFrame  # formatted values `[methods, columns]`
+    best: pd.DataFrame  # cells that no other is significantly better than; shaped as ``cells``
+    differences: pd.DataFrame  # all pairs of methods, as `itmbench.report.marks.Compared` holds them
+    columns: dict[str, Column]  # heading -> its column
+    rows: pd.DataFrame  # the results, one a cell of the benchmark, with the method's name in this table as ``label``
+    published: tuple[Published, ...] = ()  # on the same data; shown below the last table of a dataset and protocol
 
     @property
     def main_columns(self) -> list[str]:

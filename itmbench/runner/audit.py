@@ -49,27 +49,16 @@ NO_PROBES = Probes(np.empty(0, np.int64), np.empty(0, np.int64), Strings([]))
 
 @dataclass(eq=False)
 class Pass:
-    """One test pass of a method.
+    """One test pass of a method."""
 
-    Attributes:
-        reported: the evaluation that it reports.
-        changes: what differs in it from the one that the protocol made.
-        scores: of the sample of images and texts `[n, m]`; None if nothing went through the protocol.
-        training: its modules in training mode.
-        before: digests of its state when the pass began; empty unless asked for.
-        examples: first results of some queries; None unless asked for, and of a shortlist.
-        seconds: time that recording all this took.
-        tokens: dtype of the tokens that were kept for scoring; None if there were none.
-    """
-
-    reported: Evaluation
-    changes: list[str]
-    scores: Tensor | None
-    training: list[nn.Module]
-    before: dict[str, str]
-    examples: Examples | None
-    seconds: float
-    tokens: torch.dtype | None
+    reported: Evaluation  # that the method reports
+    changes: list[str]  # what differs in it from the one that the protocol made
+    scores: Tensor | None  # of the sample of images and texts `[n, m]`; None if nothing went through the protocol
+    training: list[nn.Module]  # modules in training mode
+    before: dict[str, str]  # digests of the state when the pass began; empty unless asked for
+    examples: Examples | None  # first results of some queries; None unless asked for, and of a shortlist
+    seconds: float  # that recording all this took
+    tokens: torch.dtype | None  # of the tokens that were kept for scoring; None if there were none
 
 
 class _Watch(EvaluationCallback):

@@ -26,19 +26,12 @@ from itmbench.units import duration
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell that can run.
+    """A cell that can run."""
 
-    Args:
-        cell: with every default in its config.
-        key: hash of everything that can change its result.
-        devices: number of devices that it trains on.
-        loaders: number of loader processes on each device.
-    """
-
-    cell: Cell
-    key: str
-    devices: int
-    loaders: int
+    cell: Cell  # with every default in its config
+    key: str  # hash of everything that can change its result
+    devices: int  # number of devices that it trains on
+    loaders: int  # number of loader processes on each device
 
     @property
     def wants_gpu(self) -> bool:
@@ -48,19 +41,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """What the user asked for."""
 
-    Args:
-        results: the results folder.
-        force: run finished and failed cells as well.
-        retry_failed: run failed cells as well.
-        since: time of the request, ISO 8601, UTC; later outcomes count, whichever process they come from.
-    """
-
-    results: Path
-    force: bool = False
-    retry_failed: bool = False
-    since: str = ""
+    results: Path  # the results folder
+    force: bool = False  # run finished and failed cells as well
+    retry_failed: bool = False  # run failed cells as well
+    since: str = ""  # time of the request, ISO 8601, UTC; later outcomes count, whichever process they come from
 
     @staticmethod
     def now(results: Path, force: bool, retry_failed: bool) -> "Request":

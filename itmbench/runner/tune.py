@@ -48,21 +48,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Study:
-    """The search for the options of one method on one dataset.
+    """The search for the options of one method on one dataset."""
 
-    Args:
-        cell: the method's own config, with the seed of all trials.
-        planned: the same with all defaults: trial 0.
-        knobs: dotted path of an option -> its values.
-        trials: how many it is to have.
-        results: the results folder.
-    """
-
-    cell: Cell
-    planned: Planned
-    knobs: dict[str, Range]
-    trials: int
-    results: Path
+    cell: Cell  # the method's own config, with the seed of all trials
+    planned: Planned  # the same with all defaults: trial 0
+    knobs: dict[str, Range]  # dotted path of an option -> its values
+    trials: int  # how many it is to have
+    results: Path  # the results folder
 
     @property
     def key(self) -> str:

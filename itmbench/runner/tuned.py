@@ -22,25 +22,15 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Tuned:
-    """The outcome of a finished study.
+    """The outcome of a finished study."""
 
-    Args:
-        key: of the study (``study_key``).
-        trials: how many it had, those that failed included.
-        chosen: number of the best one; 0 is the method's own config.
-        objective: of that trial, on validation.
-        benchmark: that was tuned.
-        config: the chosen options, over those of the benchmark.
-        table: digest of the table of all trials; empty in older files.
-    """
-
-    key: str
-    trials: Annotated[int, Field(ge=1)]
-    chosen: int
-    objective: float
-    benchmark: str
-    config: dict[str, Any]
-    table: str = ""
+    key: str  # of the study (``study_key``)
+    trials: Annotated[int, Field(ge=1)]  # how many it had, those that failed included
+    chosen: int  # number of the best one; 0 is the method's own config
+    objective: float  # of that trial, on validation
+    benchmark: str  # that was tuned
+    config: dict[str, Any]  # the chosen options, over those of the benchmark
+    table: str = ""  # digest of the table of all trials; empty in older files
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

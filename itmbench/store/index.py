@@ -43,17 +43,11 @@ Stamp = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Index:
-    """Encoded photographs of a folder.
+    """Encoded photographs of a folder."""
 
-    Args:
-        names: path of each below the folder `[N]`, in alphabetical order.
-        images: their embeddings, on the CPU.
-        broken: why photographs that cannot be read are missing, by name.
-    """
-
-    names: Sequence[str]
-    images: ImageEmbeddings
-    broken: Mapping[str, str]
+    names: Sequence[str]  # path of each below the folder `[N]`, in alphabetical order
+    images: ImageEmbeddings  # their embeddings, on the CPU
+    broken: Mapping[str, str]  # why photographs that cannot be read are missing, by name
 
 
 def load_with_index(model: str | Path, folder: str | Path) -> tuple[Matcher, Index]:

@@ -13,15 +13,10 @@ from itmbench.methods.memory import Memory
 
 
 class Nodes(NamedTuple):
-    """The nodes of B items.
+    """The nodes of B items."""
 
-    Args:
-        item: one per item, of its pooled vector, at unit length `[B, D]`.
-        labels: one per item and label, of the regions or words that the label attends to `[B, C, E]`.
-    """
-
-    item: Tensor
-    labels: Tensor
+    item: Tensor  # one per item, of its pooled vector, at unit length `[B, D]`
+    labels: Tensor  # one per item and label, of the regions or words that the label attends to `[B, C, E]`
 
 
 class Contexts(NamedTuple):

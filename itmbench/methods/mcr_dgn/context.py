@@ -21,17 +21,11 @@ _FEW = 0.2
 
 
 class Edges(NamedTuple):
-    """Edges of B nodes to at most k nodes of the bank.
+    """Edges of B nodes to at most k nodes of the bank."""
 
-    Args:
-        source: rows of the bank, int64 `[B, k]`.
-        cosine: float32 `[B, k]`.
-        weight: how far the edge exists, float32 `[B, k]` in [0, 1].
-    """
-
-    source: Tensor
-    cosine: Tensor
-    weight: Tensor
+    source: Tensor  # rows of the bank, int64 `[B, k]`
+    cosine: Tensor  # float32 `[B, k]`
+    weight: Tensor  # how far the edge exists, float32 `[B, k]` in [0, 1]
 
 
 class Context:

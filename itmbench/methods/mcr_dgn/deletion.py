@@ -22,21 +22,13 @@ from itmbench.methods.mcr_dgn.module import MCRDGN
 
 @dataclass(frozen=True)
 class Deletion:
-    """Two deletion curves: the quality of the embeddings as edges are removed (Petsiuk et al., "RISE", BMVC 2018).
+    """Two deletion curves: the quality of the embeddings as edges are removed (Petsiuk et al., "RISE", BMVC 2018)."""
 
-    Args:
-        shares: share of every node's edges that is removed, rounded up `[S]`.
-        strongest: quality without the edges of highest attention `[S]`.
-        random: quality without as many random edges, one row per draw `[draws, S]`.
-        whole: quality with all edges.
-        none: quality without edges.
-    """
-
-    shares: Sequence[float]
-    strongest: Sequence[float]
-    random: Sequence[Sequence[float]]
-    whole: float
-    none: float
+    shares: Sequence[float]  # share of every node's edges that is removed, rounded up `[S]`
+    strongest: Sequence[float]  # quality without the edges of highest attention `[S]`
+    random: Sequence[Sequence[float]]  # quality without as many random edges, one row per draw `[draws, S]`
+    whole: float  # quality with all edges
+    none: float  # quality without edges
 
     @property
     def gap(self) -> float:

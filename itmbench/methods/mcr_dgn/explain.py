@@ -14,21 +14,13 @@ from itmbench.methods.mcr_dgn.graph import attention
 
 @dataclass(frozen=True)
 class Naming:
-    """The names of what nodes of one modality attach to: ``top`` of everything.
+    """The names of what nodes of one modality attach to: ``top`` of everything."""
 
-    Args:
-        modality: of the nodes.
-        corpus: that the model was trained on.
-        pairs: corpus rows of the images and texts in the bank.
-        votes: labels of the pairs in the bank `[P, C]`.
-        top: most neighbours, regions and words.
-    """
-
-    modality: Modality
-    corpus: Corpus
-    pairs: tuple[Rows, Rows]
-    votes: Tensor
-    top: int
+    modality: Modality  # of the nodes
+    corpus: Corpus  # that the model was trained on
+    pairs: tuple[Rows, Rows]  # corpus rows of the images and texts in the bank
+    votes: Tensor  # labels of the pairs in the bank `[P, C]`
+    top: int  # most neighbours, regions and words
 
     @property
     def labels(self) -> list[str]:
