@@ -38,11 +38,7 @@ _CHECKPOINT: TypeAdapter[Any] = TypeAdapter(
 
 
 def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint; pickled code in it is refused, not run.
-
-    Args:
-        file: written by ``itmbench fit`` or a benchmark.
-        map_location: of the tensors; "meta" reads none of them.
+    """The content of a checkpoint; pickled code in it is refused, not run. Tensors on "meta" are not read.
 
     Raises:
         InputError: there is no such file, it is not a checkpoint of tensors and plain values, or a part of it has a

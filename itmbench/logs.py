@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from itmbench.units import duration
+
 PACKAGE = __name__.partition(".")[0]
 LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 NOISE = (
@@ -91,15 +93,18 @@ class Progress:
         every: float = 5.0,
     ) -> None:
         self.logger, self.what, self.total, self.show, self.done, self.every = logger, what, total, show, done, every
-        self._next = time.monotonic() + every
+        self._began, self._start, self._next = time.monotonic(), done, time.monotonic() + every
 
     def advance(self, amount: int = 1) -> None:
         """Count what has been done since."""
         self.done += amount
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + self.every
-            total = f" of {self.show(self.total)} ({self.done / self.total:.0%})" if self.total else ""
-            self.logger.info(f"{self.what}: {self.show(self.done)}{total}")
+        now, rest = time.monotonic(), ""
+        if now >= self._next:
+            self._next = now + self.every
+            if self.total:
+                left = (now - self._began) / max(1, self.done - self._start) * (self.total - self.done)
+                rest = f" of {self.show(self.total)} ({self.done / self.total:.0%}), about {duration(left)} left"
+            self.logger.info(f"{self.what}: {self.show(self.done)}{rest}")
 
 
 @contextmanager

@@ -50,4 +50,4 @@ def test_progress_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> No
             rare.advance()
         often.advance(2)
         open_end.advance(7)
-    assert caplog.messages == ["often: 3 of 4 (75%)", "open: 7 bytes"]
+    assert caplog.messages == ["often: 3 of 4 (75%), about 0.0 s left", "open: 7 bytes"]

@@ -22,15 +22,8 @@ LONGEST = 500
 def server(search: "Callable[[str], Sequence[Row]]", title: str, port: int) -> ThreadingHTTPServer:
     """A server of one page, ``/?q=SENTENCE``, that listens on this machine only.
 
-    It reads no files by name, and refuses requests that a page of another site sends here under its own name.
-
-    Args:
-        search: finds the rows of a sheet for a sentence; called by one thread at a time.
-        title: of the page.
-        port: 0 for any free one.
-
-    Raises:
-        InputError: another program uses the port.
+    It reads no files by name, and refuses requests that a page of another site sends here under its own name. One
+    thread at a time calls ``search``. Port 0 is any free one; an InputError if another program uses the port.
     """
     from itmbench.report.sheet import sheet_html
 

@@ -100,14 +100,9 @@ def inputs_digest(paths: Sequence[Path], index_path: Path) -> str:
 
 
 def input_digests(paths: Sequence[Path], index_path: Path) -> dict[str, str]:
-    """Hashes of the contents of files and of the listings of folders, by path.
+    """Hashes of the contents of files and of the listings of folders, by path; an OSError if one is missing.
 
-    Args:
-        paths: files and folders.
-        index_path: remembers the hashes, so that unchanged files are not read again.
-
-    Raises:
-        OSError: a file or folder is missing.
+    The index remembers the hashes, so that unchanged files are not read again.
     """
     known = _read_index(index_path)
     index, digests = {}, {}

@@ -21,17 +21,11 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files on disk.
-
-    Args:
-        root: the folder that ``names`` are relative to.
-        names: path of every image below ``root``.
-        sizes: size of every file in bytes `[Ni]`, part of the corpus fingerprint.
-    """
+    """Image files on disk."""
 
     root: Path
-    names: Sequence[str]
-    sizes: Rows
+    names: Sequence[str]  # path of every image below ``root``
+    sizes: Rows  # of every file in bytes `[Ni]`, part of the corpus fingerprint
 
     def __len__(self) -> int:
         return len(self.names)
@@ -128,17 +122,11 @@ def map_npy(path: Path) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Features:
-    """Precomputed features instead of pixels or words, usually memory-mapped.
+    """Precomputed features instead of pixels or words, usually memory-mapped."""
 
-    Args:
-        array: `[N, D]`, or `[N, T, D]` for T tokens (regions, words) per item.
-        mask: bool `[N, T]`, true where a token is real; None if all are.
-        rows: row of ``array`` that holds each item `[N]`; None if item i is row i.
-    """
-
-    array: NDArray[Any] | NpyRows
-    mask: NDArray[np.bool_] | None = None
-    rows: Rows | None = None
+    array: NDArray[Any] | NpyRows  # `[N, D]`, or `[N, T, D]` for T tokens (regions, words) per item
+    mask: NDArray[np.bool_] | None = None  # `[N, T]`, true where a token is real; None if all are
+    rows: Rows | None = None  # row of ``array`` that holds each item `[N]`; None if item i is row i
 
     def __len__(self) -> int:
         return len(self.array if self.rows is None else self.rows)
@@ -173,15 +161,10 @@ class Strings:
 
 @dataclass(frozen=True)
 class Stage:
-    """Queries and gallery of an evaluation as image rows; texts follow their images.
+    """Queries and gallery of an evaluation as image rows; texts follow their images."""
 
-    Args:
-        queries: images that, with their texts, are the queries of both directions.
-        gallery: images that, with their texts, are searched; equal to ``queries`` for caption retrieval.
-    """
-
-    queries: Rows
-    gallery: Rows
+    queries: Rows  # images that, with their texts, are the queries of both directions
+    gallery: Rows  # images that, with their texts, are searched; equal to ``queries`` for caption retrieval
 
     @cached_property
     def images(self) -> Rows:

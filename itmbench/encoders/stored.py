@@ -33,8 +33,8 @@ from itmbench.encoders.base import Encoder, Inputs, Processor
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError, is_full
 from itmbench.files import digest, locked
+from itmbench.logs import Progress
 from itmbench.processors import loaders
-from itmbench.units import duration
 
 logger = logging.getLogger(__name__)
 
@@ -300,7 +300,7 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
     )
     message = "    encoding %d %s once with the frozen %s, into %s"
     logger.info(message, len(rows), what, type(encoder).__name__, folder)
-    began = shard_began = reported = time.perf_counter()
+    shard_began, progress = time.perf_counter(), Progress(logger, f"    {what}", len(rows), every=REPORT_EVERY)
     done = written = flops = 0
     parts: list[dict[str, Tensor]] = []
     for batch in loader:
@@ -319,10 +319,7 @@ def _encode(encoder: Encoder, source: ImageFiles | Strings, missing: dict[bytes,
             cost = {"items": done - written, "seconds": time.perf_counter() - shard_began, "flops": int(flops)}
             _write_shard(folder, names[written:done], parts, cost)
             parts, written, shard_began = [], done, time.perf_counter()
-        if (now := time.perf_counter()) - reported > REPORT_EVERY and done < len(rows):
-            reported = now
-            left = (now - began) / done * (len(rows) - done)
-            logger.info("    %d of %d %s, about %s left", done, len(rows), what, duration(left))
+        progress.advance(len(batch["index"]))
 
 
 def _check_room(folder: Path, needed: int, what: str) -> None:

@@ -310,7 +310,10 @@ def test_says_how_far_it_is(
     monkeypatch.setattr(frozen, "REPORT_EVERY", 0.0)
     encode(vision(tmp_path), images, range(8))
     printed = caplog.text
-    assert "encoding 8 images once with the frozen TimmImageEncoder" in printed and "4 of 8 images, about" in printed
+    assert (
+        "encoding 8 images once with the frozen TimmImageEncoder" in printed
+        and "images: 4 of 8 (50%), about" in printed
+    )
 
 
 def test_too_little_room_is_one_line(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
