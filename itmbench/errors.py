@@ -1,7 +1,9 @@
 """The exception that means "the input is wrong", shown to users as one line for each thing that is wrong."""
 
+import difflib
 import errno
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -26,6 +28,31 @@ class MissingImages(InputError):
     def __init__(self, message: str, names: Sequence[str] = ()) -> None:  # pickle gives the message only
         super().__init__(message)
         self.names = list(names)
+
+
+def choice(name: str, names: Iterable[str]) -> str:
+    """What to give in place of an unknown name.
+
+    >>> choice("SEDRAA", ["SEDRA", "VSE"])
+    'did you mean SEDRA? choose one of SEDRA, VSE'
+    """
+    names = list(names)
+    return f"{did_you_mean(name, names)}choose one of {', '.join(names)}"
+
+
+def did_you_mean(name: str, names: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """Ask for at most two names that resemble an unknown one; empty if none does. Case and punctuation do not matter.
+
+    >>> did_you_mean("MCR-DGN", ["mcr_dgn", "vse"]), did_you_mean("learning_rate", ["dim", "lr"])
+    ('did you mean mcr_dgn? ', 'did you mean lr? ')
+    """
+    letters = {re.sub(r"[\W_]", "", known.casefold()): known for known in names}
+    initials = "".join(part[0] for part in re.split(r"[\W_]+", name.casefold()) if part)
+    plain = re.sub(r"[\W_]", "", name.casefold())
+    near = [plain] if plain in letters else difflib.get_close_matches(plain, letters, n=2, cutoff=0.7)
+    if not near and len(initials) > 1 and initials in letters:
+        near = [initials]
+    return f"did you mean {' or '.join(shown(letters[each]) for each in near)}? " if near else ""
 
 
 def in_a_line(error: Exception) -> str:

@@ -3,13 +3,14 @@
 import argparse
 import atexit
 import gc
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
 from typing import Any, NoReturn
 
-from itmbench.errors import InputError, is_full
+from itmbench.errors import InputError, did_you_mean, is_full
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,7 +22,9 @@ class Parser(argparse.ArgumentParser):
         self.epilog = f"example:\n{indent(example, '  ')}" if example else None
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog.removeprefix('itmbench ')}: {message}; see {self.prog} --help")
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        hint = did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
+        raise InputError(f"{self.prog.removeprefix('itmbench ')}: {message}; {hint}see {self.prog} --help")
 
 
 def add_results_folder(parser: argparse.ArgumentParser) -> None:

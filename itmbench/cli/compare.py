@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from itmbench.cli.arguments import Parser, add_results_folder
-from itmbench.errors import InputError
+from itmbench.errors import InputError, choice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     names = {table.title + table.reason: {*map(without_mark, table.cells.index)} for table in all_tables}
     known, named = set().union(*names.values()), {name for name in (first, *others) if name}
     if unknown := named - known:
-        raise InputError(f"{results}: no results of {min(unknown)}; methods are {', '.join(sorted(known))}")
+        raise InputError(f"{results}: no results of {min(unknown)}; {choice(min(unknown), sorted(known))}")
     compared = differences(all_tables, first, others)
     shown = {table.title + table.reason for table, _ in compared}
     left_out = [

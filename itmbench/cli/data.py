@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itmbench.cli.arguments import Parser, write_out
-from itmbench.errors import InputError, InputErrors, MissingImages
+from itmbench.errors import InputError, InputErrors, MissingImages, choice
 from itmbench.logs import Progress
 from itmbench.runner import registry
 
@@ -42,6 +42,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
     from itmbench.data.sources import SOURCES
 
+    names = dict.fromkeys((*SOURCES, *(entry.name for entry in registry.entries("datasets"))))
+    if options.name not in names:
+        raise InputError(f"{options.name}: no such dataset; {choice(options.name, names)}")
     source = SOURCES.get(options.name)
     dataset = registry.find("datasets", source.reader if source else options.name).load()
     own = _own_options(f"itmbench data {options.action} {options.name}", dataset, options.options, options.action)
@@ -79,7 +82,8 @@ def _own_options(prog: str, dataset: type, options: Sequence[str], action: str) 
     try:
         return parser.parse_args(list(options)).as_dict()
     except ArgumentError as error:
-        raise InputError(f"{prog}: {' '.join(str(error).split())}") from None
+        message = " ".join(str(error).split()).replace("are required: ", "are required: --")
+        raise InputError(f"{prog.removeprefix('itmbench ')}: {message}; see {prog} --help") from None
 
 
 def _is_complete(read: Callable[[], "Corpus"]) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from itmbench import __version__, interruption, logs
-from itmbench.errors import InputError, InputErrors, is_full
+from itmbench.errors import InputError, InputErrors, choice, is_full
 from itmbench.processors import keep_memory, sort_without_avx512_on_zen_4
 
 COMMANDS = {
@@ -147,7 +147,7 @@ def _call(command: str, arguments: list[str]) -> int:
         print(f"itmbench {__version__}")
         return 0
     if command not in COMMANDS:
-        raise InputError(f"{command}: no such command; give one of {', '.join(COMMANDS)}")
+        raise InputError(f"{command}: no such command; {choice(command, COMMANDS)}")
     _require_ranks()
     module, _ = COMMANDS[command]
     return int(import_module(f"itmbench.cli.{module}").run(command, arguments))

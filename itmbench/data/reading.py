@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import ImageFiles, Stage
+from itmbench.data.sources import SOURCES
 from itmbench.errors import InputError, MissingImages
 
 CHUNK = 1 << 22
@@ -28,6 +29,20 @@ def require(paths: Iterable[Path], layout: str) -> None:
         raise InputError(f"{layout}: cannot be looked for ({error!s:.80}); correct the path") from None
     if missing:
         raise InputError(f"missing: {', '.join(missing)}; expected {layout}")
+
+
+def require_prepared(root: Path) -> None:
+    """Check that the folder of a dataset that `itmbench data prepare` knows holds anything.
+
+    Raises:
+        InputError: there is no such folder, or nothing in it.
+    """
+    if not root.is_dir() or not any(root.iterdir()):
+        name = root.name if root.name in SOURCES else "NAME"
+        raise InputError(
+            f"{root}: no dataset here; get one by `itmbench data prepare {name} --root {root}` (NAME: "
+            f"{', '.join(SOURCES)}), or set data.root"
+        )
 
 
 def read_text(path: Path) -> str:

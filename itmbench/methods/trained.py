@@ -231,8 +231,10 @@ class Trained(Recorded, L.LightningModule):
 
 def _items(given: Sequence[Any], encoder: Encoder, item: Callable[[Any], Any], name: str) -> list[Any]:
     """The caller's items as the encoder reads them: features, or ``item`` of each."""
-    if isinstance(given, str | PurePath | Image.Image):
-        raise InputError(f"{name}: give a list of items, not one {type(given).__name__}")
+    if isinstance(given, str | bytes | PurePath | Image.Image | Mapping) or not hasattr(given, "__iter__"):
+        own = "paths or PIL images" if name == "encode_images" else "strings"
+        what = "feature arrays" if isinstance(encoder, FeatureEncoder) else own
+        raise InputError(f"{name}: give a list of {what}, not one {type(given).__name__}")
     if isinstance(encoder, FeatureEncoder):
         return _feature_items(given, encoder.feature_width, name)
     return [item(value) for value in given]

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.strategies import StrategyRegistry
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, choice
 from itmbench.methods.base import Matcher
 from itmbench.runner.given import require_trainable
 from itmbench.runner.lightning import MatcherCLI
@@ -91,7 +91,7 @@ class CellCLI(MatcherCLI):
         known["strategy"] = {"auto", *StrategyRegistry.available_strategies()}
         for name, names in known.items():
             if isinstance(options[name], str) and options[name] not in names:
-                raise InputError(f"trainer.{name}: there is no {options[name]}; give one of {', '.join(sorted(names))}")
+                raise InputError(f"trainer.{name}: there is no {options[name]}; {choice(options[name], sorted(names))}")
 
     def require_sound(self, here: bool) -> Matcher:
         """Build trainer and model once, as `make` does for a run, and return the model.

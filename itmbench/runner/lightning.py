@@ -24,7 +24,7 @@ from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, NoticeInterruption, SeedEpochs, WholeFiles
 from itmbench.runner.given import config_files, require_sound_configs, require_trainable, require_unused
-from itmbench.runner.messages import one_line, plain_errors
+from itmbench.runner.messages import one_line, parameters, plain_errors
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.runner.resumed import RequireFittingState
 from itmbench.store.result import CHECKPOINT
@@ -94,12 +94,19 @@ class MatcherCLI(LightningCLI):
                 run=run,
             )
         except ArgumentError as error:
-            raise InputError(self._in_config(one_line(str(error)))) from error
+            raise InputError(self._in_config(one_line(str(error), self._command, self._options()))) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The given command alone: building the parsers of all takes four times as long."""
         commands = super().subcommands()
         return {self._command: commands[self._command]} if self._command in commands else commands
+
+    def _options(self) -> list[str]:
+        """Names of the options that are the same for all methods and datasets; none before there is a parser."""
+        parser = getattr(self, "_subcommand_parsers", {}).get(self._command)
+        classes: dict[str, type] = {"model": Matcher, "data": CorpusDataModule}
+        ours = [f"{key}.{name}" for key, kind in classes.items() for name in parameters(kind)]
+        return ours + [action.dest for action in parser._actions] if parser else ours
 
     def _in_config(self, message: str) -> str:
         """A message about an option, with the config files that it may stand in."""

@@ -1,11 +1,15 @@
 """Messages of jsonargparse, and of constructors that it calls, as one plain line."""
 
-from collections.abc import Iterator
+import inspect
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 
-from itmbench.errors import InputError
+from itmbench.data.datamodule import CorpusDataModule
+from itmbench.errors import InputError, choice, did_you_mean
 from itmbench.runner import registry
 
 CONSTRUCTOR_ERRORS = (
@@ -15,7 +19,48 @@ CONSTRUCTOR_ERRORS = (
 """What constructors raise for arguments that they do not accept."""
 
 
-def one_line(message: str) -> str:
+def parameters(kind: type) -> list[str]:
+    """Names of the constructor arguments of a class and its bases."""
+    inits = [base.__init__ for base in kind.__mro__ if "__init__" in vars(base)]  # type: ignore[misc]
+    return list(dict.fromkeys(name for init in inits for name in inspect.signature(init).parameters if name != "self"))
+
+
+def one_line(message: str, command: str | None, options: Sequence[str]) -> str:
+    """A message of jsonargparse in one line, with the options that may be meant.
+
+    Args:
+        message: of the parser.
+        command: that was called, if any.
+        options: names of those that do not depend on the method and the dataset.
+    """
+    message = _first_reason(message)
+    if command and message.startswith(("unrecognized arguments", "the following arguments")):
+        message = f"{command}: {message.replace(f'{command}.', '--')}; see itmbench {command} --help"
+    if unknown := re.search(r"(unrecognized arguments: --|does not accept option ')([\w.-]+)", message):
+        dashes = "--" if unknown[1].endswith("--") else ""
+        by_last = {option.rpartition(".")[2]: dashes + option for option in reversed(options)}
+        hint = did_you_mean(unknown[2].rpartition(".")[2], by_last, by_last.__getitem__)
+        return message.replace("; see", f"; {hint}see") + (", or --model.help CLASS" if dashes else f"; {hint.strip()}")
+    if re.search("unrecognized arguments: [^-]", message):
+        return f"{message}; a trained model comes first, as in `itmbench test RUN --data.root DIR`"
+    if unknown := re.search(r"(\w+): Option '([\w.]+)' is not accepted", message):
+        hint = did_you_mean(unknown[2], [name for kind in _classes(unknown[1]) for name in parameters(kind)])
+        return f"{message}; {hint}see itmbench fit --{message.partition(':')[0]}.help {unknown[1]}"
+    return message
+
+
+def _classes(name: str) -> list[type]:
+    """Classes of that name among datasets and modules."""
+    classes: dict[type, None] = {}
+    below: list[type] = [CorpusDataModule, nn.Module]
+    while below:
+        kind = below.pop()
+        classes[kind] = None
+        below += {*kind.__subclasses__()}.difference(classes)
+    return [kind for kind in classes if kind.__name__ == name]
+
+
+def _first_reason(message: str) -> str:
     """The option and the best reason in a message of jsonargparse, which lists every type that it tried."""
     lines = [line.strip(" -") for line in message.splitlines()]
     option = ".".join(line.split('"')[1] for line in lines if line.startswith("Parser key"))
@@ -37,7 +82,7 @@ def one_line(message: str) -> str:
         short = {entry.name: entry.target.rpartition(":")[2] for entry in registry.entries(kind)} if kind else {}
         if class_name in short:
             return f"{option}: {class_name} is the name in `itmbench list` of the class {short[class_name]}; give that"
-        return f"{option}: there is no {class_name}; give one of {', '.join(names)}, or module.Class of your own"
+        return f"{option}: there is no {class_name}; {choice(class_name, names)}, or module.Class of your own"
     if reason.startswith("Expected"):
         reason = (
             reason.replace("<class '", "").replace("'>", "").replace("typing.", "").replace(". Got value:", ", got")

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, choice
 
 GROUPS = ("methods", "datasets")
 _PACKAGE = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def find(group: str, name: str) -> Entry:
     """The entry of that name; an InputError that lists the names if there is none."""
     known = {entry.name: entry for entry in entries(group)}
     if name not in known:
-        raise InputError(f"{name}: no such name among the {group}; choose one of {', '.join(known)}")
+        raise InputError(f"{name}: no such name among the {group}; {choice(name, known)}")
     return known[name]
 
 
@@ -87,7 +87,7 @@ def find_benchmark(spec: str | Path) -> Path:
         return Path(spec)
     packaged = benchmarks()
     if str(spec) not in packaged:
-        raise InputError(f"{spec}: no such file or benchmark; give a YAML file or one of {', '.join(packaged)}")
+        raise InputError(f"{spec}: no such file or benchmark; {choice(str(spec), packaged)}, or give a YAML file")
     return packaged[str(spec)]
 
 

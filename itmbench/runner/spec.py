@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from itmbench.errors import InputError, InputErrors
+from itmbench.errors import InputError, InputErrors, choice
 from itmbench.runner.registry import benchmarks_folder, find_benchmark
 from itmbench.runner.space import Range, Space
 from itmbench.store.selection import select
@@ -299,7 +299,7 @@ def _lines(error: ValidationError) -> Iterator[str]:
             model = Space if len(where) == 2 else Range
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            yield f"{'.'.join(where)}: unknown key; the keys are {', '.join(model.model_fields)}"
+            yield f"{'.'.join(where)}: unknown key; {choice(where[-1], model.model_fields)}"
         elif problem["type"] == "missing":
             yield f"{'.'.join(where)}: missing"
         elif problem["type"] in ("dict_type", "model_type"):
@@ -313,12 +313,12 @@ def _lines(error: ValidationError) -> Iterator[str]:
 def _unknown_names(benchmark: Benchmark) -> Iterator[str]:
     """Datasets and methods that the benchmark lacks, but that overrides, leave_out or tune name."""
     choices = [(f"tune.methods.{name}", Choice(method=name)) for name in (benchmark.tune or Space()).methods]
-    choices += [(f"overrides.{number}", choice) for number, choice in enumerate(benchmark.overrides)]
-    choices += [(f"leave_out.{number}", choice) for number, choice in enumerate(benchmark.leave_out)]
-    for where, choice in choices:
+    choices += [(f"overrides.{number}", names) for number, names in enumerate(benchmark.overrides)]
+    choices += [(f"leave_out.{number}", names) for number, names in enumerate(benchmark.leave_out)]
+    for where, names in choices:
         for kind, name, known in (
-            ("dataset", choice.dataset, benchmark.datasets),
-            ("method", choice.method, benchmark.methods),
+            ("dataset", names.dataset, benchmark.datasets),
+            ("method", names.method, benchmark.methods),
         ):
             if name is not None and name not in known:
-                yield f"{where}: no {kind} {name} in this benchmark; choose one of {', '.join(known)}"
+                yield f"{where}: no {kind} {name} in this benchmark; {choice(name, known)}"

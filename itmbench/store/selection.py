@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from itmbench.errors import InputError
+from itmbench.errors import InputError, choice
 
 KEYS = ("benchmark", "dataset", "method", "seed")
 
@@ -28,7 +28,7 @@ def select(items: Sequence[Item], only: str) -> list[Item]:
             raise InputError(f"--only {pair}: {key} is not one of {', '.join(KEYS)}; write method=scan,seed=0")
         known = dict.fromkeys(_value(item, key) for item in items)
         if value not in known:
-            raise InputError(f"--only {pair}: no such {key}; choose one of {', '.join(known) or 'none: no cells'}")
+            raise InputError(f"--only {pair}: no such {key}; {choice(value, known) if known else 'there are no cells'}")
         selected = [item for item in selected if _value(item, key) == value]
     if only and not selected:
         raise InputError(f"--only {only}: no cell matches all of these")

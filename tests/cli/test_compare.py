@@ -102,6 +102,6 @@ def test_unknown_methods_and_empty_stores_are_one_line(
 ) -> None:
     for methods in (["nobody"], ["dual_infonce", "nobody"]):
         assert main(["compare", *methods, "--results", str(results)]) == 2
-        assert "no results of nobody; methods are dual_infonce, dual_triplet" in capsys.readouterr().err
+        assert "no results of nobody; choose one of dual_infonce, dual_triplet" in capsys.readouterr().err
     assert main(["compare", "dual_infonce", "--results", str(tmp_path)]) == 2
     assert "no results yet; run a benchmark first" in capsys.readouterr().err

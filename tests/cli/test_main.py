@@ -180,25 +180,40 @@ def test_audit_replays_in_a_process_without_what_a_test_left_outside_the_model(
 
 MINI = "--data MirFlickrMini"
 WRONG = {
-    "benhc": "benhc: no such command; give one of bench, tune, fit, ",
+    "benhc": "benhc: no such command; did you mean bench? choose one of bench, tune, fit, ",
     "bench": "bench: the following arguments are required: NAME|FILE; see itmbench bench --help",
-    "bench mini --device 2": "bench: unrecognized arguments: --device 2; see itmbench bench --help",
-    "bench nowhere": "nowhere: no such file or benchmark; give a YAML file or one of ablations/mcr_dgn, ",
+    "bench mini --device 2": "bench: unrecognized arguments: --device 2; did you mean --devices? see itmbench ",
+    "bench mni": "mni: no such file or benchmark; did you mean mini? choose one of ablations/mcr_dgn, ",
+    "bench nowhere": "nowhere: no such file or benchmark; choose one of ablations/mcr_dgn, ",
     "tune captions --trials 0": "--trials 0: give 1 or more",
     "results": "results: the following arguments are required: ACTION; see itmbench results --help",
     "report --results nowhere": "nowhere: no such results folder",
-    "data verify nothing": "nothing: no such name among the datasets; choose one of captions",
-    "data verify captions": "itmbench data verify captions: ",
-    "data verify mirflickr25k --root nowhere": "",
+    "data verify nothing": "nothing: no such dataset; choose one of flickr30k, flickr8k, coco, ",
+    "data prepare Flickr30k": "Flickr30k: no such dataset; did you mean flickr30k? ",
+    "data verify captions": "data verify captions: the following arguments are required: --root; see itmbench data ver",
+    "data verify mirflickr25k --root /nowhere/nuswide": "/nowhere/nuswide: no dataset here; get one by `itmbench data "
+    "prepare nuswide --root /nowhere/nuswide`",
     "fit --model DualEncoder --data KarpathyCaptions --data.root nowhere --trainer.accelerator cpu": "",
     f"audit --model DualEncoder {MINI} --ckpt_path nowhere.ckpt": "nowhere.ckpt: no such checkpoint",
     f"test --model DualEncoder {MINI} --ckpt_path best": "best: no such checkpoint",
     f"test --model DualEncoder {MINI} --ckpt_path .": ".: no such checkpoint",
-    f"fit {MINI} --model SEDRAA": "model: there is no SEDRAA; give one of CCA, CLIP, ",
-    f"fit {MINI} --model SEDRA --model.dimm 3": "model: SEDRA: Option 'dimm' is not accepted",
+    f"fit {MINI} --model SEDRAA": "model: there is no SEDRAA; did you mean SEDRA? choose one of CCA, CLIP, ",
+    f"fit {MINI} --model SEDRA --model.dimm 3": "model: SEDRA: Option 'dimm' is not accepted; did you mean dim? see "
+    "itmbench fit --model.help SEDRA",
+    f"fit {MINI} --model SEDRA --model.learning_rate 1": "model: SEDRA: Option 'learning_rate' is not accepted; "
+    "did you mean lr? see ",
+    f"fit {MINI} --model SEDRA --learning_rate 1": "fit: unrecognized arguments: --learning_rate 1; did you mean "
+    "--model.lr? see itmbench fit --help, or --model.help CLASS",
+    f"fit {MINI} --model SEDRA --max-epochs 1": "fit: unrecognized arguments: --max-epochs 1; did you mean "
+    "--trainer.max_epochs? ",
+    f"fit {MINI} --model SEDRA --trainer.zzz 1": "fit: unrecognized arguments: --trainer.zzz 1; see itmbench fit ",
+    f"fit {MINI}": "fit: the following arguments are required: --model; see itmbench fit --help",
+    "test --seed_everything=1 RUN": "test: unrecognized arguments: RUN; see itmbench test --help; a trained model "
+    "comes first, ",
     f"fit {MINI} --model SEDRA --model.dim abc": "model.dim: expected int, got abc",
-    f"fit {MINI} --model SEDRA --model.loss Info": "model.loss: there is no Info; give one of InfoNCE, TripletLoss, ",
-    f"fit {MINI} --model SEDRA --data Foo": "data: there is no Foo; give one of KarpathyCaptions, ",
+    f"fit {MINI} --model SEDRA --model.loss Info": "model.loss: there is no Info; did you mean InfoNCE? choose "
+    "one of InfoNCE, TripletLoss, ",
+    f"fit {MINI} --model SEDRA --data Foo": "data: there is no Foo; choose one of KarpathyCaptions, ",
     f"fit {MINI} --model no_module.X": "model: X: No module named 'no_module'",
     f"fit {MINI} --model SEDRA --trainer.max_epochs x": "trainer.max_epochs: expected int, got x",
     f"fit {MINI} --model SEDRA --trainer.devices 0": "trainer: ",
@@ -212,7 +227,7 @@ def test_wrong_input_is_one_short_line_and_exit_code_2(command: str, capsys: pyt
     lines = capsys.readouterr().err.strip().splitlines()
     assert [line for line in lines if line.startswith("itmbench: ")] == lines[-1:]
     assert lines[-1].startswith(f"itmbench: {WRONG[command]}") and len(lines[-1]) < 600
-    assert WRONG[command] or "nowhere" in lines[-1]
+    assert WRONG[command] or "nowhere: no dataset here" in lines[-1]
     assert "Traceback" not in "".join(lines)
 
 

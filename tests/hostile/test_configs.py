@@ -187,7 +187,10 @@ CELLS: dict[str, tuple[dict[str, Any], str]] = {
     "less than a batch": ({"trainer": {"limit_train_batches": 0.001}}, "trainer.limit_train_batches: 0.001 of 2"),
     "steps without batches": ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches: 0 is too"),
     "an unknown accelerator": ({"trainer": {"accelerator": "abacus"}}, "trainer.accelerator: there is no abacus; give"),
-    "an unknown strategy": ({"trainer": {"strategy": "nope"}}, "trainer.strategy: there is no nope; give one of auto"),
+    "an unknown strategy": (
+        {"trainer": {"strategy": "nope"}},
+        "trainer.strategy: there is no nope; choose one of auto",
+    ),
     "a device twice": ({"trainer": {"devices": [0, 0]}}, "trainer.devices [0, 0]: names a device twice"),
     "threads": ({"threads": 10**6}, "threads: 1000000; give 1 to 1024"),
     "the worst epoch": ({"best": {"mode": "min"}}, "best.mode min: leave it out; a benchmark tests the epoch that"),

@@ -68,13 +68,17 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
 @pytest.mark.parametrize(
     ("changes", "only", "message"),
     [
-        ({"colour": 1}, "", "colour: unknown key; the keys are name, datasets, methods"),
+        ({"colour": 1}, "", "colour: unknown key; choose one of name, datasets, methods"),
         ({"methods": None}, "", "methods: missing"),
         ({"methods": {}}, "", "methods: Dictionary should have at least 1 item"),
         ({"methods": {"m": "nowhere.yaml"}}, "", "nowhere.yaml: no such file"),
         ({"overrides": [{"dataset": "d3", "config": {}}]}, "", r"overrides.0: no dataset d3 .* choose one of d1, d2"),
         ({"overrides": [{"dataset": "d1"}]}, "", "overrides.0.config: missing"),
-        ({"overrides": [{"seed": 1, "config": {}}]}, "", "overrides.0.seed: unknown key; the keys are dataset, method"),
+        (
+            {"overrides": [{"seed": 1, "config": {}}]},
+            "",
+            "overrides.0.seed: unknown key; choose one of dataset, method",
+        ),
         ({"leave_out": [{"method": "m3"}]}, "", "leave_out.0: no method m3 in this benchmark"),
         ({"leave_out": [{}]}, "", "leave_out.0: names neither a dataset nor a method"),
         ({"name": "../b"}, "", r"bench.yaml: name: cannot name a folder of results.*'../b'"),

@@ -137,8 +137,9 @@ def test_items_that_the_method_cannot_encode_are_refused(tmp_path: Path) -> None
     features = itmbench.load(trained(tmp_path / "b", model, data))
     width = np.load(tmp_path / "features" / "images.npy").shape[-1]
     cases: list[tuple[Any, Any, str]] = [
-        (pictures.encode_texts, "a red square", "encode_texts: give a list of items, not one str"),
-        (pictures.encode_images, "a.jpg", "encode_images: give a list of items, not one str"),
+        (pictures.encode_texts, "a red square", "encode_texts: give a list of strings, not one str"),
+        (pictures.encode_images, "a.jpg", "encode_images: give a list of paths or PIL images, not one str"),
+        (features.encode_images, 5, "encode_images: give a list of feature arrays, not one int"),
         (pictures.encode_images, [np.ones((4, 4, 3))], "encode_images: this method reads photographs"),
         (pictures.encode_texts, [np.ones(4)], "encode_texts: this method reads words"),
         (features.encode_images, ["a.jpg"], "encode_images: this method reads ready-made features"),

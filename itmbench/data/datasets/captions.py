@@ -21,6 +21,7 @@ from itmbench.data.reading import (
     read_json,
     read_lines,
     require,
+    require_prepared,
     require_shared_labels,
     require_unique,
 )
@@ -88,6 +89,7 @@ class KarpathyCaptions(CorpusDataModule):
         annotations = self._annotations()
         if len(annotations) != 1:
             names = ", ".join(path.name for path in annotations) or "none"
+            require_prepared(self.root)
             raise InputError(f"{self.root}: expected one dataset_*.json or dataset_*.json.gz, found {names}")
         source = annotations[0]
         content = read_json(source)

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, Strings
-from itmbench.data.reading import first_folder, image_files, listing, read_integers, read_lines, require
+from itmbench.data.reading import (
+    first_folder,
+    image_files,
+    listing,
+    read_integers,
+    read_lines,
+    require,
+    require_prepared,
+)
 from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError
 
@@ -73,6 +81,7 @@ class MirFlickr25K(LabelledDataset):
         return [self.vocabulary, *texts, self.photos]
 
     def read(self) -> Corpus:
+        require_prepared(self.root)
         require([self.tags, self.vocabulary], LAYOUT)
         if self.annotations is None:
             raise InputError(f"{self.root}: no folder of label files; expected {LAYOUT}")

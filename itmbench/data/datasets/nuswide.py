@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itmbench.data.corpus import Corpus, Count, Features, ImageFiles, Strings
-from itmbench.data.reading import first_folder, image_files, listing, read_bits, read_lines, require, require_unique
+from itmbench.data.reading import (
+    first_folder,
+    image_files,
+    listing,
+    read_bits,
+    read_lines,
+    require,
+    require_prepared,
+    require_unique,
+)
 from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError, MissingImages
 
@@ -90,6 +99,7 @@ class NUSWide(LabelledDataset):
         return [self.image_list, self.concept_list, self.tag_lines, self.tag_matrix, self.tag_list, *labels, *folders]
 
     def read(self) -> Corpus:
+        require_prepared(self.root)
         require([self.image_list, self.concept_list, self.tag_lines, self.tag_matrix, self.tag_list], LAYOUT)
         paths = _image_paths(self.image_list)
         label_names, labels = _labels(self.label_folder, self.concept_list, self.most, len(paths))
