@@ -12,7 +12,7 @@ EXAMPLE = "itmbench audit results/mini/flickr30k-mini/sedra/seed0"
 def run(command: str, arguments: Sequence[str]) -> int:
     """Run the audit and print a line for each check; return 1 if one fails."""
     parser = lightning_parser(command, SUMMARY, EXAMPLE)
-    parser.add_argument("--images", type=int, default=300, help="most images of the test split to use (default: 300)")
+    parser.add_argument("--images", type=int, default=300, help="number of test images to use at most (default: 300)")
     options, rest = parse(parser, arguments)
     if options.images < 2:
         raise InputError(f"--images {options.images}: give 2 or more, so that one item could leak into another")

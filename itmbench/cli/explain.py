@@ -46,7 +46,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         "--top", type=int, default=5, help="training items, regions and words to show for each (default: 5)"
     )
     parser.add_argument(
-        "--draws", type=int, default=0, help="MCR-DGN: measure the deletion gap with so many draws of random edges"
+        "--draws", type=int, default=0, help="MCR-DGN: measure the deletion gap, with this many draws of random edges"
     )
     parser.add_argument(
         "--out", metavar="FILE", help="file to write: numbers (.json), a page (.html) or a picture (.png)"

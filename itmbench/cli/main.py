@@ -139,7 +139,7 @@ def _call(command: str, arguments: list[str]) -> int:
         raise InputError("the current folder has been removed; change to another") from None
     for argument in (command, *arguments):
         if not argument.isprintable() and argument != argument.encode(errors="replace").decode():
-            raise InputError(f"{argument}: is not UTF-8, which files of results cannot be named after; rename it")
+            raise InputError(f"{argument}: is not UTF-8, so no result file can be named after it; rename it")
     if command in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<9}  {summary}" for name, (_, summary) in COMMANDS.items())))
         return 0

@@ -46,11 +46,7 @@ class Grid:
         self._texts_of = _members(self._text_at, self._width)
 
     def scores(self, pairs: Tensor) -> Tensor:
-        """Score the given pairs, float32 `[P]`, computing only the tiles that hold them.
-
-        Args:
-            pairs: image and text, int64 `[P, 2]`.
-        """
+        """Score pairs (image and text, int64 `[P, 2]`), float32 `[P]`, computing only the tiles that hold them."""
         return self._scores(pairs, keep=0)[0]
 
     def ranks(self, pairs: Tensor, ties: Ties) -> Sides:

@@ -29,12 +29,10 @@ def shared_among_ranks(shared: bool = True) -> Iterator[None]:
 
 
 def by_rank(compute: Callable[[Sequence[int]], Result], tasks: int) -> list[Result]:
-    """The result of each rank for its share of numbered tasks, on every rank; one result if nothing is shared.
+    """The result of each rank for its share of so many tasks, on every rank; one result if nothing is shared.
 
-    Args:
-        compute: takes the numbers of a share, ascending, possibly none; its result can be pickled
-            and has no tensors on a GPU.
-        tasks: number of tasks.
+    ``compute`` takes the numbers of a share, ascending, possibly none; its result can be pickled and has no tensors on
+    a GPU.
 
     Raises:
         InputError: of the first rank that raised one, on every rank.

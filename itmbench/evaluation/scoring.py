@@ -38,11 +38,7 @@ _SCORER_TILE = 1 << 15
 
 
 def as_embeddings(items: Vectors, name: Name) -> Embeddings:
-    """Detached embeddings with float32 pooled vectors.
-
-    Args:
-        items: vectors `[N, D]`, or embeddings.
-        name: names an item row in errors.
+    """Detached embeddings with float32 pooled vectors, from vectors `[N, D]` or embeddings.
 
     Raises:
         InputError: the table is empty, not `[N, D]` or not of real numbers, or a vector is NaN or infinite.
@@ -59,11 +55,7 @@ def as_embeddings(items: Vectors, name: Name) -> Embeddings:
 
 
 def as_tensor(values: Any, what: str) -> Tensor:
-    """A tensor of real numbers from a tensor, an array or nested lists.
-
-    Args:
-        values: of any shape.
-        what: what to call them in an error.
+    """A tensor of real numbers from a tensor, an array or nested lists, called ``what`` in errors.
 
     Raises:
         InputError: they are not real numbers, or their rows differ in length.

@@ -1,9 +1,7 @@
 """Explanations that a cell stores: of the model that was tested, of right and wrong answers, and small."""
 
 import copy
-import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +152,3 @@ def test_a_hook_that_fails_loses_no_cell(tmp_path: Path, caplog: pytest.LogCaptu
         ("WARNING", "    no explanations: ZeroDivisionError: of one's own"),
         ("INFO", "    no explanations: explain: this SEDRA has no local path to show (paths: global)"),
     ]
-
-
-def test_a_damaged_file_is_one_line(cells: dict[str, Path], tmp_path: Path) -> None:
-    stored = read_explanations(cells["SEDRA"])
-    assert stored is not None
-    content = asdict(stored)
-    del content["queries"][0]["pairs"][0]["words"]
-    (tmp_path / store.EXPLANATIONS).write_text(json.dumps(content))
-    with pytest.raises(itmbench.errors.InputError, match=r"no explanations \(queries.0.pairs.0.words: Field required"):
-        read_explanations(tmp_path)

@@ -1,6 +1,6 @@
-"""Photographs with captions: Karpathy's ``dataset_*.json``, and Flickr30K as its authors distribute it.
+"""Photographs with captions in Karpathy's ``dataset_*.json``.
 
-Karpathy's files (Karpathy & Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions", CVPR 2015)
+These files (Karpathy & Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions", CVPR 2015)
 hold Flickr8k, Flickr30K and COCO in one schema, with the splits that image-text matching papers use.
 """
 
@@ -19,7 +19,6 @@ from itmbench.data.reading import (
     image_files,
     is_unicode,
     read_json,
-    read_lines,
     require,
     require_prepared,
     require_shared_labels,
@@ -78,7 +77,7 @@ class KarpathyCaptions(CorpusDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images, self.name = Path(root).resolve(), _image_folder(root, images), name
+        self.root, self.images, self.name = Path(root).resolve(), image_folder(root, images), name
         self.annotations = annotations
 
     def inputs(self) -> list[Path]:
@@ -128,13 +127,13 @@ class KarpathyCaptions(CorpusDataModule):
         text_to_image = np.array(owners, dtype=np.int64)
         labels, label_names = _labels(entries, source)
         name = self.name or str(content.get("dataset") or source.name.split(".")[0].removeprefix("dataset_"))
-        train, stages = _stages(np.array(splits), source)
+        train, stages = split_stages(np.array(splits), source)
         if labels is not None:
             require_shared_labels(labels, stages, source)
         return Corpus(
             name=name,
             image_ids=image_ids,
-            images=_images(self.images, paths),
+            images=find_images(self.images, paths),
             text_ids=text_ids,
             texts=Strings(captions),
             text_to_image=text_to_image,
@@ -144,7 +143,7 @@ class KarpathyCaptions(CorpusDataModule):
             label_names=label_names,
             true_images=_truth(self.root / "truth.json", row_of_id, text_ids, text_to_image),
             hard_negatives=_hard_negatives(self.root / "hard_negatives.json", row_of_id),
-            counts=_counts(name, len(filenames), len(captions), train, stages),
+            counts=count(name, len(filenames), len(captions), train, stages),
         )
 
     def _annotations(self) -> list[Path]:
@@ -152,87 +151,6 @@ class KarpathyCaptions(CorpusDataModule):
             require([self.root / self.annotations], "annotations")
             return [self.root / self.annotations]
         return sorted([*self.root.glob("dataset_*.json"), *self.root.glob("dataset_*.json.gz")])
-
-
-class Flickr30KTokens(CorpusDataModule):
-    """Flickr30K as its authors distribute it: ``results_20130124.token`` with split lists.
-
-    The token file has lines ``name.jpg#k<TAB>caption``. ``train.txt``, ``val.txt`` and ``test.txt`` list images, one a
-    line, with or without ``.jpg``. Images in no list are left out.
-
-    Args:
-        root: the folder of the four files.
-        images: the image folder; by default the first of the usual names below ``root``. If none of these exists, the
-            corpus has texts only.
-        **kwargs: arguments of ``CorpusDataModule``.
-
-    Raises:
-        InputError: while reading: files or images are missing, a line has no tab or no caption, an image is in two
-            lists or has no caption, a caption id occurs twice.
-    """
-
-    def __init__(self, root: str | Path, images: str | Path | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root, self.images = Path(root).resolve(), _image_folder(root, images)
-        self.tokens = self.root / "results_20130124.token"
-        self.lists = {split: self.root / f"{split}.txt" for split in ("train", "val", "test")}
-
-    def inputs(self) -> list[Path]:
-        return [self.tokens, *self.lists.values(), *([self.images] if self.images else [])]
-
-    def read(self) -> Corpus:
-        require([self.tokens, *self.lists.values()], "results_20130124.token with train.txt, val.txt and test.txt")
-        split_of = self._splits()
-        row_of: dict[str, int] = {}
-        text_ids, captions, owners = [], [], []
-        for number, line in enumerate(read_lines(self.tokens), start=1):
-            text_id, tab, caption = line.partition("\t")
-            image, mark, _ = text_id.rpartition("#")
-            if not tab or not mark or not caption.strip():
-                raise InputError(
-                    f"{self.tokens}, line {number}: expected 'name.jpg#k<TAB>caption', found {line[:60]!r}"
-                )
-            if image not in split_of:
-                continue
-            text_ids.append(text_id)
-            captions.append(caption.strip())
-            owners.append(row_of.setdefault(image, len(row_of)))
-        silent = next((image for image in split_of if image not in row_of), None)
-        if silent is not None:
-            raise InputError(
-                f"{self.tokens}: no caption of {silent}, which {split_of[silent]}.txt lists; correct the list"
-            )
-        require_unique(text_ids, str(self.tokens))
-
-        filenames = list(row_of)
-        train, stages = _stages(np.array([split_of[image] for image in filenames]), self.root)
-        return Corpus(
-            name="flickr30k",
-            image_ids=filenames,
-            images=_images(self.images, filenames),
-            text_ids=text_ids,
-            texts=Strings(captions),
-            text_to_image=np.array(owners, dtype=np.int64),
-            train=train,
-            stages=stages,
-            counts=_counts("flickr30k", len(filenames), len(captions), train, stages),
-        )
-
-    def _splits(self) -> dict[str, str]:
-        """The split of every listed image."""
-        split_of: dict[str, str] = {}
-        for split, path in self.lists.items():
-            for number, line in enumerate(read_lines(path), start=1):
-                image = line.strip()
-                if not image:
-                    continue
-                image = image if image.endswith(".jpg") else f"{image}.jpg"
-                if image in split_of:
-                    raise InputError(
-                        f"{path}, line {number}: {image} is already in {split_of[image]}.txt; list it once"
-                    )
-                split_of[image] = split
-        return split_of
 
 
 def _field(entry: dict[str, Any], key: str, *types: type) -> Any:
@@ -285,7 +203,7 @@ def _labels(entries: list[dict[str, Any]], source: Path) -> tuple[NDArray[np.uin
     return multi_hot, names
 
 
-def _image_folder(root: str | Path, images: str | Path | None) -> Path | None:
+def image_folder(root: str | Path, images: str | Path | None) -> Path | None:
     """The given image folder, else the default one if it exists; COCO's images lie in folders below the root itself."""
     if images:
         return Path(images).resolve()
@@ -294,14 +212,15 @@ def _image_folder(root: str | Path, images: str | Path | None) -> Path | None:
     return first_folder(root / name for name in IMAGE_FOLDERS) or (root if coco else None)
 
 
-def _images(folder: Path | None, paths: Sequence[str]) -> ImageFiles | None:
+def find_images(folder: Path | None, paths: Sequence[str]) -> ImageFiles | None:
+    """The images of a folder by their paths; None without a folder."""
     if folder is None:
         return None
     require([folder], "the folder of images")
     return image_files(folder, paths)
 
 
-def _stages(splits: np.ndarray[Any, Any], source: Path) -> tuple[Rows, dict[str, Stage]]:
+def split_stages(splits: np.ndarray[Any, Any], source: Path) -> tuple[Rows, dict[str, Stage]]:
     """Training rows, and the stages "val" and "test", in which a split's images are both queries and gallery."""
     rows = {split: np.flatnonzero(splits == split) for split in ("train", "val", "test")}
     empty = [split for split in rows if not len(rows[split])]
@@ -310,7 +229,8 @@ def _stages(splits: np.ndarray[Any, Any], source: Path) -> tuple[Rows, dict[str,
     return rows["train"], {split: Stage(rows[split], rows[split]) for split in ("val", "test")}
 
 
-def _counts(name: str, images: int, captions: int, train: Rows, stages: dict[str, Stage]) -> list[Count]:
+def count(name: str, images: int, captions: int, train: Rows, stages: dict[str, Stage]) -> list[Count]:
+    """The counts of a dataset beside the published ones of its name."""
     what = ("images", "captions", "training images", "validation images", "test images")
     found = (images, captions, len(train), len(stages["val"].queries), len(stages["test"].queries))
     published = PUBLISHED.get(name, (None,) * len(what))
