@@ -18,7 +18,8 @@ from itmbench.data.datasets import Flickr30KMini, NUSWideMini
 from itmbench.evaluation.canaries import part
 from itmbench.logs import quiet
 from itmbench.methods.dual_encoder import DualEncoder
-from itmbench.runner.audit import audit, watched_test
+from itmbench.runner.audit import audit
+from itmbench.runner.watched import watched_test
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import toy_leaks

@@ -2,10 +2,9 @@
 
 import copy
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,119 +15,25 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from itmbench.data.corpus import Corpus, Strings
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.data.perturb import Probes
 from itmbench.encoders import Embeddings
 from itmbench.encoders.stored import StoredItems
-from itmbench.errors import InputError
 from itmbench.evaluation import canaries, leaks
-from itmbench.evaluation.answers import Examples
-from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.leaks import Encode, Finding
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol, protocol_for
-from itmbench.evaluation.recording import Recording, Sample, frozen_copy, keeping
+from itmbench.evaluation.recording import Sample
 from itmbench.methods.base import Matcher
-from itmbench.methods.evaluated import EvaluationCallback
-from itmbench.methods.trained import Trained
 from itmbench.runner.callbacks import SeedEpochs
 from itmbench.runner.lease import Lost
 from itmbench.runner.replay import Replay, by_fresh_instance
+from itmbench.runner.watched import SAMPLE, Pass, bare_data, few_items, watched_test
 
 FEW = 8
 """Items of each modality that are encoded alone and in other batches."""
-SAMPLE = 50
-"""Most test images whose scores are compared between test passes."""
 REPLAYED = 16
 """Images, and as many texts, that a fresh instance encodes."""
 FITTED, BATCH, STEPS = 48, 16, 2
 """Training images, batch size, and steps in each of the two epochs of the blind fit."""
-
-NO_PROBES = Probes(np.empty(0, np.int64), np.empty(0, np.int64), Strings([]))
-
-
-@dataclass(eq=False)
-class Pass:
-    """One test pass of a method."""
-
-    reported: Evaluation  # that the method reports
-    changes: list[str]  # what differs in it from the one that the protocol made
-    scores: Tensor | None  # of the sample of images and texts `[n, m]`; None if nothing went through the protocol
-    training: list[nn.Module]  # modules in training mode
-    before: dict[str, str]  # digests of the state when the pass began; empty unless asked for
-    examples: Examples | None  # first results of some queries; None unless asked for, and of a shortlist
-    seconds: float  # that recording all this took
-    tokens: torch.dtype | None  # of the tokens that were kept for scoring; None if there were none
-
-
-class _Watch(EvaluationCallback):
-    """Records what a `Pass` holds."""
-
-    reported: Evaluation | None = None
-    tokens: torch.dtype | None = None
-
-    def __init__(self, state: bool, checkpoint: Path | None) -> None:
-        self.state, self.checkpoint, self.before, self.seconds = state, checkpoint, dict[str, str](), 0.0
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.checkpoint is not None:  # now, because afterwards it could hold what the test has seen
-            trainer.save_checkpoint(self.checkpoint, weights_only=True)
-        if self.state:
-            began = time.perf_counter()
-            self.before = leaks.digests(pl_module)
-            self.seconds = time.perf_counter() - began
-
-    def on_encoded(self, model: Trained, stage: str, images: Embeddings, texts: Embeddings) -> None:
-        self.tokens = None if images.tokens is None else images.tokens.dtype
-
-    def on_evaluated(self, model: Trained, stage: str, evaluation: Evaluation) -> None:
-        self.reported, self.training = evaluation, [module for module in model.modules() if module.training]
-
-
-def watched_test(
-    trainer: L.Trainer,
-    model: Matcher,
-    data: CorpusDataModule,
-    sample: Sample | None = None,
-    ckpt_path: str | None = None,
-    protocol: Protocol | None = None,
-    hidden: canaries.Blinded | None = None,
-    checkpoint: Path | None = None,
-    examples: bool = False,
-) -> Pass:
-    """Test a model through the trainer and record what it does; called on every device.
-
-    Without a ``sample``, the scores of up to ``SAMPLE`` images are kept, and the state is digested as well.
-    ``protocol`` replaces the model's. ``hidden`` is the corpus that the model is given; it is evaluated by that of
-    ``data``. The tested weights are saved to ``checkpoint`` before the first item is read.
-
-    Raises:
-        InputError: the pass does not evaluate the whole stage.
-    """
-    corpus = data.corpus
-    given = data if hidden is None else _lean(data, hidden.corpus)
-    recording = Recording(sample or Sample.of(_few(corpus)), given.corpus, corpus, hidden, examples)
-    chosen, watch = model.protocol, _Watch(sample is None, checkpoint)
-    model.protocol = keeping(protocol or chosen or protocol_for(corpus), recording)
-    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    try:
-        trainer.test(model, datamodule=given, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-    finally:
-        model.protocol = chosen
-        trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
-    if watch.reported is None:
-        raise InputError("audit: nothing was evaluated; leave trainer.fast_dev_run unset")
-    reported = frozen_copy(watch.reported)  # which the method cannot change any more
-    return Pass(
-        reported,
-        recording.changes(reported),
-        recording.scores,
-        watch.training,
-        watch.before,
-        recording.made,
-        recording.seconds + watch.seconds,
-        watch.tokens,
-    )
 
 
 def quick_audit(
@@ -138,7 +43,7 @@ def quick_audit(
 
     Called on every device; only the first one replays.
     """
-    dtype, few = _precision(trainer, test.tokens), _lean(data, _few(data.corpus))
+    dtype, few = _precision(trainer, test.tokens), bare_data(data, few_items(data.corpus))
     sample, hidden = Sample.of(few.corpus), canaries.blinded(few.corpus)
     findings = [*audit_few(model, data, test.training), leaks.as_reported(test.changes)]
     with _unlogged(trainer):
@@ -171,10 +76,10 @@ def audit(
     """
     pristine = copy.deepcopy(model)
     replay = replay or by_fresh_instance(lambda: copy.deepcopy(pristine))
-    data = _lean(data, data.corpus)
+    data = bare_data(data, data.corpus)
     corpus = data.corpus
     with _unlogged(trainer), tempfile.TemporaryDirectory() as folder:
-        checkpoint, sample = Path(folder, "audited.ckpt"), Sample.of(_few(corpus))
+        checkpoint, sample = Path(folder, "audited.ckpt"), Sample.of(few_items(corpus))
         test = watched_test(trainer, model, data, ckpt_path=ckpt_path, checkpoint=checkpoint)
         again = watched_test(trainer, model, data, sample)
         findings = quick_audit(trainer, model, data, test, checkpoint, replay)
@@ -182,7 +87,7 @@ def audit(
         findings = [repeated if finding.name == repeated.name else finding for finding in findings]
 
         protocol = replace(model.protocol or protocol_for(corpus), ties="pessimistic")
-        random, same = (_lean(data, change(corpus)) for change in (canaries.reassigned, canaries.constant))
+        random, same = (bare_data(data, change(corpus)) for change in (canaries.reassigned, canaries.constant))
         # Pair recalls are checked for label protocols too: a leak between partners need not show in label metrics.
         protocols: list[Protocol] = [protocol, CaptionProtocol()] if isinstance(protocol, LabelProtocol) else [protocol]
         limits = [
@@ -251,7 +156,7 @@ def _blind_fit(model: Matcher, data: CorpusDataModule, trained: bool) -> Finding
     states = []
     for corpus in (part, canaries.exchanged(part, others)):
         torch.manual_seed(0)
-        fitted, given = copy.deepcopy(model).train(), _lean(data, corpus)
+        fitted, given = copy.deepcopy(model).train(), bare_data(data, corpus)
         given.batch_size = min(data.batch_size, BATCH)
         trainer = L.Trainer(
             accelerator="cpu",
@@ -269,19 +174,6 @@ def _blind_fit(model: Matcher, data: CorpusDataModule, trained: bool) -> Finding
         trainer.fit(fitted, given)
         states.append(leaks.digests(fitted))
     return leaks.same_fit(*states)
-
-
-def _few(corpus: Corpus) -> Corpus:
-    """The corpus with a sample of the test stage, at most half of it."""
-    return canaries.part(corpus, min(SAMPLE, -(-len(corpus.stages["test"].images) // 2)))
-
-
-def _lean(data: CorpusDataModule, corpus: Corpus) -> CorpusDataModule:
-    """The data over another corpus, without what only adds metrics and without loader processes."""
-    lean = data.with_corpus(replace(corpus, true_images=None, hard_negatives=None))
-    lean.num_workers = 0
-    lean.__dict__["probes"] = NO_PROBES
-    return lean
 
 
 def _precision(trainer: L.Trainer, tokens: torch.dtype | None) -> torch.dtype:

@@ -26,6 +26,7 @@ from itmbench.runner.lease import Lease
 from itmbench.runner.replay import by_fresh_instance
 from itmbench.runner.running import LAST
 from itmbench.runner.spec import Cell
+from itmbench.runner.watched import watched_test
 from itmbench.runner.why import explanations, rounded
 from itmbench.store import environment
 from itmbench.store.versions import versions
@@ -71,7 +72,7 @@ def train_and_test(cell: Cell, cli: CellCLI, folder: Path, key: str, held: Lease
     recipe, training = cell_key(config, data.corpus), cell_key(without_switchable(config, model), data.corpus)
     steps = trainer.global_step if model.trains_by_steps else 0
     best, checkpoint = cli.best.best_model_path or None, folder / store.CHECKPOINT
-    test = audit.watched_test(trainer, model, data, ckpt_path=best, checkpoint=checkpoint, examples=True)
+    test = watched_test(trainer, model, data, ckpt_path=best, checkpoint=checkpoint, examples=True)
     seconds, peak_memory = meter.elapsed() - test.seconds, cost.peak_memory(trainer.strategy.root_device)
     trainer.callbacks.remove(meter)  # type: ignore[attr-defined]
     replay = by_fresh_instance(cli.make_model)

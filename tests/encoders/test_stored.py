@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from itmbench.data.corpus import Features, ImageFiles, Strings
-from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, base
+from itmbench.encoders import Encoder, PretrainedTextEncoder, TimmImageEncoder, base, entries
 from itmbench.encoders import stored as frozen
 from itmbench.encoders.base import tensor_digest
 from itmbench.encoders.stored import StoredProcessor
@@ -230,8 +230,8 @@ def test_equal_texts_are_stored_once() -> None:
 
 
 def test_a_batch_is_its_items_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "BATCH", 2)
-    monkeypatch.setattr(frozen, "SHARD", 1)
+    monkeypatch.setattr(entries, "BATCH", 2)
+    monkeypatch.setattr(entries, "SHARD", 1)
     items = frozen.encode_once(PretrainedTextEncoder(minilm(), freeze=True), Strings(TEXTS), np.arange(6))
     assert len(items.shards) == 3
     rows = np.array([3, 1, 1, 4, 0])
@@ -280,8 +280,8 @@ def test_weights_are_hashed_again_only_after_they_have_changed(tmp_path: Path, m
 
 
 def test_goes_on_where_it_was_interrupted(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "BATCH", 2)
-    monkeypatch.setattr(frozen, "SHARD", 1)
+    monkeypatch.setattr(entries, "BATCH", 2)
+    monkeypatch.setattr(entries, "SHARD", 1)
     encoder = vision(tmp_path)
     whole, embed = Counted(encoder), encoder.embed
 
@@ -306,8 +306,8 @@ def test_says_how_far_it_is(
     tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(frozen, "BATCH", 4)
-    monkeypatch.setattr(frozen, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(entries, "BATCH", 4)
+    monkeypatch.setattr(entries, "REPORT_EVERY", 0.0)
     encode(vision(tmp_path), images, range(8))
     printed = caplog.text
     assert (
@@ -317,12 +317,12 @@ def test_says_how_far_it_is(
 
 
 def test_too_little_room_is_one_line(tmp_path: Path, images: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = frozen.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2 - 1))
+    usage = entries.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2 - 1))
     with pytest.raises(OSError, match="set ITMBENCH_CACHE to a folder with more room") as error:
         encode(vision(tmp_path), images, range(8))
     assert is_full(error.value) and "\n" not in str(error.value) and not shards(tmp_path)
-    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2))
+    monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: usage._replace(free=8 * 9 * 32 * 2))
     encode(vision(tmp_path), images, range(8))
 
 
@@ -330,7 +330,7 @@ def test_a_full_disk_is_no_wrong_input(tmp_path: Path, images: ImageFiles, monke
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(frozen.np, "save", full)
+    monkeypatch.setattr(entries.np, "save", full)
     with pytest.raises(OSError, match="No space left") as error:
         encode(vision(tmp_path), images, range(8))
     assert is_full(error.value)
@@ -410,8 +410,8 @@ def test_nothing_is_forked_beside_gloo(tmp_path: Path, images: ImageFiles, monke
         started.append(options["num_workers"])
         return DataLoader(*arguments, **options | {"num_workers": 0})
 
-    monkeypatch.setattr(frozen, "DataLoader", watched)
-    monkeypatch.setattr(frozen, "loaders", lambda: 3)
+    monkeypatch.setattr(entries, "DataLoader", watched)
+    monkeypatch.setattr(entries, "loaders", lambda: 3)
     frozen.encode_once(vision(tmp_path), images, ALL[:2])
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:

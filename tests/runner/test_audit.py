@@ -29,8 +29,9 @@ from itmbench.methods.cca import CCA
 from itmbench.methods.dual_encoder import DualEncoder
 from itmbench.methods.identity import Identity
 from itmbench.runner import registry
-from itmbench.runner.audit import audit, audit_few, quick_audit, watched_test
+from itmbench.runner.audit import audit, audit_few, quick_audit
 from itmbench.runner.replay import by_fresh_instance
+from itmbench.runner.watched import watched_test
 
 CHECKS = ["alone", "pairs", "frozen", "protocol", "subset", "blind", "replay", "random", "constant", "blind fit"]
 CAPTIONS, LABELS = False, True
