@@ -104,11 +104,11 @@ def lead_in_words(verdicts: Mapping[str, str], ranked: bool) -> str:
     worse, equal, untested = (by_verdict.get(name, []) for name in ("worse", "not distinguishable", "untested"))
     if len(worse) == len(verdicts):
         return "Better than every other method, at 5 %."
+    if len(untested) == len(verdicts):
+        return "Best on average; no difference is tested."
     notes = [f"better than {worse[0] if len(worse) == 1 else f'{len(worse)} others'}, at 5 %"] * bool(worse)
     notes += [f"not distinguishable from {', '.join(equal)}"] * bool(equal)
-    notes += [f"untested against {'all others' if len(untested) == len(verdicts) else ', '.join(untested)}"] * bool(
-        untested
-    )
+    notes += [f"untested against {', '.join(untested)}"] * bool(untested)
     return f"Best on average: {'; '.join(notes)}."
 
 

@@ -83,13 +83,32 @@ def test_a_table_sorts_by_click_and_by_key(opened: Any) -> None:
     assert heading.get_attribute("aria-sort") == "descending" and column(tab, 1) == ["dual_infonce", "dual_triplet"]
     heading.get_by_role("button").press("Enter")
     assert heading.get_attribute("aria-sort") == "ascending" and column(tab, 1) == ["dual_triplet", "dual_infonce"]
+    tab.locator("#tables a").nth(1).click()
     assert column(tab, 2) == ["dual_infonce", "dual_triplet"]  # another table stays
+
+
+def test_one_table_at_a_time_is_chosen_by_its_link_or_a_heading_s_address(opened: Any) -> None:
+    tab = opened()
+    shown = "[...document.querySelectorAll('main > [id^=table]')].map((s) => s.checkVisibility())"
+    assert tab.evaluate(shown) == [True, False]
+    tab.locator(".glance a").nth(1).click()
+    assert tab.evaluate(shown) == [False, True]
+    heading = tab.locator("#table2 h3", has_text="Quality and cost")
+    tab.locator("#within a:visible", has_text="Quality and cost").click()
+    assert heading.bounding_box()["y"] > tab.locator(".tools").bounding_box()["height"]
+    tab.get_by_role("link", name="Legend").click()
+    assert tab.evaluate(shown) == [False, True] and tab.locator("#tables [aria-current]").count() == 1
+    tab.reload()
+    tab.goto(tab.url.partition("#")[0] + f"#{heading.get_attribute('id')}")
+    assert tab.evaluate(shown) == [False, True]
+    tab.emulate_media(media="print")
+    assert tab.evaluate(shown) == [True, True]
 
 
 def test_the_filter_holds_in_tables_and_gallery(opened: Any) -> None:
     tab = opened()
     tab.get_by_label("Show only methods named").fill("triplet")
-    assert column(tab, 1) == column(tab, 2) == ["dual_triplet"]
+    assert column(tab, 1) == ["dual_triplet"]
     assert tab.locator("#filtered").text_content() == "1 of 2 methods"
     assert tab.locator("#table1 .detail h4").count() == 1
     tab.get_by_label("Show only methods named").fill("")

@@ -33,7 +33,7 @@ def test_the_lead_of_the_best_method_is_as_tested() -> None:
     assert lead_in_words(mixed, ranked=True) == (
         "Best on average: better than 2 others, at 5 %; not distinguishable from a; untested against b."
     )
-    assert lead_in_words({"a": "untested", "b": "untested"}, True) == "Best on average: untested against all others."
+    assert lead_in_words({"a": "untested", "b": "untested"}, True) == "Best on average; no difference is tested."
     assert (
         lead_in_words({}, ranked=True) == "The only method."
         and lead_in_words({}, ranked=False) == "No method is ranked."

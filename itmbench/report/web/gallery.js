@@ -24,7 +24,7 @@ function startGallery(root) {
 
   function picture(image, text) {
     const src = pictureOf(numbers, image);
-    if (!src) return make("span", { class: "no-picture" }, image);
+    if (!src) return make("span", { class: "no-picture", title: image }, "no picture");
     return make("img", { src, alt: text ? `${image}: ${text}` : image, decoding: "async" });
   }
 

@@ -1,5 +1,5 @@
 "use strict";
-// Sort and filter what the page holds; nothing is computed here.
+// Choose, sort and filter what the page holds; nothing is computed here.
 
 // A button in every heading of a table with data-sort: by number where cells have data-value, else by text.
 for (const table of document.querySelectorAll("table[data-sort]")) {
@@ -46,3 +46,29 @@ filter.addEventListener("input", () => {
   count.textContent = words.length ? `${kept} of ${names.size} methods` : "";
 });
 filter.parentElement.hidden = false;
+
+// One table and all that belongs to it at a time; its headings are linked before the legend.
+const sections = [...document.querySelectorAll("main > [id^=table]")];
+const within = document.getElementById("within");
+let [chosen] = sections;
+for (const section of sections) {
+  section.querySelectorAll("h3").forEach((heading, number) => {
+    heading.id = `${section.id}-${number + 1}`;
+    const link = document.createElement("a");
+    [link.href, link.textContent] = [`#${heading.id}`, heading.textContent.replace(/:.*| from .*/, "")];
+    within.insertBefore(link, within.querySelector("[href='#legend']"));
+  });
+}
+function choose() {
+  const target = document.getElementById(location.hash.slice(1));
+  chosen = sections.find((section) => section.contains(target)) || chosen;
+  for (const section of sections) {
+    section.classList.toggle("unchosen", section !== chosen);
+    for (const link of within.querySelectorAll(`[href^="#${section.id}-"]`)) link.hidden = section !== chosen;
+    const link = document.querySelector(`#tables [href="#${section.id}"]`);
+    section === chosen ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current");
+  }
+  target?.scrollIntoView();
+}
+window.addEventListener("hashchange", choose);
+choose();
