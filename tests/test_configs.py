@@ -7,9 +7,10 @@ import yaml
 
 from itmbench.cli.main import main
 from itmbench.runner.cell_cli import CellCLI
-from itmbench.runner.spec import Config, load_benchmark, load_cells, load_yaml, merge
+from itmbench.runner.spec import Config, load_benchmark, load_cells, merge
 from itmbench.runner.tune import require_options
 from itmbench.runner.tuned import cells_to_tune
+from itmbench.runner.yaml_files import load_yaml
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CONFIGS = BENCHMARKS / "configs"

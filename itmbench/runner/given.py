@@ -16,7 +16,7 @@ from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 from itmbench.methods.base import Matcher
-from itmbench.runner.spec import load_yaml
+from itmbench.runner.yaml_files import load_yaml
 
 LOWER_IS_BETTER = ("/loss", "/MedR", "/MeanR", "/queries_without_relevant")
 """Endings of metrics."""

@@ -13,7 +13,8 @@ from itmbench.errors import InputError, in_a_line
 from itmbench.files import digest, file_digest, write_atomically
 from itmbench.runner.done import known_keys
 from itmbench.runner.space import Range
-from itmbench.runner.spec import Cell, load_benchmark, load_cells, load_yaml, merge
+from itmbench.runner.spec import Cell, load_benchmark, load_cells, merge
+from itmbench.runner.yaml_files import load_yaml
 
 FOLDER = "tuned"
 VERSION = 1

@@ -20,7 +20,7 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.clip import CLIP
 from itmbench.runner import registry
 from itmbench.runner.lightning import TRAINER_DEFAULTS
-from itmbench.runner.spec import load_yaml
+from itmbench.runner.yaml_files import load_yaml
 
 CONFIGS = Path(__file__).parents[2] / "benchmarks" / "configs"
 METHODS = [entry.name for entry in registry.entries("methods") if entry.name not in ("clip", "identity")]

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from itmbench.errors import InputError, InputErrors
-from itmbench.runner.spec import load_cells, load_yaml, merge
+from itmbench.runner.spec import load_cells, merge
 
 DATA = {"data": {"class_path": "D", "init_args": {"root": "x", "batch_size": 8}}, "trainer": {"max_epochs": 1}}
 METHOD = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
@@ -115,16 +115,3 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputErrors) as error:
         load_cells(write(tmp_path, methods={"m": ["no.yaml", "none.yaml"]}, leave_out=[{"dataset": "d3"}]))
     assert len(error.value.lines) == 3
-
-
-def test_a_name_given_twice_is_no_name_lost(tmp_path: Path) -> None:
-    path = write(tmp_path)
-    path.write_text("name: b\ndatasets: {d: data.yaml}\nmethods:\n  m: method.yaml\n  m: other.yaml\n")
-    with pytest.raises(InputError, match=r"bench\.yaml:5: not YAML \(m is given twice; remove one\)"):
-        load_cells(path)
-    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: [{x: 1}, {x: 2}]\n")
-    assert load_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": [{"x": 1}, {"x": 2}]}
-    for content, message in ((b"\x00\x01", ": not YAML"), (b"name: b\ndatasets: [1, 2\nmethods: {}\n", ":3: not YAML")):
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=rf"bench\.yaml{message}"):
-            load_yaml(path)
