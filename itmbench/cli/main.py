@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # By default torch's idle threads spin on cores that the loader processes need, which made training on two cores
     # three times slower. OpenMP reads this when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MPLBACKEND"] = "agg"  # nothing is shown in a window; a backend that is not installed would be an error
     keep_memory()
     sort_without_avx512_on_zen_4()
     logs.configure(arguments.count("-v") - arguments.count("-q"))
@@ -148,9 +149,16 @@ def _call(command: str, arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise InputError(f"{command}: no such command; {choice(command, COMMANDS)}")
+    _require_interpreter()
     _require_ranks()
     module, _ = COMMANDS[command]
     return int(import_module(f"itmbench.cli.{module}").run(command, arguments))
+
+
+def _require_interpreter() -> None:
+    """Raise an InputError if Python drops docstrings, which transformers reads when it is imported."""
+    if sys.flags.optimize > 1:
+        raise InputError("PYTHONOPTIMIZE=2, or python -OO: transformers needs docstrings; use 1, or unset it")
 
 
 def _require_ranks() -> None:

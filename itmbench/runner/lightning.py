@@ -13,11 +13,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pydantic import ValidationError
 
 from itmbench import logs
 from itmbench.checkpoint import read_checkpoint, require_resumable
 from itmbench.data.datamodule import CorpusDataModule
-from itmbench.errors import InputError
+from itmbench.errors import InputError, in_a_line
 from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
@@ -212,6 +213,12 @@ class MatcherCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise InputError(self._in_config(" ".join(str(error).split()))) from error
+        except Exception as error:
+            if isinstance(error, ValidationError) or type(error).__name__ == "UsageError":  # of wandb, at its start
+                raise InputError(
+                    f"trainer.logger: {in_a_line(error)}; correct its options, and the variables WANDB_…"
+                ) from error
+            raise
 
     def after_validate(self) -> None:
         """Print the metrics of the validation stage."""

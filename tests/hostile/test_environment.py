@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 from refusal import refusal
 from small_benchmark import write
-from toy import toy_arguments
+from toy import toy_arguments, toy_corpus
 
 from itmbench.cli.main import main
 from itmbench.files import write_atomically
@@ -135,6 +135,27 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'file'}'"):
         write_atomically(tmp_path / "file", fill)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interpreter_without_docstrings() -> None:
+    ended = subprocess.run([sys.executable, "-OO", "-m", "itmbench", "list"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr[:28]) == (2, "itmbench: PYTHONOPTIMIZE=2, ")
+
+
+def test_a_window_system_that_is_not_there(results: Path, tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "itmbench", "report", f"--results={results}", "--format=html", "--out=page.html"]
+    ended = subprocess.run(call, cwd=tmp_path, env=os.environ | {"MPLBACKEND": "nonsense"}, capture_output=True)
+    assert ended.returncode == 0 and (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "typo"), ("WANDB_RUN_ID", "a/b")])
+def test_settings_of_a_tracker(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_corpus(tmp_path / "toy")
+    monkeypatch.setenv(name, value)
+    arguments = toy_arguments(tmp_path, "--trainer.logger=WandbLogger", f"--trainer.logger.save_dir={tmp_path}")
+    assert "correct its options, and the variables WANDB_" in refusal(["fit", *arguments], capsys, tmp_path)
 
 
 NAMESAKES = ("bottleneck", "numexpr", "numpy", "torch", "wandb", "json", "pkgutil", "sitecustomize", "typeshed_client")
