@@ -66,7 +66,9 @@ def start(command: list[str], log: Path, before: Callable[[], None] = lambda: No
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         logs.configure()
         before()
-        code = main(command) if command[0] in ("bench", "tune") else int(bool(runner.run(command[0], command[1])))
+        code = (
+            main(command) if command[0] in ("bench", "fit", "tune") else int(bool(runner.run(command[0], command[1])))
+        )
         sys.stdout.flush()
         os._exit(code)
 

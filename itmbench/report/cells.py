@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import infer_dtype
 from pydantic import TypeAdapter, ValidationError
 
 from itmbench.errors import InputError, in_a_line
@@ -41,12 +42,19 @@ def read_queries(folder: str | Path) -> QueryTable:
         raise InputError(f"{path}: no such file; run that cell again")
     try:
         frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run that cell again") from None
+    except Exception as error:  # pyarrow raises many kinds
+        raise InputError(f"{path}: cannot be read ({in_a_line(error)[:100]}); run that cell again") from None
     if frame.empty or not {"direction", "query", "image"} <= {*frame}:
         raise InputError(f"{path}: has no image ids; run that cell again, an old itmbench wrote it")
-    if not all(is_numeric_dtype(frame[name]) for name in ("rank", "ap") if name in frame):
-        raise InputError(f"{path}: ranks that are not numbers; run that cell again")
+    for name in ("direction", "query", "image", "group"):
+        if name in frame and infer_dtype(frame[name], skipna=False) not in ("string", "integer"):
+            raise InputError(f"{path}: {name} holds other things than names; run that cell again")
+    outcomes = [(name, least, most) for name, least, most in (("rank", 1, np.inf), ("ap", 0, 1)) if name in frame]
+    if not outcomes or not frame["direction"].isin(("i2t", "t2i", "hard")).all():
+        raise InputError(f"{path}: holds no outcomes of queries; run that cell again")
+    for name, least, most in outcomes:
+        if frame[name].dtype.kind not in "iuf" or not frame[name].between(least, most * (1 + 1e-9)).all(skipna=False):
+            raise InputError(f"{path}: {name} holds other things than {name}s; run that cell again")
     return {str(name): column.to_numpy() for name, column in frame.items()}
 
 

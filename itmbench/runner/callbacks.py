@@ -140,19 +140,27 @@ class EndOnSigterm(L.Callback):
 
 
 class Checkpoint(ModelCheckpoint):
-    """Resumes in a folder that was moved, or that another machine sees under another path.
+    """Resumes in a new folder, in one that was moved, or in one that another machine sees under another path.
 
-    Lightning 2.6 forgets the best score when the path differs, and then treats the next checkpoint as the best.
+    Lightning 2.6 forgets the best score when the path differs, and takes the next checkpoint for the best.
     """
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        def here(path: str) -> str:
-            return str(Path(self.dirpath or "", Path(path).name)) if path else path
+    _resumed = Path()
 
-        if os.path.exists(here(state_dict["best_model_path"]) or here(state_dict["last_model_path"])):
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._resumed = Path(trainer.ckpt_path or "").parent
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def now(path: str) -> str:
+            """In this run's folder, beside the checkpoint that is resumed from, or where it was."""
+            places = [Path(folder, Path(path).name) for folder in (self.dirpath or "", self._resumed)]
+            return next((str(place) for place in places if place.is_file()), path)
+
+        if os.path.isfile(now(state_dict["best_model_path"] or state_dict["last_model_path"])):
             paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-            state_dict = {**state_dict, "dirpath": self.dirpath, **{key: here(state_dict[key]) for key in paths}}
-            state_dict["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
+            state_dict = {**state_dict, "dirpath": self.dirpath, **{key: now(state_dict[key]) for key in paths}}
+            state_dict["best_k_models"] = {now(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict(state_dict)
 
 

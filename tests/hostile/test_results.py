@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from results_store import write_store
 from itmbench import store
 from itmbench.cli.main import main
 from itmbench.errors import InputError
+from itmbench.report.cells import read_queries
 from itmbench.report.tables import load, tables
 
 CELL = "mini/flickr30k-mini/dual_infonce/seed0"
@@ -151,6 +153,36 @@ def test_outcomes_of_queries(case: str, own: Path, capsys: pytest.CaptureFixture
         assert main([*command, f"--results={own}"]) == 0
         said = html.unescape(capsys.readouterr().out)
         assert "o marks: " in said and f"{CELL}/per_query.parquet: " in said
+
+
+COLUMNS: tuple[Any, ...] = (None, "x", b"x", [1], {"a": 1}, True, -1, 0.5, 2.5, float("nan"), float("inf"), "now")
+"""What every value of a column is in place of what it was; "now": times."""
+
+
+@pytest.mark.parametrize("name", ["direction", "query", "image", "group", "rank"])
+def test_every_column_of_outcomes_of_queries(name: str, own: Path) -> None:
+    path = own / CELL / store.PER_QUERY
+    frame = pd.read_parquet(path).assign(group=0).reset_index(drop=True)
+    for wrong in COLUMNS:
+        column = pd.Series([pd.Timestamp.now() if wrong == "now" else wrong] * len(frame))
+        frame.assign(**{name: column}).to_parquet(path)
+        if isinstance(wrong, str | int) and not isinstance(wrong, bool) and name not in ("direction", "rank"):
+            continue  # names
+        if (name, wrong) != ("rank", 2.5):  # said by `compare`
+            with pytest.raises(InputError, match=f"{CELL}/per_query.parquet: .*; run that cell again"):
+                read_queries(own / CELL)
+
+
+def test_outcomes_of_queries_with_flipped_bits(own: Path) -> None:
+    path, random_ = own / CELL / store.PER_QUERY, random.Random(0)
+    whole = path.read_bytes()
+    for _ in range(60):
+        spoiled = bytearray(whole)
+        for _ in range(3):
+            spoiled[random_.randrange(len(whole))] ^= 1 << random_.randrange(8)
+        path.write_bytes(spoiled)
+        with suppress(InputError):
+            read_queries(own / CELL)
 
 
 ALTERED: dict[str, Damage] = {

@@ -1,4 +1,4 @@
-"""Four runners on one store that receive random signals leave the results of an uninterrupted run.
+"""Four runners on one store, or one training, that receive random signals leave the results of an uninterrupted run.
 
 ``ITMBENCH_REPEATS=20 pytest tests/runner/test_repeated_signals.py`` runs each case twenty times instead of once.
 """
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_benchmark import bench, content, ended, start, unfinished, write
+from toy import toy_arguments
 
 from itmbench import store
 from itmbench.runner import cell, lease, plan, running
@@ -93,3 +95,46 @@ def test_signals_at_random_times(
     assert content(tmp_path / "results") == whole
     assert not unfinished(tmp_path / "results")
     assert {path.name for path in (tmp_path / "results" / store.RUNNING).rglob("seed*") if path.is_dir()} == set()
+
+
+def training(folder: Path, logger: str, resumed: Path | None) -> list[str]:
+    """A training that draws whatever can be drawn."""
+    more = [f"--trainer.logger={logger}", "--trainer.max_epochs=15", "--data.copies=1", "--model.text.dropout=0.2"]
+    command = ["fit", *toy_arguments(folder, *more, "--model.image.train_crop=0.5")]
+    return command if resumed is None else [*command, f"--ckpt_path={resumed}"]
+
+
+def trained(folder: Path) -> Any:
+    """Weights and scores of the best and of the last epoch."""
+    [best, last] = [max(folder.rglob(name), key=os.path.getmtime) for name in ("best.ckpt", "last.ckpt")]
+    kept = []
+    for file in (best, last):
+        content = torch.load(file, weights_only=True)
+        scores = [state["best_model_score"] for key, state in content["callbacks"].items() if "monitor" in key]
+        kept.append((content["epoch"], {key: value.tolist() for key, value in content["state_dict"].items()}, scores))
+    return kept
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, float]:
+    """What a training leaves without signals, and how many seconds it takes."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    began = time.monotonic()
+    assert ended(start(training(folder, "false", None), folder / "log")) == 0, (folder / "log").read_text()
+    return trained(folder), time.monotonic() - began
+
+
+@pytest.mark.parametrize("repeat", range(max(3, REPEATS)))
+def test_a_training_that_receives_random_signals(repeat: int, tmp_path: Path, unbroken: tuple[Any, float]) -> None:
+    generator, (whole, seconds) = random.Random(), unbroken
+    log, folder = tmp_path / "log", tmp_path
+    for blow in (*generator.sample(("TERM", "INT", "KILL"), 3), ""):
+        last = max(tmp_path.rglob("last.ckpt"), key=os.path.getmtime, default=None)
+        folder = folder if last else tmp_path / f"before {blow}"
+        process = start(training(folder, ("false", "true")[repeat % 2], last), log)
+        if blow:
+            process.join(generator.uniform(0, seconds))
+            if process.exitcode is None and process.pid:
+                os.kill(process.pid, signal.Signals[f"SIG{blow}"])
+        assert ended(process) in ((0, 1, -signal.SIGKILL, -signal.SIGTERM) if blow else (0,)), log.read_text()
+    assert trained(tmp_path) == whole

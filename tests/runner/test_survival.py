@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -152,8 +153,9 @@ def test_stopped_it_ends_cleanly_and_goes_on(
     assert content(moved) == whole
 
 
-def test_a_checkpoint_that_was_moved_is_still_the_best(tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
+@pytest.mark.parametrize("place", ["here", "beside", "there", ""])
+def test_a_checkpoint_that_was_moved_is_still_the_best(place: str, tmp_path: Path) -> None:
+    """A run resumes in its own folder, or in another: beside its checkpoints lies the best one, or where it was."""
     best, score = tmp_path / "there" / "best.ckpt", torch.tensor(0.7)
     state = {
         "dirpath": str(best.parent),
@@ -164,15 +166,18 @@ def test_a_checkpoint_that_was_moved_is_still_the_best(tmp_path: Path) -> None:
         "best_k_models": {str(best): score},
         "last_model_path": "",
     }
-    for there in (False, True):
-        if there:
-            (tmp_path / "here" / "best.ckpt").touch()
-        checkpoint = Checkpoint(str(tmp_path / "here"), monitor="m", mode="max")
-        checkpoint.load_state_dict(state)
-        here = str(tmp_path / "here" / "best.ckpt")
-        assert checkpoint.best_model_path == (here if there else str(best))
-        assert checkpoint.best_model_score == (score if there else None)
-        assert checkpoint.best_k_models == ({here: score} if there else {})
+    found = tmp_path / (place or "there") / "best.ckpt"
+    if place:
+        found.parent.mkdir()
+        found.touch()
+    checkpoint = Checkpoint(str(tmp_path / "here"), monitor="m", mode="max")
+    alone = SimpleNamespace(broadcast=lambda path: path)
+    trainer = SimpleNamespace(ckpt_path=str(tmp_path / "beside" / "last.ckpt"), strategy=alone, is_global_zero=False)
+    checkpoint.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    checkpoint.load_state_dict(state)
+    assert checkpoint.best_model_path == str(found)
+    assert checkpoint.best_model_score == (score if place else None)
+    assert checkpoint.best_k_models == ({str(found): score} if place else {})
 
 
 def test_what_an_earlier_replacement_has_left_does_not_keep_a_cell_from_its_place(tmp_path: Path) -> None:
