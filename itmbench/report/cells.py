@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 from pydantic import TypeAdapter, ValidationError
@@ -47,13 +46,13 @@ def read_queries(folder: str | Path) -> QueryTable:
     if frame.empty or not {"direction", "query", "image"} <= {*frame}:
         raise InputError(f"{path}: has no image ids; run that cell again, an old itmbench wrote it")
     for name in ("direction", "query", "image", "group"):
-        if name in frame and infer_dtype(frame[name], skipna=False) not in ("string", "integer"):
+        if name in frame and (frame[name].isna().any() or infer_dtype(frame[name]) not in ("string", "integer")):
             raise InputError(f"{path}: {name} holds other things than names; run that cell again")
-    outcomes = [(name, least, most) for name, least, most in (("rank", 1, np.inf), ("ap", 0, 1)) if name in frame]
+    outcomes = [(name, least, most) for name, least, most in (("rank", 1, 1e15), ("ap", 0, 1 + 1e-9)) if name in frame]
     if not outcomes or not frame["direction"].isin(("i2t", "t2i", "hard")).all():
         raise InputError(f"{path}: holds no outcomes of queries; run that cell again")
     for name, least, most in outcomes:
-        if frame[name].dtype.kind not in "iuf" or not frame[name].between(least, most * (1 + 1e-9)).all(skipna=False):
+        if frame[name].dtype.kind not in "iuf" or not frame[name].fillna(-1).between(least, most).all():
             raise InputError(f"{path}: {name} holds other things than {name}s; run that cell again")
     return {str(name): column.to_numpy() for name, column in frame.items()}
 

@@ -155,8 +155,22 @@ def test_outcomes_of_queries(case: str, own: Path, capsys: pytest.CaptureFixture
         assert "o marks: " in said and f"{CELL}/per_query.parquet: " in said
 
 
-COLUMNS: tuple[Any, ...] = (None, "x", b"x", [1], {"a": 1}, True, -1, 0.5, 2.5, float("nan"), float("inf"), "now")
-"""What every value of a column is in place of what it was; "now": times."""
+COLUMNS: tuple[Any, ...] = (
+    None,
+    "x",
+    b"x",
+    [1],
+    {"a": 1},
+    True,
+    -1,
+    0.5,
+    2.5,
+    float("nan"),
+    float("inf"),
+    pd.Timestamp(0),
+    pd.NA,
+)
+"""What every value of a column is in place of what it was."""
 
 
 @pytest.mark.parametrize("name", ["direction", "query", "image", "group", "rank"])
@@ -164,11 +178,11 @@ def test_every_column_of_outcomes_of_queries(name: str, own: Path) -> None:
     path = own / CELL / store.PER_QUERY
     frame = pd.read_parquet(path).assign(group=0).reset_index(drop=True)
     for wrong in COLUMNS:
-        column = pd.Series([pd.Timestamp.now() if wrong == "now" else wrong] * len(frame))
+        column = pd.Series([wrong] * len(frame), dtype="Int64" if wrong is pd.NA else None)
         frame.assign(**{name: column}).to_parquet(path)
         if isinstance(wrong, str | int) and not isinstance(wrong, bool) and name not in ("direction", "rank"):
             continue  # names
-        if (name, wrong) != ("rank", 2.5):  # said by `compare`
+        if wrong is pd.NA or (name, wrong) != ("rank", 2.5):  # said by `compare`
             with pytest.raises(InputError, match=f"{CELL}/per_query.parquet: .*; run that cell again"):
                 read_queries(own / CELL)
 
