@@ -27,8 +27,8 @@ from itmbench.evaluation.scoring import (
     score,
 )
 
-# Scores in memory (128 MiB): a matrix product needs a hundred queries or more to amortise reading the gallery.
-_SCORES = 1 << 25
+# Scores in memory (64 MiB): a matrix product needs a hundred queries or so to amortise reading the gallery.
+_SCORES = 1 << 24
 # Queries of a block, which is what ranks share.
 _QUERIES = 256
 

@@ -43,12 +43,14 @@ def rank_gallery(scores: Tensor, gains: Tensor, ties: Ties, part: Tensor | None 
         part: bool `[N]`, true for the items of the part; None for no part.
     """
     labels = gains.int() if part is None else 2 * gains.int() + part
-    # As cosines are; a NaN is not below 2.
-    if part is None and bool(labels.max() <= 1) and bool(scores.amax() < 2) and bool(scores.amin() > -2):
-        hits = sort_rows(_short_keys(scores, labels, ties)) & 1
+    order = _in_order((0.0 - scores).view(torch.int32))  # 0.0 - x, because -0.0 and 0.0 must tie
+    ends = torch.stack(order.aminmax())
+    first, last = ends.tolist()
+    if part is None and bool(labels.max() <= 1) and last - first < 1 << 31 and bool(_finite(ends).all()):
+        hits = sort_rows(_short_keys(order, (first + last + 1) // 2, labels, ties)) & 1
         all_finite = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
         return Ranked(Ranking(hits if ties == "pessimistic" else 1 - hits), None, all_finite)
-    keys = sort_rows(_keys(scores, labels, ties))
+    keys = sort_rows(_keys(order, labels, ties))
     halves = keys[..., None].view(torch.int32)
     # The sort moves NaN and infinities to the two ends of a row, so checking the ends suffices.
     finite = _finite(halves[:, 0, _UPPER]) & _finite(halves[:, -1, _UPPER])
@@ -151,25 +153,24 @@ class Ranking:
         return torch.arange(1, n + 1, dtype=torch.float64, device=self.gains.device)
 
 
-def _keys(scores: Tensor, labels: Tensor, ties: Ties) -> Tensor:
+def _keys(order: Tensor, labels: Tensor, ties: Ties) -> Tensor:
     """Sort keys, int64 `[Q, N]`, ascending in ranked order: sorting values is much cheaper than sorting indices.
 
     The upper half orders by descending score. The lower half holds the label of the item (its gain, and whether it
     belongs to the part): it breaks ties by gain, and the labels in ranked order can be read back from the sorted keys.
     """
-    halves = torch.empty(*scores.shape, 2, dtype=torch.int32, device=scores.device)
-    bits = (0.0 - scores).view(torch.int32)  # 0.0 - x, because -0.0 and 0.0 must tie
-    halves[..., _UPPER] = _in_order(bits)
+    halves = torch.empty(*order.shape, 2, dtype=torch.int32, device=order.device)
+    halves[..., _UPPER] = order
     halves[..., 1 - _UPPER] = labels if ties == "pessimistic" else _LOW_BITS - labels
     return halves.view(torch.int64).squeeze(-1)
 
 
-def _short_keys(scores: Tensor, labels: Tensor, ties: Ties) -> Tensor:
-    """Sort keys as int32, which sort twice as fast: for labels of 0 or 1, and scores between -2 and 2.
+def _short_keys(order: Tensor, middle: int, labels: Tensor, ties: Ties) -> Tensor:
+    """The same as int32, which sort twice as fast, for labels of 0 or 1.
 
-    The bits of such scores, in order, lie between -2^30 and 2^30 and leave room for one more.
+    The scores must leave room for one more bit, as cosines do: less than 2^31 from the first to the last in order.
     """
-    keys = _in_order((0.0 - scores).view(torch.int32)).mul_(2)
+    keys = order.sub_(middle).mul_(2)
     return keys.add_(labels) if ties == "pessimistic" else keys.add_(1 - labels)
 
 

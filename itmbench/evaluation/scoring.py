@@ -27,8 +27,8 @@ Scorer = Callable[[Embeddings, Embeddings], Tensor]
 Name = Callable[[int], str]
 """Names the item of a row in errors."""
 
-# Numbers processed at once when rows are normalised, hashed and compared.
-_CHUNK = 1 << 20
+# Numbers processed at once when rows are normalised, hashed and compared: larger temporary tensors fragment memory.
+_CHUNK = 1 << 17
 
 # Pairs scored at once. A tile of cosines fits the CPU cache, or fills a GPU. Other scorers may hold regions x words x
 # channels for every pair.
