@@ -27,6 +27,11 @@ SHOWN = 70
 """Most letters of a text on the screen."""
 MODALITIES: "tuple[Modality, ...]" = ("image", "text")
 FORMATS = (".json", ".html", ".png")
+OF_PAIRS = "words: share of the text, the word, how well it finds a region, and the regions with their shares in that"
+OF_ITEMS = (
+    "items: share in what the node receives, training item; labels: probability by the encoder and by the graph, what "
+    "the label\nattends to with its attention, and what its node attaches to"
+)
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -71,8 +76,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     model = cli.model
     if not isinstance(model, ExplainsItems | ExplainsPairs):
         raise InputError(
-            f"explain: {type(model).__name__} has nothing to show; give the config of a method such as SEDRA, "
-            "SCAN, SGRAF or MCRDGN"
+            f"explain: {type(model).__name__} has nothing to show; give a method such as SEDRA, SCAN, SGRAF or MCRDGN"
         )
     if cli.trainer.world_size > 1:
         raise InputError("explain: runs on one device; add --trainer.devices 1")
@@ -94,6 +98,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
         from itmbench.report.sheet import sheet_png
 
         write_out(options.out, sheet_png(explanation_rows(explained, files)))
+    if options.out:
+        print(f"Written: {options.out}")
     return 0
 
 
@@ -122,6 +128,7 @@ def _pairs(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedPair]
             corpus_items(model, corpus, modality, [pair[at] for pair in rows]) for at, modality in enumerate(MODALITIES)
         )
     pairs = explain_pairs(model, images, texts)
+    print(OF_PAIRS)
     for pair in pairs:
         _print_pair(pair, options.top)
     files = {path: Path(path) for path in options.image} if corpus is None else photographs(corpus, pairs)
@@ -152,6 +159,7 @@ def _graph(cli: "PreparedCLI", options: Namespace) -> "tuple[list[ExplainedItem]
         print(f"{corpus.name}, test: what items attach to among {len(model.bank):,} training pairs")
     if not model.graph_at_test:
         print("this checkpoint is tested without its graph; the following is what the graph would do")
+    print(OF_ITEMS)
     _print_items(items)
     deletion, protocol = None, model.protocol or protocol_for(corpus)
     if options.draws:

@@ -43,7 +43,8 @@ def test_items_are_explained_and_the_gap_is_one_number(
     monkeypatch.chdir(tmp_path)
     said, found = explained(command, tmp_path, capsys, "--items=50.png,t99,t3", "--top=2", "--draws=2")
     assert [path.name for path in tmp_path.iterdir()] == ["explained.json"]
-    lines = said.splitlines()
+    *lines, written = said.splitlines()
+    assert written == f"Written: {tmp_path / 'explained.json'}"
     assert lines[0] == "toy, test: what items attach to among 32 training pairs"
     assert lines[1].startswith("this checkpoint is tested without its graph") != found["graph_at_test"]
     assert [(item["modality"], item["id"]) for item in found["items"]] == [
@@ -146,7 +147,8 @@ def test_pairs_are_explained_by_sedra(pairs: list[str], tmp_path: Path, capsys: 
     words = content["pairs"][0]["words"]
     assert content["pairs"][0]["grid"] == 2
     assert [word["word"] for word in words] == str(corpus.texts[224]).split()
-    lines = said.splitlines()
+    legend, *lines, _ = said.splitlines()
+    assert legend.startswith("words: share of the text, ")
     assert lines[1].startswith(f"  score {expected[0]:.2f} = global ") and len(lines) == 4 + sum(
         len(pair["words"]) for pair in content["pairs"]
     )
@@ -198,8 +200,7 @@ def test_as_many_images_as_asked_for(trained: tuple[Path, list[str]], tmp_path: 
 def test_a_method_without_a_graph_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", *options(tmp_path, "DualEncoder")]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "itmbench: explain: DualEncoder has nothing to show; give the config of a method such as SEDRA, SCAN, SGRAF or "
-        "MCRDGN"
+        "itmbench: explain: DualEncoder has nothing to show; give a method such as SEDRA, SCAN, SGRAF or MCRDGN"
     )
 
 
@@ -207,4 +208,4 @@ def test_the_deletion_gap_is_measured_on_request_only(
     trained: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, content = explained(trained[1], tmp_path, capsys)
-    assert "deletion" not in output and content["deletion"] is None and len(content["items"]) == 6
+    assert "deletion gap" not in output and content["deletion"] is None and len(content["items"]) == 6
