@@ -41,7 +41,7 @@ def as_embeddings(items: Vectors, name: Name) -> Embeddings:
     """Detached embeddings with float32 pooled vectors, from vectors `[N, D]` or embeddings.
 
     Raises:
-        InputError: the table is empty, not `[N, D]` or not of real numbers, or a vector is NaN or infinite.
+        InputError: the table is empty, not `[N, D]` or not of real numbers, or a vector is NaN, infinite or too small.
     """
     table = items if isinstance(items, Embeddings) else Embeddings(as_tensor(items, "embeddings"))
     pooled = table.pooled.detach().float()
@@ -51,6 +51,10 @@ def as_embeddings(items: Vectors, name: Name) -> Embeddings:
     if not bool(finite.all()):
         bad = name(int(finite.int().argmin()))
         raise InputError(f"embedding of {bad}: NaN or infinite; check the model for overflow or division by zero")
+    if table.pooled.dtype == torch.float64:
+        lost = (pooled == 0).all(dim=1) & (table.pooled != 0).any(dim=1)
+        if bool(lost.any()):
+            raise InputError(f"embedding of {name(int(lost.int().argmax()))}: too small for 32 bits; scale them all")
     return Embeddings(pooled, table.tokens, table.mask)
 
 
@@ -61,9 +65,11 @@ def as_tensor(values: Any, what: str) -> Tensor:
         InputError: they are not real numbers, or their rows differ in length.
     """
     if isinstance(values, Tensor):
-        if values.is_complex():
-            raise InputError(f"{what}: complex numbers; give real ones")
+        if values.is_complex() or values.layout != torch.strided:
+            raise InputError(f"{what}: complex or sparse; give a dense table of real numbers")
         return values
+    if np.ma.is_masked(values):
+        raise InputError(f"{what}: masked values; give all of them, or leave their items out")
     try:
         array = np.asarray(values)
     except ValueError:
@@ -72,6 +78,7 @@ def as_tensor(values: Any, what: str) -> Tensor:
         raise InputError(f"{what}: values of type {array.dtype}; give real numbers")
     # In a type that torch computes with, contiguous and writable (a memory-mapped file is not).
     kind = np.dtype(np.int64) if array.dtype.kind == "u" else array.dtype.newbyteorder("=")
+    kind = np.dtype(np.float64) if kind.itemsize > 8 else kind
     return torch.from_numpy(np.require(array, kind, ["C", "W"]))
 
 
@@ -99,7 +106,7 @@ def score(scorer: Scorer, rows: Items, columns: Items, name: Name) -> Tensor:
     """
     if scorer is _dot:
         return _dot(rows, columns)  # products of finite unit vectors are finite
-    scores = _scored(scorer, rows.on_one_device(), columns.on_one_device()).detach().float()
+    scores = as_tensor(_scored(scorer, rows.on_one_device(), columns.on_one_device()), "scores").detach().float()
     if scores.shape != (len(rows), len(columns)):
         raise InputError(
             f"the scorer returned {list(scores.shape)} for {len(rows)} x {len(columns)} items; "

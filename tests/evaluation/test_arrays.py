@@ -123,7 +123,13 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
         ({"image_emb": IMAGES[:, :5]}, "5 and 16 dimensions have no cosine"),
         ({"image_emb": np.where(np.arange(80)[:, None] == 7, np.nan, IMAGES)}, "embedding of image 7: NaN"),
         ({"text_emb": TEXTS * 1j}, "embeddings: values of type complex128"),
-        ({"text_emb": torch.from_numpy(TEXTS * 1j)}, "embeddings: complex numbers"),
+        ({"text_emb": torch.from_numpy(TEXTS * 1j)}, "embeddings: complex or sparse; give a dense table"),
+        ({"text_emb": torch.from_numpy(TEXTS).to_sparse()}, "embeddings: complex or sparse; give a dense table"),
+        ({"text_emb": np.ma.masked_array(TEXTS, TEXTS > 1)}, "embeddings: masked values"),
+        ({"image_emb": IMAGES * 1e-300}, "embedding of image 0: too small for 32 bits"),
+        ({"labels": torch.from_numpy(1 * LABELS).to_sparse()}, "labels: complex or sparse"),
+        ({"scorer": lambda images, texts: None}, "scores: values of type object"),
+        ({"scorer": lambda images, texts: 1j * (images.pooled @ texts.pooled.T)}, "scores: complex"),
         ({"text_emb": [[1.0, 2.0], [1.0]]}, "embeddings: rows of different lengths"),
         ({"text_emb": TEXTS[1:]}, r"text_to_image has shape \[240\] for 239 texts"),
         ({"text_to_image": OWNER + 1}, "belongs to image 80; there are images 0 to 79"),
@@ -141,3 +147,8 @@ def test_bad_input_is_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         changed(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_what_torch_does_not_compute_with_gives_the_same() -> None:
+    arrays = changed(image_emb=IMAGES.astype(np.longdouble), scorer=lambda a, b: (a.pooled @ b.pooled.T).numpy())
+    assert arrays.metrics == changed(scorer=lambda a, b: a.pooled @ b.pooled.T).metrics
