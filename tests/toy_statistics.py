@@ -129,7 +129,7 @@ class Whitened(DualEncoder):
         return super().evaluate(tables.map(whitened), stage)
 
 
-def whitened(items: Embeddings) -> Embeddings:
+def whitened(items: Embeddings, modality: str) -> Embeddings:
     vectors = normalize(items.pooled, dim=-1).double()
     centred = vectors - vectors.mean(0)
     values, directions = torch.linalg.eigh(centred.T @ centred / len(centred))

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from itmbench.evaluation.scoring import Scorer
 from itmbench.methods.chosen import Chosen
 from itmbench.methods.distributed import gather_embeddings, gather_rows
 from itmbench.methods.losses import positives
+from itmbench.methods.trained import Modality as Modality
 from itmbench.methods.votes import LabelVotes, joined
 from itmbench.options import require_range
 
@@ -32,7 +33,6 @@ gradient, and a temperature has further to go than the weights of a layer."""
 MOST_DIMS = 1 << 20
 """Largest size of a vector; more is a typing error, and would exceed the memory."""
 Batch = dict[str, Any]
-Modality = Literal["image", "text"]
 
 
 class Matcher(Chosen):
@@ -238,7 +238,7 @@ class Matcher(Chosen):
     def candidates(self) -> Sequence[Any]:
         return () if self.votes is None else self.votes.weights
 
-    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+    def as_candidate(self, items: Embeddings, modality: Modality, candidate: Any) -> Embeddings:
         assert self.votes is not None
         width = items.pooled.shape[1] - self.votes.image_labels.shape[1]
         return Embeddings(joined(items.pooled[:, :width], items.pooled[:, width:], candidate))

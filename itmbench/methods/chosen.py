@@ -1,6 +1,7 @@
 """What validation chooses beside the checkpoint, and what a method keeps of the training items."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
@@ -8,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from itmbench.encoders import Embeddings
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.methods.evaluated import Evaluated, Tables
+from itmbench.methods.trained import Modality
 
 
 class Chosen(Evaluated):
@@ -26,7 +28,7 @@ class Chosen(Evaluated):
         """What validation chooses among."""
         return ()
 
-    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+    def as_candidate(self, items: Embeddings, modality: Modality, candidate: Any) -> Embeddings:
         """The test embeddings of one candidate, from what encoding returns while ``choosing``."""
         raise NotImplementedError
 
@@ -49,8 +51,7 @@ class Chosen(Evaluated):
             return measured(tables, stage)
         objective, candidates = self.evaluated_by.objective, self.candidates()
         evaluations = [
-            measured(tables.map(lambda items, candidate=candidate: self.as_candidate(items, candidate)), stage)  # type: ignore[misc]
-            for candidate in candidates
+            measured(tables.map(partial(self.as_candidate, candidate=candidate)), stage) for candidate in candidates
         ]
         best = max(range(len(candidates)), key=lambda row: evaluations[row].metrics[objective])
         self.choose(candidates[best])

@@ -22,7 +22,7 @@ from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protoco
 from itmbench.evaluation.ranks import shared_among_ranks
 from itmbench.evaluation.scoring import Scorer
 from itmbench.methods.distributed import gather_embeddings, gather_rows
-from itmbench.methods.trained import Trained
+from itmbench.methods.trained import Modality, Trained
 
 Parts = list[tuple[Tensor, Embeddings]]
 """Corpus rows `[B]` and embeddings of batches in any order, on any device."""
@@ -36,10 +36,10 @@ class Tables:
     texts: Embeddings  # of their texts, image by image
     probes: tuple[Rows, Rows, Embeddings] | None = None  # rules `[P]`, rows of the true captions `[P]`, perturbed ones
 
-    def map(self, change: Callable[[Embeddings], Embeddings]) -> "Tables":
+    def map(self, change: Callable[[Embeddings, Modality], Embeddings]) -> "Tables":
         """The same tables with every table of embeddings changed."""
-        probes = None if self.probes is None else (*self.probes[:2], change(self.probes[2]))
-        return Tables(change(self.images), change(self.texts), probes)
+        probes = None if self.probes is None else (*self.probes[:2], change(self.probes[2], "text"))
+        return Tables(change(self.images, "image"), change(self.texts, "text"), probes)
 
 
 class EvaluationCallback(L.Callback):

@@ -16,7 +16,7 @@ LARGEST = 0.98
 """Largest label probability that counts."""
 
 
-def relevance_vectors(probability: Tensor, modality: Literal["image", "text"]) -> Tensor:
+def relevance_vectors(probability: Tensor, modality: Modality) -> Tensor:
     """Unit vectors `[B, 4 C + 2]` that rank by the probability of a shared label, from label probabilities `[B, C]`.
 
     With independent labels, items with the probabilities p and q share none with probability prod_l (1 - p_l q_l). The
@@ -61,26 +61,24 @@ class LabelMatcher(HashMatcher):
             return Embeddings(relevance_vectors(predicted, modality))
         voted = self.votes.probabilities(items.pooled, modality)
         if self.choosing:
-            return undecided(predicted, voted, modality)
+            return undecided(predicted, voted)
         return Embeddings(relevance_vectors(mixed(predicted, voted, self.votes.weight), modality))
 
-    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+    def as_candidate(self, items: Embeddings, modality: Modality, candidate: Any) -> Embeddings:
         if self.rank_by == "cosine":
-            return super().as_candidate(items, candidate)
-        return Embeddings(relevance_vectors(*settled(items, candidate)))
+            return super().as_candidate(items, modality, candidate)
+        return Embeddings(relevance_vectors(settled(items, candidate), modality))
 
 
-def undecided(predicted: Tensor, voted: Tensor, modality: Modality) -> Embeddings:
-    """Label probabilities `[B, C]` and votes, `[B, C]` or `[B, 0]`, side by side, until their shares are chosen."""
-    return Embeddings(torch.cat([predicted, voted, predicted.new_full((len(predicted), 1), modality == "text")], dim=1))
+def undecided(predicted: Tensor, voted: Tensor) -> Embeddings:
+    """Label probabilities `[B, C]` and votes `[B, C]` side by side, until their shares are chosen."""
+    return Embeddings(torch.cat([predicted, voted], dim=1))
 
 
-def settled(items: Embeddings, weight: Tensor | float) -> tuple[Tensor, Modality]:
-    """Label probabilities `[B, C]`, with this share of votes, and modality of what ``undecided`` returned."""
-    columns = items.pooled[:, :-1]
-    predicted, voted = columns.chunk(2, dim=1)
-    modality: Modality = "text" if bool(items.pooled[:, -1].any()) else "image"
-    return mixed(predicted, voted, weight), modality
+def settled(items: Embeddings, weight: Tensor | float) -> Tensor:
+    """Label probabilities `[B, C]`, with this share of votes, of what ``undecided`` returned."""
+    predicted, voted = items.pooled.chunk(2, dim=1)
+    return mixed(predicted, voted, weight)
 
 
 def mixed(predicted: Tensor, votes: Tensor, weight: Tensor | float) -> Tensor:

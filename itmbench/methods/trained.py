@@ -25,6 +25,7 @@ from itmbench.options import IRRELEVANT, Recorded, build, differences, restoring
 HYPER_PARAMETERS = "hyper_parameters"
 """Where Lightning looks in a checkpoint for the arguments of ``load_from_checkpoint``."""
 
+Modality = Literal["image", "text"]
 BLOCK = 1024
 """Images ranked at a time: a large gallery may lie on disk."""
 
@@ -126,7 +127,7 @@ class Trained(Recorded, L.LightningModule):
             self.train(training)
 
     @torch.no_grad()
-    def inputs_of(self, modality: Literal["image", "text"], items: Sequence[Any]) -> Inputs:
+    def inputs_of(self, modality: Modality, items: Sequence[Any]) -> Inputs:
         """A batch of photographs, texts or features, given as to ``encode_images`` and ``encode_texts``, for encoders.
 
         Raises:

@@ -154,7 +154,7 @@ class MCRDGN(HashMatcher):
     def at_test(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Relevance vectors of embedded items; while validation chooses, what its candidates need."""
         if self.choosing:
-            return undecided(self.split(items)[1].sigmoid(), self.received(items, modality), modality)
+            return undecided(self.split(items)[1].sigmoid(), self.received(items, modality))
         return self.ranked(items, modality)
 
     def ranked(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Embeddings:
@@ -198,8 +198,8 @@ class MCRDGN(HashMatcher):
     def choose(self, candidate: Any) -> None:
         self.graph_weight.fill_(candidate)
 
-    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
-        return self._represented(*settled(items, candidate))
+    def as_candidate(self, items: Embeddings, modality: Modality, candidate: Any) -> Embeddings:
+        return self._represented(settled(items, candidate), modality)
 
     # --- why --------------------------------------------------------------------------------------------------------
 

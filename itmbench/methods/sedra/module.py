@@ -40,8 +40,9 @@ class SEDRA(TokenMatcher):
         inter: relations between words and regions; see `itmbench.methods.sedra.inter.InterModalRelations`.
         words: relate words, each with a vector of its own, whatever its context; without it, the encoder's tokens.
         paths: those that are used.
-        teachers: paths whose losses train the encoders, where these train; if none of them is used, all that are.
-        student_weights: candidates for the weight of the other paths, where the encoders train.
+        teachers: paths whose losses train the encoders; by default ``fused`` where an encoder trains from scratch, and
+            all where those that train are pretrained. If none of them is used, all that are.
+        student_weights: candidates for the weight of the other paths, where an encoder trains.
         loss: loss on the in-batch scores of each path; InfoNCE by default.
         **kwargs: arguments of ``Matcher``.
 
@@ -60,7 +61,7 @@ class SEDRA(TokenMatcher):
         inter: Inter = "dynamic",
         words: bool = True,
         paths: Sequence[Path] = ("global", "fused", "local"),
-        teachers: Sequence[Path] = ("fused",),
+        teachers: Sequence[Path] | None = None,
         student_weights: Sequence[float] = (1.0, 0.3, 0.1),
         loss: InfoNCE | TripletLoss | None = None,
         **kwargs: Any,
@@ -71,8 +72,11 @@ class SEDRA(TokenMatcher):
         if not student_weights or not all(0 < weight <= 1 for weight in student_weights):
             raise InputError(f"SEDRA: student_weights is {list(student_weights)}; give numbers above 0 and up to 1")
         self.paths = [path for path in (*VECTORS, "local") if path in paths]
+        trained = [encoder for encoder in (self.image, self.text) if not encoder.freeze]
+        if teachers is None:
+            teachers = ("fused",) if any(encoder.pretraining == "scratch" for encoder in trained) else paths
         self.teachers = [path for path in self.paths if path in teachers] or self.paths
-        self.students = [path for path in self.paths if path not in self.teachers]
+        self.students = [path for path in self.paths if trained and path not in self.teachers]
         self.dim, self.student_weights = dim, list(student_weights)
         self.register_buffer("student_weight", torch.tensor(float(student_weights[0])))
         self.loss = InfoNCE() if loss is None else loss
@@ -103,29 +107,27 @@ class SEDRA(TokenMatcher):
 
     @property
     def choices(self) -> dict[str, Any]:
-        return {"student_weight": round(float(self.student_weight), 6)} if self.candidates() else {}
+        return {"student_weight": round(float(self.student_weight), 6)} if self.students else {}
 
     def candidates(self) -> Sequence[Any]:
-        """The weights, where there are students and an encoder is trained."""
-        trained = any(each.requires_grad for encoder in (self.image, self.text) for each in encoder.parameters())
-        return self.student_weights if self.students and trained else ()
+        return self.student_weights if self.students else ()
 
-    def as_candidate(self, items: Embeddings, candidate: Any) -> Embeddings:
+    def as_candidate(self, items: Embeddings, modality: Modality, candidate: Any) -> Embeddings:
         """Embeddings whose scores count the students' logits this many times."""
         pooled, tokens = items.pooled, items.tokens
-        if set(self.students) & set(self.vectors) and candidate != 1:
+        if set(self.students) & set(self.vectors):
             factors = [math.sqrt(candidate) if path in self.students else 1.0 for path in self.vectors]
             pooled = pooled * pooled.new_tensor(factors).repeat_interleave(self.dim)
-        if "local" in self.students and candidate != 1 and tokens is not None:
+        if "local" in self.students and modality == "text" and tokens is not None:
             tokens = tokens.clone()
-            tokens[..., -1] *= candidate  # the shares of words; regions have zeros there
+            tokens[..., -1] *= candidate  # the shares of the words
         return replace(items, pooled=pooled, tokens=tokens)
 
     def choose(self, candidate: Any) -> None:
         self.student_weight.fill_(candidate)
 
     def at_test(self, items: Embeddings, modality: Modality) -> Embeddings:
-        return items if self.choosing else self.as_candidate(items, float(self.student_weight))
+        return items if self.choosing else self.as_candidate(items, modality, float(self.student_weight))
 
     # --- scores -----------------------------------------------------------------------------------------------------
 

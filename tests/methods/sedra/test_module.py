@@ -265,7 +265,8 @@ def test_a_weight_of_the_students_scales_their_logits(switches: dict[str, Any]) 
     with torch.no_grad():
         pair = model.embed(images, "image"), model.embed(texts, "text")
         for weight in (1.0, 0.3):
-            found = model.score(*(model.as_candidate(items, weight) for items in pair))
+            image, text = (model.as_candidate(*each, weight) for each in zip(pair, ("image", "text"), strict=True))  # type: ignore[arg-type]
+            found = model.score(image, text)
             expected = slow_score(model, images, texts, weight)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -280,11 +281,33 @@ def test_a_weight_of_the_students_scales_their_logits(switches: dict[str, Any]) 
     ],
 )
 def test_validation_chooses_only_where_there_are_students(switches: dict[str, Any], weights: list[float]) -> None:
-    model = method(**switches)
-    assert list(model.candidates()) == weights
-    for encoder in (model.image, model.text):
-        encoder.requires_grad_(False)
-    assert list(model.candidates()) == [] and model.choices == {}
+    assert list(method(**switches).candidates()) == weights
+
+
+def test_frozen_encoders_have_no_students() -> None:
+    """All paths count in full, whatever the candidates and the teachers."""
+    scores, encoders = [], toy_encoders()
+    for encoder in encoders.values():
+        encoder.freeze = True
+    for switches in ({}, {"student_weights": [0.1]}, {"teachers": ["global"]}):
+        model = method(**encoders, **switches)
+        assert not model.candidates() and model.choices == {}
+        images, texts = encoded(model)
+        with torch.no_grad():
+            pair = model.embed(images, "image"), model.embed(texts, "text")
+            scores.append(model.score(model.at_test(pair[0], "image"), model.at_test(pair[1], "text")))
+    assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
+
+
+def test_pretrained_encoders_learn_from_all_paths() -> None:
+    encoders = toy_encoders()
+    assert method(**encoders).teachers == ["fused"]
+    encoders["image"].pretraining = "unimodal"
+    assert method(**encoders).teachers == ["fused"]  # the text encoder still starts from nothing
+    encoders["text"].pretraining = "unimodal"
+    assert method(**encoders).teachers == ["global", "fused", "local"]
+    encoders["text"].freeze, encoders["text"].pretraining = True, "scratch"
+    assert method(**encoders).teachers == ["global", "fused", "local"]
 
 
 def test_a_chosen_weight_holds_at_test() -> None:
@@ -294,6 +317,6 @@ def test_a_chosen_weight_holds_at_test() -> None:
     assert model.choices == {"student_weight": 0.3}
     with torch.no_grad():
         items = model.embed(texts, "text")
-        found, expected = model.at_test(items, "text"), model.as_candidate(items, 0.3)
+        found, expected = model.at_test(items, "text"), model.as_candidate(items, "text", 0.3)
     assert torch.equal(found.pooled, expected.pooled) and not torch.equal(found.pooled, items.pooled)
     assert found.tokens is not None and expected.tokens is not None and torch.equal(found.tokens, expected.tokens)
