@@ -23,13 +23,14 @@ def _pair(pair: ExplainedPair, files: Mapping[str, Path]) -> list[Row]:
     """The photograph, then for each word that counts at least the mean the regions that it finds."""
     file = files.get(pair.image) if pair.grid else None
     least = (1 - 1e-6) / len(pair.words)  # equal shares of 32 bits may be just below the mean
-    words = [word for word in pair.words if word.share >= least]
-    names = [word.word + (f" ({word.whole:.0%} whole image)" if word.whole >= WHOLE else "") for word in words]
-    cells = [Cell(name, f"{word.share:.2f}", file, word.regions) for name, word in zip(names, words, strict=True)]
+    cells = []
+    for word in (word for word in pair.words if word.share >= least):
+        name = word.word + (f" ({100 * word.whole:.0f} % whole)" if word.whole >= WHOLE else "")
+        cells.append(Cell(name, f"{100 * word.share:.0f} %", file, word.regions))
     digits = 3 if max(map(abs, pair.paths.values())) < 2 else 1  # cosines, or logits
     logits = " + ".join(f"{name} {logit:.{digits}f}" for name, logit in pair.paths.items())
-    note = f"{pair.image}: score {pair.score:.{digits}f} = {logits}. In colour: the regions that a word finds. "
-    note += f"Words are shown with their share of the path {[*pair.paths][-1]}, if it is at least the mean."
+    note = f"{pair.image}: score {pair.score:.{digits}f} = {logits}. In colour: what a word finds "
+    note += f"(whole: the whole image). Percent: the word's share of {[*pair.paths][-1]}, if at least the mean."
     return [Row(pair.title, [*_photograph(file, "the photograph"), *cells], note)]
 
 

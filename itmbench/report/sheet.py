@@ -20,7 +20,7 @@ SIDE = 320
 """Longest side of a photograph in a sheet of HTML, in pixels."""
 COLUMNS, CELL, GAP, LINE = 6, 220, 16, 20
 """Of a sheet that is a picture: cells in a row; their side, their distance and the height of a line in pixels."""
-GREY = 150
+GREY = 225
 """Grey that regions without weight fade to."""
 
 

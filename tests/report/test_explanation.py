@@ -31,4 +31,4 @@ def test_words_of_equal_share_are_all_shown_whatever_the_length_of_the_text() ->
 )
 def test_the_note_names_the_last_path_and_has_enough_digits(paths: dict[str, float], says: str) -> None:
     note = explanation_rows([pair(3, **paths)], {})[0].note
-    assert f"a.png: {says}. " in note and f"share of the path {[*paths][-1]}," in note
+    assert f"a.png: {says}. " in note and f"share of {[*paths][-1]}," in note
