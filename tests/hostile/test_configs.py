@@ -186,7 +186,7 @@ CELLS: dict[str, tuple[dict[str, Any], str]] = {
     "epochs without end": ({"trainer": {"max_epochs": -1}}, "trainer.max_epochs -1: never ends; give a number"),
     "less than a batch": ({"trainer": {"limit_train_batches": 0.001}}, "trainer.limit_train_batches: 0.001 of 2"),
     "steps without batches": ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches: 0 is too"),
-    "an unknown accelerator": ({"trainer": {"accelerator": "abacus"}}, "trainer.accelerator: there is no abacus; give"),
+    "an unknown accelerator": ({"trainer": {"accelerator": "abacus"}}, "trainer.accelerator: there is no abacus;"),
     "an unknown strategy": (
         {"trainer": {"strategy": "nope"}},
         "trainer.strategy: there is no nope; choose one of auto",
