@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that readers see the old content or the whole new one; create missing parent folders.
 
+    A device or a pipe, such as /dev/null, is written to, and never replaced by a file.
+
     Args:
         path: the file to create or replace.
         content: text (written as UTF-8), bytes, or a function that writes to the open binary file it is given.
@@ -24,18 +26,26 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO
         OSError: the file cannot be written; a file that was there before is untouched.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with naming(path), path.open("wb") as file:
+            _write(file, content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # unique, and short where the name itself is long
     try:
         with naming(path):
             with partial.open("xb") as file:
-                if callable(content):
-                    content(file)
-                else:
-                    file.write(content.encode() if isinstance(content, str) else content)
+                _write(file, content)
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    if callable(content):
+        content(file)
+    else:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,16 @@ class Parser(argparse.ArgumentParser):
 
 def add_results_folder(parser: argparse.ArgumentParser) -> None:
     """The option ``--results``."""
-    parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: %(default)s)")
+    parser.add_argument(
+        "--results", default="results", type=path, metavar="DIR", help="results folder (default: %(default)s)"
+    )
+
+
+def path(text: str) -> str:
+    """The path that an option names; an empty one, as of a variable that is not set, is not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("names nothing; give a path")
+    return text
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itmbench.cli.arguments import Parser, write_out
+from itmbench.cli.arguments import Parser, path, write_out
 from itmbench.errors import InputError, InputErrors, MissingImages, choice
 from itmbench.logs import Progress
 from itmbench.runner import registry
@@ -74,7 +74,7 @@ def _own_options(prog: str, dataset: type, options: Sequence[str], action: str) 
 
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     if action == "prepare":
-        parser.add_argument("--from", metavar="DIR", help="folder with archives that you already have")
+        parser.add_argument("--from", type=path, metavar="DIR", help="folder with archives that you already have")
     else:
         parser.add_argument("--deep", action="store_true", help="decode every image")
         parser.add_argument("--json", metavar="FILE", help="write what was found and all that is wrong as JSON")

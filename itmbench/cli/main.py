@@ -141,6 +141,8 @@ def _call(command: str, arguments: list[str]) -> int:
     for argument in (command, *arguments):
         if not argument.isprintable() and argument != argument.encode(errors="replace").decode():
             raise InputError(f"{argument}: is not UTF-8, so no result file can be named after it; rename it")
+        if argument.endswith("=--"):  # argparse would drop the value
+            raise InputError(f"{argument}: is not a value; give another")
     if command in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<9}  {summary}" for name, (_, summary) in COMMANDS.items())))
         return 0

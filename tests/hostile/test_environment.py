@@ -158,6 +158,23 @@ def test_settings_of_a_tracker(
     assert "correct its options, and the variables WANDB_" in refusal(["fit", *arguments], capsys, tmp_path)
 
 
+def test_a_pipe_is_written_to_and_not_replaced(results: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", str(tmp_path / "pipe")], stdout=subprocess.PIPE) as reader:
+        assert main(["report", f"--results={results}", "--format=csv", f"--out={tmp_path / 'pipe'}"]) == 0
+        assert reader.stdout is not None and reader.stdout.read().startswith(b"benchmark,dataset,")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("option", ["--results=", "--results=--"])
+@pytest.mark.parametrize("command", ["report", "results list", "results merge ."])
+def test_values_that_are_none(
+    option: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--results" in refusal([*command.split(), option], capsys, tmp_path)
+
+
 NAMESAKES = ("bottleneck", "numexpr", "numpy", "torch", "wandb", "json", "pkgutil", "sitecustomize", "typeshed_client")
 """Packages that are imported, or looked for; some are not installed."""
 MINE = "from my_helper import Base\n\n\nclass Mine(Base):\n    pass\n"
