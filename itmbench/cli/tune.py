@@ -64,4 +64,5 @@ def run(command: str, arguments: Sequence[str]) -> int:
         print(table.to_string(index=False, na_rep="", float_format="{:.4g}".format))
         chosen = place(cell, results, ".yaml")
         print(f"chosen options: {chosen}" if chosen.exists() else "every trial failed")
+    print("\nA benchmark uses these options if its file says tuned: true.")
     return int(failed)
