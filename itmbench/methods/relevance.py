@@ -61,24 +61,14 @@ class LabelMatcher(HashMatcher):
             return Embeddings(relevance_vectors(predicted, modality))
         voted = self.votes.probabilities(items.pooled, modality)
         if self.choosing:
-            return undecided(predicted, voted)
+            return Embeddings(torch.cat([predicted, voted], dim=1))
         return Embeddings(relevance_vectors(mixed(predicted, voted, self.votes.weight), modality))
 
     def as_candidate(self, items: Embeddings, modality: Modality, candidate: Any) -> Embeddings:
         if self.rank_by == "cosine":
             return super().as_candidate(items, modality, candidate)
-        return Embeddings(relevance_vectors(settled(items, candidate), modality))
-
-
-def undecided(predicted: Tensor, voted: Tensor) -> Embeddings:
-    """Label probabilities `[B, C]` and votes `[B, C]` side by side, until their shares are chosen."""
-    return Embeddings(torch.cat([predicted, voted], dim=1))
-
-
-def settled(items: Embeddings, weight: Tensor | float) -> Tensor:
-    """Label probabilities `[B, C]`, with this share of votes, of what ``undecided`` returned."""
-    predicted, voted = items.pooled.chunk(2, dim=1)
-    return mixed(predicted, voted, weight)
+        predicted, voted = items.pooled.chunk(2, dim=1)
+        return Embeddings(relevance_vectors(mixed(predicted, voted, candidate), modality))
 
 
 def mixed(predicted: Tensor, votes: Tensor, weight: Tensor | float) -> Tensor:

@@ -285,7 +285,9 @@ def test_a_finished_search_is_answered_without_planning(
     assert main(words) == 0
     first = capsys.readouterr().out.partition("\nm on mine\n")[2]
     assert first.split()[:4] == ["trial", "model.lr", "objective", "minutes"]
-    assert first.endswith("chosen options: results/tuned/mine/m.yaml\n\nA benchmark uses these options if its file says tuned: true.\n")
+    assert first.endswith(
+        "chosen options: results/tuned/mine/m.yaml\n\nA benchmark uses these options if its file says tuned: true.\n"
+    )
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("planned again")

@@ -22,7 +22,7 @@ from itmbench.methods.mcr_dgn.context import Rule
 from itmbench.methods.mcr_dgn.explain import Naming
 from itmbench.methods.mcr_dgn.graph import Keep, Kinds, propagate
 from itmbench.methods.mcr_dgn.labels import LabelNodes
-from itmbench.methods.relevance import LARGEST, mixed, relevance_vectors, settled, undecided
+from itmbench.methods.relevance import mixed, relevance_vectors
 
 BASIS_ITEMS = 1000
 """Training items whose tokens give the principal directions of the label nodes."""
@@ -110,7 +110,7 @@ class MCRDGN(HashMatcher):
         if self.label_nodes is None:
             self.label_nodes = self.per_modality(lambda width: LabelNodes(width, labels, self.node_dim))
             self.classifier = nn.Linear(self.dim, labels)
-            self.hash_head = self.make_hash_head(labels)
+            self.hash_head = self.make_hash_head(self.dim + labels)
 
     def embed(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Vectors and label logits side by side, pooled `[B, D + C]`; at test also the label nodes, `[B, C, E]`."""
@@ -142,8 +142,9 @@ class MCRDGN(HashMatcher):
         predicted = binary_cross_entropy_with_logits(torch.cat([image_logits, text_logits]), labels)
         likelihood = self.likelihood(scores, positives)
         loss = self.contrast_weight * contrast + self.likelihood_weight * likelihood + self.label_weight * predicted
-        image_logits, text_logits = self._hashed(image_logits.sigmoid()), self._hashed(text_logits.sigmoid())
-        return loss + self.hash_loss(image_logits, text_logits, positives)
+        hashed_images = torch.cat([image_vectors, image_logits.sigmoid()], dim=1)
+        hashed_texts = torch.cat([text_vectors, text_logits.sigmoid()], dim=1)
+        return loss + self.hash_loss(hashed_images, hashed_texts, positives)
 
     def split(self, items: Embeddings) -> tuple[Tensor, Tensor]:
         """Vectors `[B, D]` and logits `[B, C]` of embedded items."""
@@ -154,26 +155,26 @@ class MCRDGN(HashMatcher):
     def at_test(self, items: Embeddings, modality: Modality) -> Embeddings:
         """Relevance vectors of embedded items; while validation chooses, what its candidates need."""
         if self.choosing:
-            return undecided(self.split(items)[1].sigmoid(), self.received(items, modality))
+            vectors, logits = self.split(items)
+            return Embeddings(torch.cat([vectors, logits.sigmoid(), self.received(items, modality)], dim=1))
         return self.ranked(items, modality)
 
     def ranked(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Embeddings:
         """Relevance vectors of embedded items; ``keep`` selects edges."""
-        probability = self.split(items)[1].sigmoid()
+        vectors, logits = self.split(items)
+        probability = logits.sigmoid()
         if self.graph_at_test:
             probability = mixed(probability, self.received(items, modality, keep), self.graph_weight)
-        return self._represented(probability, modality)
+        return self._represented(vectors, probability, modality)
 
-    def _represented(self, probability: Tensor, modality: Modality) -> Embeddings:
-        """Test embeddings from label probabilities `[B, C]`: relevance vectors, or relaxed hash codes."""
+    def _represented(self, vectors: Tensor, probability: Tensor, modality: Modality) -> Embeddings:
+        """Test embeddings from vectors `[B, D]` and label probabilities `[B, C]`.
+
+        These are relevance vectors of the probabilities, or relaxed hash codes of both.
+        """
         if self.hash_head is None:
             return Embeddings(relevance_vectors(probability, modality))
-        return Embeddings(self.hash_head(self._hashed(probability), modality))
-
-    @staticmethod
-    def _hashed(probability: Tensor) -> Tensor:
-        """What codes are made from: logits of label probabilities, none too far from 0."""
-        return torch.logit(probability.float(), eps=1 - LARGEST)
+        return Embeddings(self.hash_head(torch.cat([vectors, probability.float()], dim=1), modality))
 
     def received(self, items: Embeddings, modality: Modality, keep: Keep | None = None) -> Tensor:
         """What the labels receive from the bank for embedded items, `[B, C]`; ``keep`` selects edges."""
@@ -199,7 +200,9 @@ class MCRDGN(HashMatcher):
         self.graph_weight.fill_(candidate)
 
     def as_candidate(self, items: Embeddings, modality: Modality, candidate: Any) -> Embeddings:
-        return self._represented(settled(items, candidate), modality)
+        vectors, labels = self.split(items)
+        predicted, received = labels.chunk(2, dim=1)
+        return self._represented(vectors, mixed(predicted, received, candidate), modality)
 
     # --- why --------------------------------------------------------------------------------------------------------
 
