@@ -37,7 +37,8 @@ class CellCLI(MatcherCLI):
         """Build the parser once for all cells, because that takes longer than parsing a config."""
         if CellCLI._shared_parser is None:
             super().setup_parser(*arguments)
-            self.parser.set_defaults({"threads": 1})
+            quiet = ("trainer.logger", "trainer.enable_progress_bar", "trainer.enable_model_summary")
+            self.parser.set_defaults({"threads": 1, **dict.fromkeys(quiet, False)})
             CellCLI._shared_parser = self.parser
         self.parser = CellCLI._shared_parser
 

@@ -37,8 +37,8 @@ def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "counts"),
     [
-        ("trainer.logger", False, False),
-        ("trainer.enable_progress_bar", False, False),
+        ("trainer.logger", True, False),
+        ("trainer.enable_progress_bar", True, False),
         ("trainer.default_root_dir", "elsewhere", False),
         ("last.dirpath", "elsewhere", False),
         ("best.dirpath", "elsewhere", False),
@@ -79,3 +79,12 @@ def test_what_only_changes_the_use_of_a_trained_model_is_not_in_the_hash_of_its_
         assert cell_key(other, corpus) != cell_key(config, corpus)
         hashes = [cell_key(without_switchable(each, model), corpus) for each in (config, other)]
         assert (hashes[0] == hashes[1]) is same
+
+
+def test_cells_are_quiet_unless_a_config_says_otherwise(tmp_path: Path) -> None:
+    names = ("logger", "enable_progress_bar", "enable_model_summary")
+    config = {"model": TOY_MODEL, "data": {"class_path": "toy.ToyData", "init_args": {"root": str(tmp_path)}}}
+    quiet = CellCLI(config).config.trainer
+    assert [quiet[name] for name in names] == [False, False, False]
+    loud = CellCLI(config | {"trainer": {"logger": True, "enable_progress_bar": True}}).config.trainer
+    assert loud.logger and loud.enable_progress_bar and not loud.enable_model_summary
