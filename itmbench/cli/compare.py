@@ -64,8 +64,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
     print(LEGEND)
     for table in left_out:
         print(f"\nNot compared: {table.title}. {_why(table)}")
-    for summary in average_ranks(all_tables):
-        print(f"\n{in_words(summary)}")
+    if first is None:
+        for summary in average_ranks(all_tables):
+            print(f"\n{in_words(summary)}")
     return 0
 
 
@@ -79,7 +80,7 @@ def _seeds(table: "Table", rows: "pd.DataFrame") -> str:
     seeds = {name: sorted(table.rows.loc[table.rows["label"] == name, "seed"]) for name in methods}
     first, *others = seeds.values()
     if all(other == first for other in others):
-        return f"Seeds: {_listed(first)}."
+        return f"{'Seeds' if len(first) > 1 else 'The only seed'}: {_listed(first)}."
     common = sorted(set(first).intersection(*others))
     by_method = "; ".join(f"{name} {_listed(numbers)}" for name, numbers in seeds.items())
     return f"Seeds differ: {by_method}; in common: {_listed(common) or 'none'}. Each method is averaged over its own."

@@ -70,6 +70,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if options.print_config:
         PrintConfigCLI([command, *rest])
         return 0
+    trains = command == "fit"
     try:
         MatcherCLI([command, *rest, *(["--help"] if options.help_all else [])])
     except (KeyboardInterrupt, SystemExit) as error:
@@ -77,7 +78,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         interrupted = isinstance(error, KeyboardInterrupt) or error.code in (1, None)
         if not interrupted:
             raise
-        resume = ["resume with --ckpt_path and the last.ckpt of this run"] if command == "fit" else []
+        resume = ["once an epoch is finished: resume with --ckpt_path RUN/checkpoints/last.ckpt"] if trains else []
         raise KeyboardInterrupt(*resume) from error
     return 0
 

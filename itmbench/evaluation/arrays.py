@@ -1,5 +1,6 @@
 """Evaluate ready-made embeddings, such as matrices of CLIP on disk, without a model, a dataset or a config."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from itmbench.data.corpus import Corpus, Rows, Stage, Strings
 from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.label import multi_hot
-from itmbench.evaluation.protocol import CaptionProtocol, Protocol, protocol_for
+from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol, protocol_for
 from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.scoring import Scorer, Vectors, as_embeddings, as_tensor
 from itmbench.files import digest
@@ -39,7 +40,8 @@ def evaluate(
     Args:
         image_emb: tensor or array `[Ni, D]`, or embeddings with the tokens that the scorer needs.
         text_emb: `[Nt, D]`, likewise.
-        text_to_image: row of the image that each text belongs to `[Nt]`; any order, any number of texts an image.
+        text_to_image: row of the image that each text belongs to `[Nt]`; any order, any number of texts an image. An
+            image without texts is a query that is never answered; a warning says how many there are.
         labels: multi-hot labels of the images `[Ni, C]`, which their texts share; None for caption retrieval.
         protocol: what to measure; by default `LabelProtocol()` with labels and `CaptionProtocol()` without.
         queries: with labels, rows of the images that, with their texts, are the queries; all by default.
@@ -89,6 +91,13 @@ def evaluate(
     )
     taking_part = corpus.stages["test"].images
     protocol = protocol or protocol_for(corpus)
+    if not isinstance(protocol, CaptionProtocol | LabelProtocol):
+        raise InputError(
+            f"evaluate: protocol is {protocol!r}; give one such as itmbench.evaluation.CaptionProtocol(folds=5)"
+        )
+    bare = np.setdiff1d(asked, owner)
+    if labels is None and len(bare):
+        warnings.warn(f"evaluate: {len(bare)} of {len(asked)} images have no text, and count as missed", stacklevel=2)
     evaluation = protocol.evaluate(
         corpus,
         "test",

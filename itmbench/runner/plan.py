@@ -199,7 +199,7 @@ def print_forecast(planned: Sequence[Planned], request: Request) -> None:
         print(f"[{number}/{len(planned)}] {row.key}  {row.cell}: {state}")
     unknown = sum(seconds is None for seconds in left)
     without = f"; no estimate for {unknown}, because nothing like them has finished" if unknown else ""
-    print(f"{len(left)} of {len(planned)} cells left: {_about(left)}{without}")
+    print(f"{len(left)} of {len(planned)} cells left{f': {_about(left)}{without}' if left else ''}")
 
 
 def expected_seconds(cell: Cell, results: Iterable[store.Result]) -> float | None:

@@ -136,7 +136,7 @@ def test_only_commands_that_resume_say_so_when_interrupted(
     for target in ("toy.ToyData.read", "itmbench.runner.run.cells_to_run", "itmbench.report.tables.load"):
         monkeypatch.setattr(target, interrupt)
     expected = {
-        "fit": "interrupted; resume with --ckpt_path and the last.ckpt of this run",
+        "fit": "interrupted; once an epoch is finished: resume with --ckpt_path RUN/checkpoints/last.ckpt",
         "test": "interrupted",
         "bench": "interrupted; the same command resumes from the last finished epoch",
         "report": "interrupted",

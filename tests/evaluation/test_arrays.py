@@ -152,3 +152,16 @@ def test_bad_input_is_one_line(arguments: dict[str, Any], message: str) -> None:
 def test_what_torch_does_not_compute_with_gives_the_same() -> None:
     arrays = changed(image_emb=IMAGES.astype(np.longdouble), scorer=lambda a, b: (a.pooled @ b.pooled.T).numpy())
     assert arrays.metrics == changed(scorer=lambda a, b: a.pooled @ b.pooled.T).metrics
+
+
+def test_images_without_texts_are_counted_and_said() -> None:
+    vectors = np.eye(4)
+    with pytest.warns(UserWarning, match="2 of 4 images have no text, and count as missed"):
+        evaluation = itmbench.evaluate(vectors, vectors[:2], [0, 1])
+    assert evaluation.metrics["i2t/R@1"] == 0.5
+
+
+@pytest.mark.parametrize("protocol", ["coco", {"folds": 5}])
+def test_a_protocol_is_an_object(protocol: Any) -> None:
+    with pytest.raises(InputError, match=r"^evaluate: protocol is .*; give one such as itmbench.evaluation.Caption"):
+        itmbench.evaluate(np.eye(4), np.eye(4), range(4), protocol=protocol)

@@ -290,7 +290,7 @@ def test_the_command_line_trains_and_tests_on_two_devices(
     assert fit.returncode == 0, fit.stderr
     assert "sync_dist" not in fit.stderr and "Traceback" not in fit.stderr
     test = fit.stdout.strip().splitlines()[-1].strip()
-    assert test.startswith("itmbench test --config ")
+    assert test == f"itmbench test {tmp_path / 'lightning_logs/version_0'}"
     tested = run(f"-m {test}", tmp_path)
     assert tested.returncode == 0, tested.stderr
     assert tested.stdout.count("rSum") == 1 and "rSum  " in tested.stdout
