@@ -57,16 +57,17 @@ def evaluate(
         InputError: shapes disagree, a row does not exist, a number is NaN or infinite, the protocol needs labels, or
             queries or a gallery are given without labels.
 
-    >>> generator = np.random.default_rng(0)
-    >>> images, owner = generator.normal(size=(200, 8)), np.repeat(np.arange(200), 5)
-    >>> texts = images[owner] + generator.normal(size=(1000, 8))
-    >>> evaluation = evaluate(images, texts, owner)
-    >>> low, high = evaluation.interval("t2i/R@1")
-    >>> print(f"{evaluation.metrics['t2i/R@1']:.2f}, {low:.2f} to {high:.2f}")
-    0.26, 0.23 to 0.29
-    >>> noisier = evaluate(images, texts + generator.normal(size=texts.shape), owner)
-    >>> evaluation.compare(noisier).verdict
-    'better'
+    Examples:
+        >>> generator = np.random.default_rng(0)
+        >>> images, owner = generator.normal(size=(200, 8)), np.repeat(np.arange(200), 5)
+        >>> texts = images[owner] + generator.normal(size=(1000, 8))
+        >>> evaluation = evaluate(images, texts, owner)
+        >>> low, high = evaluation.interval("t2i/R@1")
+        >>> print(f"{evaluation.metrics['t2i/R@1']:.2f}, {low:.2f} to {high:.2f}")
+        0.26, 0.23 to 0.29
+        >>> noisier = evaluate(images, texts + generator.normal(size=texts.shape), owner)
+        >>> evaluation.compare(noisier).verdict
+        'better'
     """
     if labels is None and (queries is not None or gallery is not None):
         raise InputError("evaluate: captions are searched among all texts and images; queries and gallery need labels")
@@ -141,10 +142,11 @@ def caption_retrieval(
     Raises:
         InputError: lengths disagree, ``text_to_image`` names a missing image, or a number is NaN or infinite.
 
-    >>> images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
-    >>> metrics = caption_retrieval(images, texts, [0, 1, 1], ks=(1,))
-    >>> metrics["i2t/R@1"], round(metrics["t2i/R@1"], 3), metrics["t2i/MeanR"]
-    (1.0, 0.667, 1.3333333333333333)
+    Examples:
+        >>> images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
+        >>> metrics = caption_retrieval(images, texts, [0, 1, 1], ks=(1,))
+        >>> metrics["i2t/R@1"], round(metrics["t2i/R@1"], 3), metrics["t2i/MeanR"]
+        (1.0, 0.667, 1.3333333333333333)
     """
     protocol = CaptionProtocol(tuple(ks), ties)
     metrics = evaluate(image_emb, text_emb, text_to_image, protocol=protocol, scorer=scorer).metrics

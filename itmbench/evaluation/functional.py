@@ -32,12 +32,13 @@ def best_ranks(scores: Tensor, relevance: Tensor, ties: Ties = "pessimistic") ->
     Returns:
         int64 `[Q]`.
 
-    >>> scores = torch.tensor([[0.9, 0.1, 0.9], [0.2, 0.3, 0.1]])
-    >>> relevance = torch.tensor([[True, False, False], [False, False, False]])
-    >>> best_ranks(scores, relevance)
-    tensor([2, 4])
-    >>> best_ranks(scores, relevance, ties="optimistic")
-    tensor([1, 4])
+    Examples:
+        >>> scores = torch.tensor([[0.9, 0.1, 0.9], [0.2, 0.3, 0.1]])
+        >>> relevance = torch.tensor([[True, False, False], [False, False, False]])
+        >>> best_ranks(scores, relevance)
+        tensor([2, 4])
+        >>> best_ranks(scores, relevance, ties="optimistic")
+        tensor([1, 4])
     """
     check_options(ties)
     scores, relevance = _checked(scores, relevance.bool())
@@ -81,10 +82,12 @@ def average_precision(
     Returns:
         float64 `[Q]`.
 
-    >>> scores = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
-    >>> relevance = torch.tensor([[True, False, True, True]])
-    >>> [round(average_precision(scores, relevance, 2, n).item(), 4) for n in ("retrieved", "min", "all", "mith")]
-    [1.0, 0.5, 0.3333, 0.8333]
+    Examples:
+        >>> scores = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
+        >>> relevance = torch.tensor([[True, False, True, True]])
+        >>> names = ("retrieved", "min", "all", "mith")
+        >>> [round(average_precision(scores, relevance, 2, name).item(), 4) for name in names]
+        [1.0, 0.5, 0.3333, 0.8333]
     """
     check_options(ties, normaliser, () if cutoff is None else (cutoff,))
     return _measure(
@@ -114,16 +117,17 @@ def ranking_metrics(
         - "AP" and "AP@50": see ``average_precision``;
         - "P@50": relevant items among the first K, divided by K, even if the gallery is smaller (as in trec_eval);
         - "R@50": relevant items among the first K, divided by all relevant items: set recall, unlike the R@K of caption
-          retrieval, which is a hit rate (``best_ranks(...) <= k``);
+            retrieval, which is a hit rate (``best_ranks(...) <= k``);
         - "NDCG@50": normalised discounted cumulative gain (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002) with linear
-          gains (not 2^gain - 1), discounts 1 / log2(rank + 1), and the whole gallery for the ideal ranking;
+            gains (not 2^gain - 1), discounts 1 / log2(rank + 1), and the whole gallery for the ideal ranking;
         - "P@r0.0", "P@r0.1" ... "P@r1.0": best precision at any rank whose recall reaches the level (Manning, Raghavan
-          and Schütze, Introduction to Information Retrieval, 2008, section 8.4);
+            and Schütze, Introduction to Information Retrieval, 2008, section 8.4);
         - "relevant": number of relevant items. Without any, all metrics are 0.
 
-    >>> metrics = ranking_metrics(torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[1, 0, 2]]), cutoffs=(2,))
-    >>> {key: round(metrics[key].item(), 4) for key in ("P@2", "R@2", "NDCG@2", "P@r1.0")}
-    {'P@2': 0.5, 'R@2': 0.5, 'NDCG@2': 0.3801, 'P@r1.0': 0.6667}
+    Examples:
+        >>> metrics = ranking_metrics(torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[1, 0, 2]]), cutoffs=(2,))
+        >>> {key: round(metrics[key].item(), 4) for key in ("P@2", "R@2", "NDCG@2", "P@r1.0")}
+        {'P@2': 0.5, 'R@2': 0.5, 'NDCG@2': 0.3801, 'P@r1.0': 0.6667}
     """
     check_options(ties, normaliser, tuple(cutoffs))
     if bool((gains < 0).any()):

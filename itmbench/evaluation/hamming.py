@@ -57,10 +57,11 @@ def hamming_retrieval(
     Raises:
         InputError: lengths disagree, or a number is NaN or infinite.
 
-    >>> query, gallery = torch.tensor([[1, 1, -1]]), torch.tensor([[1, 1, -1], [1, 1, 1], [-1, 1, -1], [-1, -1, 1]])
-    >>> metrics = hamming_retrieval(query, gallery, torch.tensor([[1]]), torch.tensor([[1], [0], [1], [0]]))
-    >>> round(metrics["mAP"], 3), metrics["P@h0"], round(metrics["P@h1"], 3), metrics["R@h1"]
-    (0.833, 1.0, 0.667, 1.0)
+    Examples:
+        >>> query, gallery = torch.tensor([[1, 1, -1]]), torch.tensor([[1, 1, -1], [1, 1, 1], [-1, 1, -1], [-1, -1, 1]])
+        >>> metrics = hamming_retrieval(query, gallery, torch.tensor([[1]]), torch.tensor([[1], [0], [1], [0]]))
+        >>> round(metrics["mAP"], 3), metrics["P@h0"], round(metrics["P@h1"], 3), metrics["R@h1"]
+        (0.833, 1.0, 0.667, 1.0)
     """
     queries = as_embeddings(query_codes, lambda row: f"query {row}").pooled
     gallery = as_embeddings(gallery_codes, lambda row: f"gallery item {row}").pooled

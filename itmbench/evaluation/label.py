@@ -66,10 +66,11 @@ def label_retrieval(
     Raises:
         InputError: lengths disagree, or a number is NaN or infinite.
 
-    >>> query, gallery = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    >>> metrics = label_retrieval(query, gallery, torch.tensor([[1]]), torch.tensor([[1], [0], [1]]), cutoffs=(2,))
-    >>> round(metrics["mAP"], 3), metrics["mAP@2"], metrics["P@2"], metrics["R@2"]
-    (0.833, 1.0, 0.5, 0.5)
+    Examples:
+        >>> query, gallery = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> metrics = label_retrieval(query, gallery, torch.tensor([[1]]), torch.tensor([[1], [0], [1]]), cutoffs=(2,))
+        >>> round(metrics["mAP"], 3), metrics["mAP@2"], metrics["P@2"], metrics["R@2"]
+        (0.833, 1.0, 0.5, 0.5)
     """
     per_query = label_queries(
         as_embeddings(query_emb, lambda row: f"query {row}"),
