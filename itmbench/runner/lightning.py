@@ -104,7 +104,7 @@ class MatcherCLI(LightningCLI):
 
     def _options(self) -> list[str]:
         """Names of the options that are the same for all methods and datasets; none before there is a parser."""
-        parser = getattr(self, "_subcommand_parsers", {}).get(self._command)
+        parser = getattr(self, "_subcommand_parsers", {}).get(self._command) or getattr(self, "parser", None)
         classes: dict[str, type] = {"model": Matcher, "data": CorpusDataModule}
         ours = [f"{key}.{name}" for key, kind in classes.items() for name in parameters(kind)]
         return ours + [action.dest for action in parser._actions] if parser else ours

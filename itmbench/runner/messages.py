@@ -40,7 +40,8 @@ def one_line(message: str, command: str | None, options: Sequence[str]) -> str:
         dashes = "--" if unknown[1].endswith("--") else ""
         by_last = {option.rpartition(".")[2]: dashes + option for option in reversed(options)}
         hint = did_you_mean(unknown[2].rpartition(".")[2], by_last, by_last.__getitem__)
-        return message.replace("; see", f"; {hint}see") + (", or --model.help CLASS" if dashes else f"; {hint.strip()}")
+        after = ", or --model.help CLASS" if dashes else hint and f"; {hint.strip()}"
+        return message.replace("; see", f"; {hint}see") + after
     if re.search("unrecognized arguments: [^-]", message):
         return f"{message}; a trained model comes first, as in `itmbench test RUN --data.root DIR`"
     if unknown := re.search(r"(\w+): Option '([\w.]+)' is not accepted", message):

@@ -231,8 +231,9 @@ def _lines(error: ValidationError) -> Iterator[str]:
             yield f"{'.'.join(where)}: unknown key; {choice(where[-1], model.model_fields)}"
         elif problem["type"] == "missing":
             yield f"{'.'.join(where)}: missing"
-        elif problem["type"] in ("dict_type", "model_type"):
-            yield f"{'.'.join(where)}: give a mapping, not {problem['input']!r}"
+        elif problem["type"] in ("dict_type", "model_type", "list_type"):
+            kind = "list" if problem["type"] == "list_type" else "mapping"
+            yield f"{'.'.join(where)}: give a {kind}, not {problem['input']!r}"
         elif not where:  # of the file as a whole
             yield message
         else:

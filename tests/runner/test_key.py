@@ -11,6 +11,7 @@ import yaml
 from toy import TOY_MODEL, toy_corpus
 
 from itmbench.data.corpus import Corpus
+from itmbench.errors import InputError
 from itmbench.methods.mcr_dgn import MCRDGN
 from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.key import cell_key, without_switchable
@@ -88,3 +89,10 @@ def test_cells_are_quiet_unless_a_config_says_otherwise(tmp_path: Path) -> None:
     assert [quiet[name] for name in names] == [False, False, False]
     loud = CellCLI(config | {"trainer": {"logger": True, "enable_progress_bar": True}}).config.trainer
     assert loud.logger and loud.enable_progress_bar and not loud.enable_model_summary
+
+
+@pytest.mark.parametrize(("name", "hint"), [("max_epoch", "; did you mean trainer.max_epochs or "), ("nonsense", "")])
+def test_an_unknown_option_of_a_cell_has_a_hint_or_none(name: str, hint: str, tmp_path: Path) -> None:
+    data = {"class_path": "toy.ToyData", "init_args": {"root": str(tmp_path)}}
+    with pytest.raises(InputError, match=rf"does not accept option '{name}'{hint}{'' if hint else '$'}"):
+        CellCLI({"model": TOY_MODEL, "data": data, "trainer": {name: 1}})

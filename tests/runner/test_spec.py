@@ -84,7 +84,7 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
         ({"name": "../b"}, "", r"bench.yaml: name: cannot name a folder of results.*'../b'"),
         ({"name": 2024}, "", "name: Input should be a valid string, not 2024"),
         ({"methods": {"a/b": "method.yaml"}}, "", "methods.a/b: cannot name a folder"),
-        ({"methods": {"m": METHOD}}, "", "methods.m: Input should be a valid list, not {'model'"),
+        ({"methods": {"m": METHOD}}, "", "methods.m: give a list, not {'model'"),
         ({"methods": {"m": []}}, "", r"methods.m: .* should have at least 1 item .*, not \[\]"),
         ({"methods": {"m": "."}}, "", r"cannot be read \(Is a directory\)"),
         ({"config": [1]}, "", r"config: give a mapping, not \[1\]"),
