@@ -3,7 +3,7 @@
 import html
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,13 @@ PRETRAINING = {
     "captions": "text encoder pre-trained on texts that include captions of photographs",
     "image-text": "pre-trained on image-text pairs",
 }
-LEGEND = (
-    "Values are means ± standard deviations over seeds. {mark}: no other method is better at 5 %, over all methods and "
-    "columns of the table together, images and seeds resampled. Not marked: columns whose outcomes per query are not "
-    "stored, those in which no method beats random chance, and methods of fewer than three seeds."
+SPREAD = "Values are means ± standard deviations over seeds."
+MARKED = (
+    "{mark}: no other method is better at 5 %, over all methods and columns of the table together, images and seeds "
+    "resampled. Not marked: columns whose outcomes per query are not stored, those in which no method beats random "
+    "chance, and methods of fewer than three seeds."
 )
 """``mark`` is how a format shows the mark."""
-
-
 CHOICES = "chosen on validation"
 """Heading of what a method chose on the validation split beside its checkpoint."""
 
@@ -101,10 +100,12 @@ def escaped(cells: pd.DataFrame, escape: Callable[[Any], str]) -> Styler:
     return style.format_index(escape, axis="index").format_index(escape, axis="columns")
 
 
-def legend(tables: Iterable[Table], mark: str) -> str:
-    """What the values, the marks and the main columns of some tables mean, each said once."""
-    sentences = [note for table in tables for note in notes(table.protocol, table.main_columns)]
-    return " ".join(dict.fromkeys([LEGEND.format(mark=mark), *sentences]))
+def legend(tables: Sequence[Table], mark: str) -> str:
+    """What the values, the marks and the main columns of some tables mean, each said once; nothing that they lack."""
+    sentences = [SPREAD] if any("±" in table.cells.to_string() for table in tables) else []
+    sentences += [MARKED.format(mark=mark)] if any(table.best.to_numpy().any() for table in tables) else []
+    sentences += [note for table in tables for note in notes(table.protocol, table.main_columns)]
+    return " ".join(dict.fromkeys(sentences))
 
 
 def load(results: str | Path) -> pd.DataFrame:

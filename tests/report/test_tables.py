@@ -13,7 +13,7 @@ from itmbench.errors import InputError
 from itmbench.evaluation.paired import PairedResults, parts
 from itmbench.report.cells import read_queries
 from itmbench.report.columns import find
-from itmbench.report.tables import CHOICES, GROUP, load, tables
+from itmbench.report.tables import CHOICES, GROUP, legend, load, tables
 from itmbench.store import PER_QUERY
 
 More = Callable[..., pd.DataFrame]
@@ -272,3 +272,9 @@ def test_methods_of_one_name_in_two_benchmarks_are_two_rows(frame: pd.DataFrame,
     assert (seeds[mini], seeds[other]) == ("3", "1")
     moved = frame.assign(folder=[str(Path("elsewhere") / Path(folder).relative_to("/")) for folder in frame["folder"]])
     assert tables(moved)[0].cells.equals(tables(frame)[0].cells)
+
+
+def test_the_legend_explains_only_what_is_there(frame: pd.DataFrame) -> None:
+    three, one = (legend(tables(rows), "*") for rows in (frame, frame[frame["seed"] == 0]))
+    assert "±" in three and "±" not in one and "no other method is better" not in one
+    assert "R@K" in three and "R@K" in one
