@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_no_half_features(tmp_path: Path, capsys: pytest.Capt
 def test_a_terminated_training_is_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     callback = "--trainer.callbacks=toy_failures.Terminate"
     assert main(["fit", *toy_arguments(tmp_path, callback)]) == 1
-    assert "itmbench: interrupted; resume with --ckpt_path" in capsys.readouterr().err
+    assert "itmbench: interrupted; once an epoch is finished: resume with --ckpt_path" in capsys.readouterr().err
 
 
 OWNERS: dict[str, bytes] = {
