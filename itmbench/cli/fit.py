@@ -70,7 +70,6 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if options.print_config:
         PrintConfigCLI([command, *rest])
         return 0
-    trains = command == "fit"
     try:
         MatcherCLI([command, *rest, *(["--help"] if options.help_all else [])])
     except (KeyboardInterrupt, SystemExit) as error:
@@ -78,7 +77,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
         interrupted = isinstance(error, KeyboardInterrupt) or error.code in (1, None)
         if not interrupted:
             raise
-        resume = ["once an epoch is finished: resume with --ckpt_path RUN/checkpoints/last.ckpt"] if trains else []
+        resume = (
+            ["once an epoch is finished: resume with --ckpt_path RUN/checkpoints/last.ckpt"] if command == "fit" else []
+        )
         raise KeyboardInterrupt(*resume) from error
     return 0
 

@@ -14,7 +14,7 @@ from itmbench.data.corpus import Corpus, Rows, Stage, Strings
 from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.label import multi_hot
-from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, Protocol, protocol_for
+from itmbench.evaluation.protocol import CaptionProtocol, Protocol, protocol_for
 from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.scoring import Scorer, Vectors, as_embeddings, as_tensor
 from itmbench.files import digest
@@ -92,7 +92,7 @@ def evaluate(
     )
     taking_part = corpus.stages["test"].images
     protocol = protocol or protocol_for(corpus)
-    if not isinstance(protocol, CaptionProtocol | LabelProtocol):
+    if not isinstance(protocol, Protocol):
         raise InputError(
             f"evaluate: protocol is {protocol!r}; give one such as itmbench.evaluation.CaptionProtocol(folds=5)"
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
-from itmbench.data.corpus import Corpus
+from itmbench.data.corpus import Corpus, Rows
 from itmbench.data.datamodule import Sources
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
@@ -251,14 +251,8 @@ class Matcher(Chosen):
         if self.votes is None:
             return
         corpus, labels = self.data.corpus, self.data.corpus.labels_trained_with
-        rows = {"image": corpus.train, "text": corpus.texts_of(corpus.train)}
-        kept = self.encode_training(
-            rows,
-            {
-                "image": lambda inputs: Embeddings(self.embed(self.image(inputs), "image").pooled),
-                "text": lambda inputs: Embeddings(self.embed(self.text(inputs), "text").pooled),
-            },
-        )
+        rows: dict[Modality, Rows] = {"image": corpus.train, "text": corpus.texts_of(corpus.train)}
+        kept = self.encode_training(rows, lambda items, modality: Embeddings(self.embed(items, modality).pooled))
         assert labels is not None
         of_images = torch.from_numpy(labels[rows["image"]])
         of_texts = torch.from_numpy(labels[corpus.image_trained_with[rows["text"]]])

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from itmbench.data.corpus import Corpus
+from itmbench.data.corpus import Corpus, Rows
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
 from itmbench.errors import InputError
 from itmbench.methods.base import Batch, Matcher, Modality
@@ -118,14 +118,8 @@ class CCA(Matcher):
     def _moments(self) -> "Moments":
         """Moments of all training pairs, encoded as at test: the training loader drops pairs and crops at random."""
         corpus = self.data.corpus
-        rows = {"image": corpus.train, "text": corpus.texts_of(corpus.train)}
-        encoded = self.encode_training(
-            rows,
-            {
-                "image": lambda inputs: Embeddings(self.image(inputs).pooled),
-                "text": lambda inputs: Embeddings(self.text(inputs).pooled),
-            },
-        )
+        rows: dict[Modality, Rows] = {"image": corpus.train, "text": corpus.texts_of(corpus.train)}
+        encoded = self.encode_training(rows, lambda items, _: Embeddings(items.pooled))
         x, y = (encoded[modality].pooled.double() for modality in rows)
         position = np.empty(len(corpus.image_ids), dtype=np.int64)
         position[corpus.train] = np.arange(len(corpus.train))

@@ -186,18 +186,18 @@ class Evaluated(Trained):
         return table.embeddings()
 
     def encode_training(
-        self, rows: dict[str, Rows], encode: dict[str, Callable[[Any], Embeddings]]
-    ) -> dict[str, Embeddings]:
-        """What ``encode`` returns for inputs of each modality, for corpus rows; every device encodes its share."""
+        self, rows: Mapping[Modality, Rows], change: Callable[[Embeddings, Modality], Embeddings]
+    ) -> dict[Modality, Embeddings]:
+        """What ``change`` makes of the encoders' output for corpus rows; every device encodes its share."""
         precision, rank, devices = self.trainer.precision_plugin, self.global_rank, self.trainer.world_size
-        tables = {}
+        tables: dict[Modality, Embeddings] = {}
         with torch.no_grad(), precision.forward_context():
             for modality, wanted in rows.items():
                 parts = []
                 share = wanted[rank::devices] if len(wanted) >= devices else wanted
                 for batch in self.data.items_dataloader(modality, share):
                     batch = move_data_to_device(precision.convert_input(batch), self.device)
-                    parts.append((batch["index"], encode[modality](batch[modality])))
+                    parts.append((batch["index"], change(getattr(self, modality)(batch[modality]), modality)))
                 tables[modality] = self.table(parts, wanted, "train")
         return tables
 

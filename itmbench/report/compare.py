@@ -50,12 +50,11 @@ def in_text(rows: pd.DataFrame) -> pd.DataFrame:
 def _chosen(rows: pd.DataFrame, first: str | None, others: Sequence[str]) -> pd.DataFrame:
     """The rows of ``METRICS``, with ``first`` as "method" and one of ``others`` as "other"."""
     rows = rows[rows["metric"].isin(METRICS)]
-    if first is None:
-        return rows.sort_values("metric", key=lambda metrics: metrics.map(METRICS.index), kind="stable")
-    signs = {"better": "worse", "worse": "better"}
-    turned = rows.rename(columns={"method": "other", "other": "method", "low": "high", "high": "low"})
-    turned[["difference", "low", "high"]] *= -1
-    both = pd.concat([rows, turned.assign(verdict=turned["verdict"].replace(signs))[rows.columns]])
-    names = both[["method", "other"]].map(without_mark)
-    asked = both[(names["method"] == first) & (names["other"].isin(others) if others else True)]
-    return asked.sort_values("metric", key=lambda metrics: metrics.map(METRICS.index), kind="stable")
+    if first is not None:
+        signs = {"better": "worse", "worse": "better"}
+        turned = rows.rename(columns={"method": "other", "other": "method", "low": "high", "high": "low"})
+        turned[["difference", "low", "high"]] *= -1
+        both = pd.concat([rows, turned.assign(verdict=turned["verdict"].replace(signs))[rows.columns]])
+        names = both[["method", "other"]].map(without_mark)
+        rows = both[(names["method"] == first) & (names["other"].isin(others) if others else True)]
+    return rows.sort_values("metric", key=lambda metrics: metrics.map(METRICS.index), kind="stable")

@@ -155,7 +155,7 @@ class Planner:
 
 
 def require_valid_pair(model: Matcher, data: CorpusDataModule, devices: int = 1) -> None:
-    """Check that an untrained method can be trained on a dataset, by so many devices, and evaluated.
+    """Check that an untrained method can be trained on a dataset with this number of devices, and evaluated.
 
     Raises:
         InputError: the method, an encoder, the dataset or the protocol does not suit the others.

@@ -1,6 +1,6 @@
 """MCR-DGN: regions, words and whole items attach to a frozen bank of training pairs, whose labels they receive."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -266,16 +266,11 @@ class MCRDGN(HashMatcher):
         assert self.label_nodes is not None
         corpus = self.data.corpus
         images, texts = bank_rows(corpus, self.bank_size)
-        rows: dict[str, Rows] = {"image": images, "text": texts}
-        encoders: dict[str, Callable[[Any], Embeddings]] = {"image": self.image, "text": self.text}
-
-        def embedded(modality: Modality) -> Callable[[Any], Embeddings]:
-            return lambda inputs: self.embed(encoders[modality](inputs), modality)
-
+        rows: dict[Modality, Rows] = {"image": images, "text": texts}
         few = {modality: wanted[:BASIS_ITEMS] for modality, wanted in rows.items()}
-        for modality, items in self.encode_training(few, encoders).items():
+        for modality, items in self.encode_training(few, lambda items, _: items).items():
             self.label_nodes[modality].fit_basis(items)  # type: ignore[operator]
-        encoded = self.encode_training(rows, {"image": embedded("image"), "text": embedded("text")})
+        encoded = self.encode_training(rows, self.embed)
         nodes = []
         for items in encoded.values():
             assert items.tokens is not None
