@@ -30,6 +30,11 @@ class HashProtocol(LabelProtocol):
 
     bits: int = 64
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shortlist is not None:
+            raise InputError("shortlist: codes are compared with all others anyway; leave the option out")
+
     def compared(self, items: Embeddings) -> Embeddings:
         """The codes, as 1 and -1, whose cosine falls with the Hamming distance."""
         return Embeddings(torch.where(items.pooled > 0, 1.0, -1.0))

@@ -26,6 +26,7 @@ from itmbench.evaluation.scoring import (
     full_precision,
     score,
 )
+from itmbench.evaluation.shortlist import Reordered
 
 # Scores in memory (64 MiB): a matrix product needs a hundred queries or so to amortise reading the gallery.
 _SCORES = 1 << 24
@@ -97,11 +98,13 @@ def label_queries(
     ties: Ties,
     name: Name,
     unseen: NDArray[np.bool_] | None = None,
+    shortlist: int | None = None,
 ) -> dict[str, Tensor]:
     """Metrics of `label_retrieval` per query: one float64 `[Q]` per key, with "AP" in place of "mAP".
 
     Arguments as in `label_retrieval`, with embeddings from `as_embeddings`. ``name`` names a query row in errors.
     ``unseen`` `[N]` adds "unseen/AP": AP among the items where it is true, from the same scores, if it ever is.
+    ``shortlist`` has a scorer score only so many distinct candidates of each query, the nearest by cosine.
     """
     check_options(ties, normaliser, tuple(cutoffs))
     sizes = len(queries), len(gallery)
@@ -109,6 +112,9 @@ def label_queries(
     query_hot, gallery_hot = both_multi_hot(query_labels, gallery_labels, sizes, device)
     some = unseen is not None and bool(unseen.any()) and not bool(unseen.all())
     part = torch.from_numpy(unseen).to(device) if some else None
+    short = None if shortlist is None or scorer is None else Reordered(gallery, scorer, shortlist)
+    if short is not None:
+        gallery, scorer = short.candidates, None
     asked, searched, scorer, area = comparable(queries, gallery, scorer)
     items, place = distinct(searched)
     step = max(1, min(len(asked), _QUERIES, math.isqrt(area), _SCORES // len(items)))
@@ -116,9 +122,15 @@ def label_queries(
     def measured(share: Sequence[int]) -> list[tuple[int, dict[str, Tensor]]]:
         parts: list[tuple[int, dict[str, Tensor]]] = []
         for start, scores in _score_rows(asked, items, scorer, area, name, step, share):
+            columns = place
+            if short is not None:
+                scores = short(scores[:, place], queries, start, name)
+                columns = short.place
 
-            def measure(rows: slice, start: int = start, scores: Tensor = scores) -> tuple[int, dict[str, Tensor]]:
-                block = scores[rows] if len(items) == len(place) else scores[rows][:, place]
+            def measure(
+                rows: slice, start: int = start, scores: Tensor = scores, columns: Tensor = columns
+            ) -> tuple[int, dict[str, Tensor]]:
+                block = scores[rows] if scores.shape[1] == len(columns) else scores[rows][:, columns]
                 gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
                 ranked = rank_gallery(block, gains, ties, part)
                 metrics = ranked.whole.metrics(cutoffs, normaliser)

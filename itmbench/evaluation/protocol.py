@@ -19,7 +19,7 @@ from itmbench.evaluation.grid import Grid
 from itmbench.evaluation.label import label_queries, label_summary
 from itmbench.evaluation.ranking import Normaliser, Ties, check_options
 from itmbench.evaluation.scoring import Name, Scorer
-from itmbench.evaluation.shortlist import Shortlist
+from itmbench.evaluation.shortlist import Shortlist, sampled
 from itmbench.evaluation.stage import EvaluatedStage
 
 Pair = tuple[Items, Items]
@@ -176,11 +176,14 @@ class LabelProtocol(_Options):
     - "unseen/i2t/mAP", "unseen/t2i/mAP" and "unseen/mAP": the same among the items of the gallery that are not training
       items; left out if all are, or if nothing was trained. Published galleries include the training items.
     - "chance/i2t/mAP", "chance/t2i/mAP" and "chance/mAP": expected values of a random ranking of the whole gallery.
+    - "shortlist/i2t/lost mAP" and "shortlist/t2i/lost mAP", with a shortlist: mAP of exact scoring minus that of the
+      shortlist, over 200 random queries of each direction.
 
     Args:
         cutoffs: the K of the metrics at K.
         normaliser: divisor of AP at K; see `itmbench.evaluation.functional.average_precision`.
         ties: "pessimistic" or "optimistic".
+        shortlist: as in `CaptionProtocol`; a candidate that tied with the first one behind it is left out.
 
     Raises:
         InputError: an option is unknown or out of range.
@@ -193,9 +196,16 @@ class LabelProtocol(_Options):
     cutoffs: tuple[int, ...] = (1, 5, 10, 50, 100, 500)
     normaliser: Normaliser = "retrieved"
     ties: Ties = "pessimistic"
+    shortlist: int | None = None
 
     def __post_init__(self) -> None:
         check_options(self.ties, self.normaliser, self.cutoffs)
+        if self.shortlist is not None and self.shortlist < 1:
+            raise InputError(f"shortlist: {self.shortlist} candidates; give at least 1, or leave the option out")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All options; a shortlist only if there is one, so that records of before it existed stay comparable."""
+        return {key: value for key, value in super().as_dict().items() if key != "shortlist" or value is not None}
 
     def evaluate(
         self, corpus: Corpus, stage: str, images: Embeddings, texts: Embeddings, scorer: Scorer | None = None
@@ -231,10 +241,13 @@ class LabelProtocol(_Options):
         )
         metrics: dict[str, float] = {}
         for side, queries, items in (("i2t", i2t, len(gallery_texts)), ("t2i", t2i, len(gallery_images))):
+            lost = queries.pop("lost", None)
             variants = {key.partition("/")[0]: queries.pop(key) for key in [*queries] if key.endswith("/AP")}
             metrics |= _under(side, label_summary(queries))
             metrics[f"chance/{side}/mAP"] = chance.average_precision(queries["relevant"].cpu().numpy(), items)
             metrics |= {f"{variant}/{side}/mAP": float(values.mean()) for variant, values in variants.items()}
+            if lost is not None:
+                metrics[f"shortlist/{side}/lost mAP"] = float(lost.mean())
         for prefix in ("", "chance/", "unseen/", "optimistic/"):
             if f"{prefix}i2t/mAP" in metrics and f"{prefix}t2i/mAP" in metrics:
                 metrics[f"{prefix}mAP"] = (metrics[f"{prefix}i2t/mAP"] + metrics[f"{prefix}t2i/mAP"]) / 2
@@ -245,8 +258,19 @@ class LabelProtocol(_Options):
     def _queries(
         self, sides: Pair, labels: LabelPair, scorer: Scorer | None, name: Name, unseen: Unseen
     ) -> dict[str, Tensor]:
-        """Metrics per query of one direction."""
-        return label_queries(*sides, *labels, self.cutoffs, self.normaliser, scorer, self.ties, name, unseen)
+        """Metrics per query of one direction; with a shortlist, "lost" is the AP that it costs some of them."""
+        (queries, gallery), (hot, gallery_hot) = sides, labels
+        measure = partial(
+            label_queries, cutoffs=self.cutoffs, normaliser=self.normaliser, scorer=scorer, ties=self.ties
+        )
+        metrics = measure(queries, gallery, hot, gallery_hot, name=name, unseen=unseen, shortlist=self.shortlist)
+        if self.shortlist is not None and scorer is not None:
+            rows = sampled(len(queries))
+            exact = measure(
+                queries.select(rows), gallery, hot[rows.numpy()], gallery_hot, name=lambda row: name(int(rows[row]))
+            )
+            metrics["lost"] = exact["AP"] - metrics["AP"][rows]
+        return metrics
 
 
 Protocol = CaptionProtocol | LabelProtocol

@@ -16,10 +16,15 @@ from itmbench.evaluation.parallel import tile_map
 from itmbench.evaluation.places import Places
 from itmbench.evaluation.ranking import Ties
 from itmbench.evaluation.ranks import by_rank, summed
-from itmbench.evaluation.scoring import Name, Scorer, full_precision, score
+from itmbench.evaluation.scoring import Name, Scorer, comparable, distinct, full_precision, score
 
 SAMPLE = 200
 """Queries per direction that are also ranked exactly, to measure the loss of the shortlist."""
+
+
+def sampled(queries: int) -> Tensor:
+    """Which of some queries are also ranked exactly, int64 `[SAMPLE]` or fewer, ascending."""
+    return torch.randperm(queries, generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values
 
 
 class Shortlist:
@@ -52,8 +57,7 @@ class Shortlist:
         lost = {}
         for side, (direction, short) in enumerate(zip(("i2t", "t2i"), ranks, strict=True)):
             queries = pairs[:, side].unique()
-            order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(0)).to(queries.device)
-            sample = queries[order[:SAMPLE]].sort().values
+            sample = queries[sampled(len(queries)).to(queries.device)]
             sampled_pairs = pairs[torch.isin(pairs[:, side], sample)]
             sampled_pairs[:, side] = torch.searchsorted(sample, sampled_pairs[:, side].contiguous())
             images, texts = self._images, self._texts
@@ -115,3 +119,43 @@ class Shortlist:
         places = coarse.clamp(min=lists.shape[1] + 1)
         places[on] = exact.places()
         return places
+
+
+class Reordered:
+    """Score the shortlist of each query, and put it ahead of all other candidates, which keep their cosines.
+
+    Candidates that tie with the first one behind the shortlist stay behind with it.
+
+    Args:
+        gallery: embeddings `[N]`.
+        scorer: (queries, candidates) -> scores.
+        size: K, the most candidates on a shortlist.
+    """
+
+    def __init__(self, gallery: Items, scorer: Scorer, size: int) -> None:
+        self.candidates, self.place = distinct(gallery)  # `[C]` without duplicates; their rows of the gallery's items
+        _, _, self._scorer, self._tile = comparable(gallery, gallery, scorer)
+        self._size = size
+
+    def __call__(self, cosines: Tensor, queries: Items, start: int, name: Name) -> Tensor:
+        """Scores that rank so, float32 `[q, C]`, from the cosines `[q, C]` of the queries from row ``start`` on."""
+
+        def rescored(row: int) -> tuple[Tensor, Tensor]:
+            best = cosines[row].topk(min(self._size + 1, len(self.candidates)))
+            behind = best.values[-1] if len(best.values) > self._size else -torch.inf
+            listed = best.indices[best.values > behind].sort().values
+            if not len(listed):
+                return listed, cosines[row, listed]
+            query = queries[start + row : start + row + 1]
+            exact = [
+                score(self._scorer, query, self.candidates[part], lambda _: name(start + row))
+                for part in listed.split(self._tile)
+            ]
+            # Whole numbers above every cosine, which keep the order of the scores and their ties.
+            return listed, 2.0 + torch.cat(exact, dim=1).squeeze(0).unique(return_inverse=True)[1]
+
+        scores = cosines.clone()
+        with full_precision(cosines.device):
+            for row, (listed, values) in enumerate(tile_map(rescored, range(len(cosines)), cosines.device)):
+                scores[row, listed] = values
+        return scores

@@ -19,6 +19,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "folds": (CaptionProtocol(folds=2), with_truth),
     "shortlist": (CaptionProtocol(shortlist=12), with_truth),
     "labels": (LabelProtocol(), labelled),
+    "label shortlist": (LabelProtocol(shortlist=12), labelled),
 }
 
 

@@ -18,6 +18,7 @@ from itmbench.data.perturb import RULES
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.evaluation import CaptionProtocol, LabelProtocol, hamming_retrieval
 from itmbench.evaluation.functional import average_precision, ranking_metrics
+from itmbench.evaluation.label import label_queries
 from itmbench.evaluation.probe import probe_shares
 from itmbench.evaluation.shortlist import Shortlist
 
@@ -127,6 +128,24 @@ def test_labels() -> None:
     for normaliser, expected in (("retrieved", F(1)), ("min", F(1, 2)), ("all", F(1, 3)), ("mith", F(5, 6))):
         value = average_precision(FALLING, GAINS > 0, cutoff=2, normaliser=normaliser)  # type: ignore[arg-type]
         assert float(value[0]) == pytest.approx(float(expected))
+
+
+def test_shortlist_of_labels() -> None:
+    angles = torch.tensor([[3.0], [1.0], [2.0], [4.0], [5.0]]) / 10
+    gallery = Embeddings(
+        torch.cat([angles.cos(), angles.sin()], dim=1), FALLING.view(5, 1, 1), torch.ones(5, 1, dtype=torch.bool)
+    )
+    labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert (labels[:1] @ labels.T).tolist() == GAINS.tolist()
+
+    def look_up(query: Embeddings, found: Embeddings) -> Tensor:
+        assert found.tokens is not None
+        return found.tokens[:, 0].T
+
+    query = Embeddings(torch.tensor([[1.0, 0.0]]))
+    found = label_queries(query, gallery, labels[:1], labels, (2,), "all", look_up, "pessimistic", str, shortlist=2)
+    exactly({"mAP": float(found["AP"])}, mAP=F(23, 36))
+    assert f"= {float(F(23, 36)):.3f}".replace("0.", ".") in HAND and f"{float(F(1, 6)):.3f}"[1:] in HAND
 
 
 def test_unseen_items() -> None:

@@ -23,6 +23,7 @@ from itmbench.evaluation import (
     scoring,
 )
 from itmbench.evaluation.functional import average_precision, best_ranks
+from itmbench.evaluation.hash_protocol import HashProtocol
 
 
 def embed(corpus: Corpus, stage: str = "test", seed: int = 0) -> tuple[Embeddings, Embeddings]:
@@ -264,6 +265,21 @@ def test_a_shortlist_changes_the_result_of_a_scorer_and_says_what_is_lost() -> N
     assert cosines[0] == cosines[1]
 
 
+def test_a_shortlist_of_labels_changes_the_result_of_a_scorer_and_says_what_is_lost() -> None:
+    corpus = labelled()
+    images, texts = embed(corpus)
+    found = [LabelProtocol(shortlist=k).evaluate(corpus, "test", images, texts, lopsided) for k in (3, 10_000, None)]
+    short, whole, exact = (evaluation.metrics for evaluation in found)
+    for direction in ("i2t", "t2i"):  # fewer than 200 queries: the sample holds all of them
+        lost = exact[f"{direction}/mAP"] - short[f"{direction}/mAP"]
+        assert abs(lost) > 0.001 and short[f"shortlist/{direction}/lost mAP"] == pytest.approx(lost)
+        assert whole.pop(f"shortlist/{direction}/lost mAP") == 0
+    assert whole == exact
+    cosines = [LabelProtocol(shortlist=k).evaluate(corpus, "test", images, texts).metrics for k in (3, None)]
+    assert cosines[0] == cosines[1]
+    assert LabelProtocol(shortlist=3).as_dict() == LabelProtocol().as_dict() | {"shortlist": 3}
+
+
 def test_a_protocol_is_frozen_named_and_goes_whole_into_a_result() -> None:
     caption, label = CaptionProtocol(), LabelProtocol()
     assert (caption.objective, label.objective) == ("rSum", "mAP")
@@ -307,6 +323,8 @@ def test_bad_options_are_refused() -> None:
         lambda: CaptionProtocol(ties="x"),  # type: ignore[arg-type]
         lambda: CaptionProtocol(shortlist=9),
         lambda: LabelProtocol(normaliser="x"),  # type: ignore[arg-type]
+        lambda: LabelProtocol(shortlist=0),
+        lambda: HashProtocol(shortlist=9),
         lambda: CaptionProtocol(folds=1),
     ):
         with pytest.raises(InputError):

@@ -29,7 +29,7 @@ def test_every_rank_finds_what_one_process_finds(results: dict[int, list[dict[st
 
 
 @pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("name", ["captions", "folds", "shortlist", "labels"])
+@pytest.mark.parametrize("name", ["captions", "folds", "shortlist", "labels", "label shortlist"])
 def test_ranks_take_equal_parts_of_the_work(results: dict[int, list[dict[str, Any]]], count: int, name: str) -> None:
     whole = results[1][0][f"{name}/True"]["pairs"]
     parts = [rank[f"{name}/True"]["pairs"] for rank in results[count]]

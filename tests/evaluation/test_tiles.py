@@ -34,8 +34,14 @@ def best_token(images: Embeddings, texts: Embeddings) -> Tensor:
 
 @pytest.mark.parametrize(
     "protocol",
-    [CaptionProtocol(), CaptionProtocol(folds=3), LabelProtocol(), CaptionProtocol(shortlist=12)],
-    ids=["captions", "folds", "labels", "shortlist"],
+    [
+        CaptionProtocol(),
+        CaptionProtocol(folds=3),
+        LabelProtocol(),
+        CaptionProtocol(shortlist=12),
+        LabelProtocol(shortlist=12),
+    ],
+    ids=["captions", "folds", "labels", "shortlist", "label shortlist"],
 )
 def test_no_more_than_a_tile_is_copied_or_brought_to_the_device(protocol: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = replace(labelled(), train=np.arange(30))
