@@ -79,15 +79,17 @@ def in_words(protocol: dict[str, Any], inductive: bool) -> str:
 
 
 def notes(protocol: dict[str, Any], headings: Iterable[str] | None = None) -> list[str]:
-    """A sentence for every kind of column with one of these headings; None for all metrics of the protocol."""
+    """A sentence for a shortlist and for every kind of column with one of these headings; None for all metrics."""
     of_labels = HASH_NOTES if "bits" in protocol else LABEL_NOTES
     metrics = CAPTION_NOTES if protocol["objective"] == "rSum" else of_labels
     normaliser = protocol.get("normaliser", "")
     sentences = {key: note.format(normaliser=NORMALISERS.get(normaliser, normaliser)) for key, note in metrics.items()}
+    size = protocol.get("shortlist")
+    first = [f"Scores by tokens order only the {size} nearest candidates of each query by cosine."] if size else []
     if headings is None:
-        return list(sentences.values())
+        return [*first, *sentences.values()]
     shown = list(headings)
-    return [note for key, note in sentences.items() if any(key in heading for heading in shown)]
+    return [*first, *(note for key, note in sentences.items() if any(key in heading for heading in shown))]
 
 
 def lead_in_words(verdicts: Mapping[str, str], ranked: bool) -> str:

@@ -10,6 +10,9 @@ def test_words_follow_the_protocol() -> None:
     assert "divides by the number of relevant items among the first K" in label
     assert "divides by the number of relevant items." in in_words({**LABEL, "normaliser": "all"}, True)
     assert "Ties win" in in_words({**CAPTION, "ties": "optimistic"}, True)
+    for protocol in (CAPTION, LABEL):
+        said = "only the 100 nearest candidates of each query"
+        assert said in in_words({**protocol, "shortlist": 100}, True) and said not in in_words(protocol, True)
     assert "unseen leaves them out" in label and "training items" not in caption
     assert "encoded alone (inductive)" in caption and "together (transductive)" in in_words(CAPTION, False)
     codes = in_words({**LABEL, "bits": 64}, True)
