@@ -44,7 +44,7 @@ def one_line(message: str, command: str | None, options: Sequence[str]) -> str:
         return message.replace("; see", f"; {hint}see") + after
     if re.search("unrecognized arguments: [^-]", message):
         return f"{message}; a trained model comes first, as in `itmbench test RUN --data.root DIR`"
-    if unknown := re.search(r"(\w+): Option '([\w.]+)' is not accepted", message):
+    if unknown := re.search(r"\b(\w+): Option '([\w.]+)' is not accepted", message):
         hint = did_you_mean(unknown[2], [name for kind in _classes(unknown[1]) for name in parameters(kind)])
         return f"{message}; {hint}see itmbench fit --{message.partition(':')[0]}.help {unknown[1]}"
     return message
