@@ -32,6 +32,7 @@ _CHECKPOINT: TypeAdapter[Any] = TypeAdapter(
         callbacks=NotRequired[dict[str, dict[str, Any]]],
         optimizer_states=NotRequired[list[keys(state=dict[Any, Any], param_groups=list[dict[str, Any]])]],  # type: ignore[misc]
         lr_schedulers=NotRequired[list[dict[str, Any]]],
+        training=NotRequired[dict[str, Any]],
         hyper_parameters=NotRequired[dict[str, Any]],
     )
 )

@@ -250,7 +250,8 @@ class MatcherCLI(LightningCLI):
             objective = self.model.evaluated_by.objective
             score = metric(objective, float(best.best_model_score or 0))  # 0: never unset here
             path = Path(best.best_model_path)
-            run = run_folder(self.trainer) if path.name == CHECKPOINT else path
+            run = run_folder(self.trainer)
+            run = run if path.name == CHECKPOINT and path.is_relative_to(run) else path  # of a run that was resumed
             print(f"best {objective} on validation {score}; test it with")
             print(f"  {shlex.join(['itmbench', 'test', str(run)])}")
         elif self.trainer.is_global_zero:

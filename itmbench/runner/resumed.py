@@ -7,17 +7,26 @@ import lightning as L
 from torch import Tensor
 from torch.optim import Optimizer
 
+from itmbench.data.batches import global_seed
 from itmbench.errors import InputError
+from itmbench.runner.cost import budget
 
 State = Mapping[str, Any]
+TRAINING = "training"
+"""Where a checkpoint says what it was trained on (``_training``); older ones do not."""
 FREE = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
 """Of a parameter group: what the schedule sets, and what changes only how fast a step is."""
 
 
 class RequireFittingState(L.Callback):
-    """Compares the optimizers and schedules of a checkpoint with those that the config gives, before training."""
+    """Compares data, batches, optimizers and schedules of a checkpoint with those that the config gives, before
+    training.
+    """
 
     _saved: State | None = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[TRAINING] = _training(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._saved = checkpoint
@@ -27,7 +36,9 @@ class RequireFittingState(L.Callback):
         if self._saved is None:
             return
         schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-        differences = [*_of_optimizers(trainer.optimizers, self._saved.get("optimizer_states", []))]
+        ours, theirs = _training(trainer, pl_module), self._saved.get(TRAINING, {})
+        differences = [f"{name} {theirs[name]}, not {ours[name]}" for name in theirs if theirs[name] != ours.get(name)]
+        differences += [*_of_optimizers(trainer.optimizers, self._saved.get("optimizer_states", []))]
         differences += _of_schedulers(schedulers, self._saved.get("lr_schedulers", []))
         self._saved = None
         if differences:
@@ -35,6 +46,19 @@ class RequireFittingState(L.Callback):
                 f"the checkpoint does not fit this training: {differences[0]}; resume with the options that it was "
                 "trained with, or start anew without --ckpt_path"
             )
+
+
+def _training(trainer: L.Trainer, model: Any) -> dict[str, Any]:
+    """What every epoch of a training shares, and by what its best epoch is chosen."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    limits = budget(trainer, data.batch_size)
+    return {
+        "data of the fingerprint": data.corpus.fingerprint,
+        "validation by": model.evaluated_by.objective,
+        "seed": global_seed(),
+        "pairs in a step": limits["batch_size"],
+        "limit_train_batches": str(limits["limit_train_batches"]),  # 1 is a batch, and 1.0 all of them
+    }
 
 
 def _of_optimizers(optimizers: Sequence[Optimizer], saved: Sequence[State]) -> Iterator[str]:

@@ -366,14 +366,34 @@ def test_checkpoints_to_resume_from(case: str, run: Path, tmp_path: Path, capsys
     assert named in refusal(["fit", *toy_arguments(run, *options)], capsys, tmp_path)
 
 
-@pytest.mark.parametrize("option", ["--model.lr=0.5", "--model.weight_decay=0.5"])
-def test_a_training_does_not_resume_with_another_option_which_the_optimizer_would_ignore(
-    option: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--model.lr=0.5", "not 0.5"),
+        ("--model.weight_decay=0.5", "not 0.5"),
+        ("--data.copies=5", "data of the fingerprint "),
+        ("--model.protocol.cutoffs=[5]", "validation by rSum, not mAP"),
+        ("--seed_everything=7", "seed 0, not 7"),
+        ("--data.batch_size=2", "pairs in a step 16, not 2"),
+        ("--trainer.limit_train_batches=1", "limit_train_batches 1.0, not 1"),
+    ],
+)
+def test_a_training_does_not_resume_as_another_training(
+    option: str, named: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resume = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
     options = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}", resume, option]
-    assert ", not 0.5; resume with the options" in refusal(["fit", *toy_arguments(run, *options)], capsys, tmp_path)
-    assert main(["fit", *toy_arguments(run, *options[:-1])]) == 0
+    line = refusal(["fit", *toy_arguments(run, *options)], capsys, tmp_path)
+    assert named in line and "; resume with the options" in line
+
+
+def test_a_training_resumes_in_another_folder_and_says_where_its_best_checkpoint_is(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
+    options = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=1", resume]
+    assert main(["fit", *toy_arguments(run, *options)]) == 0
+    assert f"  itmbench test {run / 'checkpoints' / 'best.ckpt'}" in capsys.readouterr().out
 
 
 class Intruder:
