@@ -19,7 +19,7 @@ from itmbench.data.reading import listing
 from itmbench.errors import InputError
 from itmbench.files import digest, file_digest, write_atomically
 
-VERSION = 6
+VERSION = 7
 """Part of every entry's name. Raise it when a dataset's ``read`` or the stored form changes."""
 SETTLED_NS = 2_000_000_000
 """A file modified this recently may change again without a new modification time, so its hash is not reused."""
@@ -31,10 +31,11 @@ def cached(name: str, options: Mapping[str, Any], inputs: Sequence[Path], read: 
     """Return ``read()``, or the corpus that it returned before if its inputs have not changed since.
 
     An entry is valid for the contents of the input files and for the names and sizes of the files in the input folders,
-    whatever their modification times. A file is hashed again when its size or modification time changes, as in git's
-    index. A folder is listed again when a modification time in it or the size of one of some sampled files changes, so
-    a few images among many that are overwritten in place may go unnoticed. Entries are replaced atomically, so
-    processes can share the cache. A damaged entry is read anew.
+    whatever their modification times. A file is hashed again when its size, its modification time or the time of any
+    other change to it (of a copy that keeps the modification time) is new, as in git's index. A folder is listed again
+    when a modification time in it or the size of one of some sampled files changes, so a few images among many that are
+    overwritten in place may go unnoticed. Entries are replaced atomically, so processes can share the cache. A damaged
+    entry is read anew.
 
     Args:
         name: the class that reads.
@@ -131,12 +132,12 @@ def _read_index(path: Path) -> dict[str, Any]:
 def _stamp(path: Path) -> tuple[Any, int]:
     """A stamp that changes with a file or folder, taken without reading it, and the time of the change in nanoseconds.
 
-    For a file: size and modification time. For a folder: its modification time and those of its direct subfolders,
-    which change when files are added, removed or renamed.
+    For a file: size, modification time and change time. For a folder: its modification time and those of its direct
+    subfolders, which change when files are added, removed or renamed.
     """
     stat = path.stat()
     if not path.is_dir():
-        return [stat.st_size, stat.st_mtime_ns], stat.st_mtime_ns
+        return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns], stat.st_mtime_ns
     with os.scandir(path) as entries:
         times = {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_dir()}
     times[""] = stat.st_mtime_ns

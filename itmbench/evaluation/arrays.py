@@ -55,7 +55,7 @@ def evaluate(
 
     Raises:
         InputError: shapes disagree, a row does not exist, a number is NaN or infinite, the protocol needs labels, or
-            queries or a gallery are given without labels.
+            queries or a gallery are given for captions.
 
     Examples:
         >>> generator = np.random.default_rng(0)
@@ -69,8 +69,6 @@ def evaluate(
         >>> evaluation.compare(noisier).verdict
         'better'
     """
-    if labels is None and (queries is not None or gallery is not None):
-        raise InputError("evaluate: captions are searched among all texts and images; queries and gallery need labels")
     images = as_embeddings(image_emb, lambda row: f"image {row}")
     texts = as_embeddings(text_emb, lambda row: f"text {row}").to(images.pooled.device)
     owner = _owners(text_to_image, len(images), len(texts)).cpu().numpy()
@@ -92,6 +90,8 @@ def evaluate(
     )
     taking_part = corpus.stages["test"].images
     protocol = protocol or protocol_for(corpus)
+    if isinstance(protocol, CaptionProtocol) and (queries is not None or gallery is not None):
+        raise InputError("evaluate: captions are searched among all texts and images; queries and gallery need labels")
     if not isinstance(protocol, Protocol):
         raise InputError(
             f"evaluate: protocol is {protocol!r}; give one such as itmbench.evaluation.CaptionProtocol(folds=5)"

@@ -17,7 +17,7 @@ from itmbench.evaluation.caption import RSUM
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.grid import Grid
 from itmbench.evaluation.label import label_queries, label_summary
-from itmbench.evaluation.ranking import Normaliser, Ties, check_options
+from itmbench.evaluation.ranking import Normaliser, Ties, check_options, require_whole
 from itmbench.evaluation.scoring import Name, Scorer
 from itmbench.evaluation.shortlist import Shortlist, sampled
 from itmbench.evaluation.stage import EvaluatedStage
@@ -88,10 +88,10 @@ class CaptionProtocol(_Options):
     def __post_init__(self) -> None:
         check_options(self.ties, cutoffs=self.ks)
         object.__setattr__(self, "ks", tuple(sorted({*RSUM, *self.ks})))
-        if self.shortlist is not None and self.shortlist < max(self.ks):
-            raise InputError(f"shortlist: {self.shortlist} candidates are too few for R@{max(self.ks)}; give more")
-        if self.folds is not None and self.folds < 2:
-            raise InputError(f"folds: {self.folds} is too few; give at least 2, or leave the option out")
+        if self.shortlist is not None:
+            require_whole(f"shortlist, for R@{max(self.ks)}", self.shortlist, max(self.ks))
+        if self.folds is not None:
+            require_whole("folds", self.folds, 2)
 
     def check_folds(self, images: int) -> None:
         """Raise InputError if there are fewer test images than folds."""
@@ -156,6 +156,8 @@ class CaptionProtocol(_Options):
         for rows in np.array_split(np.arange(len(here.image_ids)), number):
             images, texts = torch.from_numpy(rows), here.texts_of(rows)
             ids = here.image_ids[rows]
+            if not len(texts):
+                raise InputError(f"folds: the images {ids[0]} to {ids[-1]} have no text; give fewer folds")
             search = self._search(
                 here.images.select(images), here.texts.select(torch.from_numpy(texts)), scorer, partial(_named, ids)
             )

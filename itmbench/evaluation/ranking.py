@@ -230,7 +230,7 @@ def not_finite(what: str) -> InputError:
 
 
 def check_options(ties: str, normaliser: str = "retrieved", cutoffs: tuple[int, ...] = ()) -> None:
-    """Raise InputError for an unknown option or a cutoff below 1."""
+    """Raise InputError for an unknown option or a cutoff that is not a whole number from 1 on."""
     if ties not in TIES:
         raise InputError(f"ties: {ties!r} is unknown; choose one of {', '.join(TIES)}")
     if normaliser == "dcmh":
@@ -240,5 +240,10 @@ def check_options(ties: str, normaliser: str = "retrieved", cutoffs: tuple[int, 
     if normaliser not in NORMALISERS:
         raise InputError(f"normaliser: {normaliser!r} is unknown; choose one of {', '.join(NORMALISERS)}")
     for cutoff in cutoffs:
-        if cutoff < 1:
-            raise InputError(f"cutoff: {cutoff} is below 1; give a whole number of at least 1")
+        require_whole("cutoff", cutoff, 1)
+
+
+def require_whole(what: str, number: object, least: int) -> None:
+    """Raise an InputError if an option is not a whole number, or too small."""
+    if not isinstance(number, int | np.integer) or number < least:
+        raise InputError(f"{what}: {number!r} cannot be; give a whole number of at least {least}")

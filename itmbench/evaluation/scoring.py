@@ -51,8 +51,8 @@ def as_embeddings(items: Vectors, name: Name) -> Embeddings:
     if not bool(finite.all()):
         bad = name(int(finite.int().argmin()))
         raise InputError(f"embedding of {bad}: NaN or infinite; check the model for overflow or division by zero")
-    if table.pooled.dtype == torch.float64:
-        lost = (pooled == 0).all(dim=1) & (table.pooled != 0).any(dim=1)
+    if table.pooled.dtype == torch.float64:  # below the smallest normal number digits are lost
+        lost = (pooled.abs().amax(dim=1) < torch.finfo(torch.float32).tiny) & (table.pooled != 0).any(dim=1)
         if bool(lost.any()):
             raise InputError(f"embedding of {name(int(lost.int().argmax()))}: too small for 32 bits; scale them all")
     return Embeddings(pooled, table.tokens, table.mask)
@@ -76,6 +76,8 @@ def as_tensor(values: Any, what: str) -> Tensor:
         raise InputError(f"{what}: rows of different lengths; give a rectangular table") from None
     if array.dtype.kind not in "biuf":
         raise InputError(f"{what}: values of type {array.dtype}; give real numbers")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{what}: numbers above 2**63; give them as floating-point numbers")
     # In a type that torch computes with, contiguous and writable (a memory-mapped file is not).
     kind = np.dtype(np.int64) if array.dtype.kind == "u" else array.dtype.newbyteorder("=")
     kind = np.dtype(np.float64) if kind.itemsize > 8 else kind

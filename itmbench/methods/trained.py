@@ -100,15 +100,14 @@ class Trained(Recorded, L.LightningModule):
         kinds = [isinstance(items, ImageEmbeddings) for items in (queries, gallery)]
         if kinds[0] == kinds[1] or not all(isinstance(x, ImageEmbeddings | TextEmbeddings) for x in (queries, gallery)):
             raise InputError("rank: give the result of encode_images and that of encode_texts, in either order")
-        for items in (queries, gallery):
-            if not bool(items.pooled.isfinite().all()):
-                raise InputError("rank: an embedding holds NaN or infinite numbers; check the items and the checkpoint")
         if queries.pooled.shape[1] != gallery.pooled.shape[1]:
             raise InputError("rank: embeddings of different widths; encode both with the same method")
         images, texts = (queries, gallery) if kinds[0] else (gallery, queries)
         texts = texts.to(self.device)
         blocks = (images[at : at + BLOCK].to(self.device) for at in range(0, len(images), BLOCK))
         scores = torch.cat([self.score(block, texts).float().cpu() for block in blocks])
+        if not bool(scores.isfinite().all()):
+            raise InputError("rank: a score is NaN or infinite; check the items and the checkpoint")
         ranked = (scores if kinds[0] else scores.T).sort(dim=1, descending=True, stable=True)
         return Ranking(ranked.indices, ranked.values)
 

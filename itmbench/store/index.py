@@ -30,15 +30,16 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 )
 """Endings of the files that count as photographs, in lower or upper case."""
-VERSION = 1
+VERSION = 2
 """Part of every index's name; raise it when the format on disk changes."""
 BATCH = 16
 """Photographs decoded and encoded at once; those of a camera take 36 MB each."""
 SAVE_EVERY = 20.0
 """Seconds between two writes: what an interruption may lose."""
 
-Stamp = tuple[str, int, int]
-"""What identifies a photograph without reading it: path below the folder, size and modification time."""
+Stamp = tuple[str, int, int, int]
+"""What identifies a photograph without reading it: path below the folder, size, times of its modification and of any
+change, also by a copy that keeps the former."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def photographs(folder: Path) -> list[Stamp]:
             path = Path(where, name)
             if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
                 stat = path.stat()
-                found.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
+                found.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return sorted(found)
 
 

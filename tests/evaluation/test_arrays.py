@@ -127,6 +127,8 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
         ({"text_emb": torch.from_numpy(TEXTS).to_sparse()}, "embeddings: complex or sparse; give a dense table"),
         ({"text_emb": np.ma.masked_array(TEXTS, TEXTS > 1)}, "embeddings: masked values"),
         ({"image_emb": IMAGES * 1e-300}, "embedding of image 0: too small for 32 bits"),
+        ({"image_emb": IMAGES * 1e-43}, "embedding of image 0: too small for 32 bits"),  # two digits are left
+        ({"text_emb": np.full(TEXTS.shape, 2**63, np.uint64)}, r"embeddings: numbers above 2\*\*63"),
         ({"labels": torch.from_numpy(1 * LABELS).to_sparse()}, "labels: complex or sparse"),
         ({"scorer": lambda images, texts: None}, "scores: values of type object"),
         ({"scorer": lambda images, texts: 1j * (images.pooled @ texts.pooled.T)}, "scores: complex"),
@@ -138,6 +140,7 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
         ({"labels": np.where(LABELS, np.nan, 0)}, "labels: hold something other than 0 and 1"),
         ({"labels": 2 * LABELS}, "labels: hold something other than 0 and 1"),
         ({"queries": [0, 1]}, "queries and gallery need labels"),
+        ({"queries": [0, 1], "labels": LABELS, "protocol": CaptionProtocol()}, "queries and gallery need labels"),
         ({"labels": LABELS, "queries": [80]}, "queries: give a list of image rows, whole numbers from 0 to 79"),
         ({"labels": LABELS, "gallery": LABELS[:, 0]}, "gallery: give a list of image rows"),
         ({"protocol": LabelProtocol()}, "has no labels"),

@@ -11,6 +11,7 @@ from evaluation import reference
 from evaluation.toy_retrieval import TEST, cosine, lopsided, make_corpus
 from torch import Tensor
 
+import itmbench
 from itmbench.data.corpus import Corpus, Stage
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
@@ -247,6 +248,8 @@ def test_folds_are_the_means_of_separate_evaluations(options: Any, ties: Any) ->
     assert protocol.evaluate(corpus, "val", images, texts, lopsided).metrics == whole
     with pytest.raises(InputError, match="31 folds of 30 test images"):
         CaptionProtocol(folds=31).evaluate(corpus, "test", images, texts)
+    with pytest.raises(InputError, match="folds: the images 1 to 1 have no text"):
+        itmbench.evaluate(np.eye(2), np.eye(2)[:1], [0], protocol=CaptionProtocol(folds=2))
 
 
 def test_a_shortlist_changes_the_result_of_a_scorer_and_says_what_is_lost() -> None:
@@ -326,6 +329,9 @@ def test_bad_options_are_refused() -> None:
         lambda: LabelProtocol(shortlist=0),
         lambda: HashProtocol(shortlist=9),
         lambda: CaptionProtocol(folds=1),
+        lambda: CaptionProtocol(folds=2.5),  # type: ignore[arg-type]
+        lambda: CaptionProtocol(ks=(1.5,)),  # type: ignore[arg-type]
+        lambda: LabelProtocol(cutoffs=("5",)),  # type: ignore[arg-type]
     ):
         with pytest.raises(InputError):
             make()

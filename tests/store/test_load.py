@@ -55,6 +55,10 @@ def test_files_pictures_and_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for wrong in ((texts, texts), (by_path, by_path), (Embeddings(texts.pooled), by_path)):
         with pytest.raises(InputError, match=r"^rank: give the result of encode_images and that of encode_texts"):
             loaded.rank(*wrong)
+    with monkeypatch.context() as patch:
+        patch.setattr(loaded, "score", lambda images, texts: torch.full((len(images), len(texts)), torch.nan))
+        with pytest.raises(InputError, match="rank: a score is NaN"):
+            loaded.rank(texts, by_path)
     with pytest.raises(InputError, match="nothing to encode"):
         loaded.encode_texts([])
     with pytest.raises(InputError, match=r"none\.jpg: no such image"):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,8 +121,8 @@ class KarpathyCaptions(CorpusDataModule):
             owners += [row] * len(sentences)
         if len(row_of_id) != len(entries):
             raise InputError(f"{source}: an imgid occurs twice; every id must be unique")
+        require_unique(paths, f"{source}: filename")
         image_ids = filenames if len(set(filenames)) == len(filenames) else paths  # two folders may share a name
-        require_unique(image_ids, f"{source}: filename")
         require_unique(text_ids, f"{source}: sentid")
 
         text_to_image = np.array(owners, dtype=np.int64)
@@ -193,13 +194,14 @@ def _labels(entries: list[dict[str, Any]], source: Path) -> tuple[NDArray[np.uin
                 f"{source}: images[{row}] has no list of names as labels, and other images have labels; "
                 "correct it, with an empty list if none applies"
             )
-    names = sorted({label for labels in lists for label in labels or ()})
+    clean = [[normalize("NFC", label).strip() for label in labels or ()] for labels in lists]
+    names = sorted({label for labels in clean for label in labels})
     if not names:
         raise InputError(f"{source}: no image has a label; list some, or remove the empty labels")
     column = {label: index for index, label in enumerate(names)}
-    multi_hot = np.zeros((len(lists), len(names)), dtype=np.uint8)
-    for row, labels in enumerate(lists):
-        multi_hot[row, [column[label] for label in labels or ()]] = 1
+    multi_hot = np.zeros((len(clean), len(names)), dtype=np.uint8)
+    for row, labels in enumerate(clean):
+        multi_hot[row, [column[label] for label in labels]] = 1
     return multi_hot, names
 
 
@@ -240,7 +242,7 @@ def count(name: str, images: int, captions: int, train: Rows, stages: dict[str, 
 def _truth(path: Path, row_of_id: dict[Any, int], text_ids: list[str], text_to_image: Rows) -> list[Rows] | None:
     if not path.exists():
         return None
-    listed = read_json(path)
+    listed = read_json(path, unique=True)
     if not isinstance(listed, dict):
         raise InputError(f"{path}: not an object; expected {{sentid: [imgid, ...]}}")
     unknown = listed.keys() - set(text_ids)

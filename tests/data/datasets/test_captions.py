@@ -76,12 +76,12 @@ def test_truth_and_hard_negatives(tmp_path: Path) -> None:
 
 def test_labels_bring_the_label_protocol(tmp_path: Path) -> None:
     entries = karpathy_entries()
-    lists = [["dog", "grass"], ["dog"], [], ["cat"], ["dog", "cat"], ["cat"]]
+    lists = [["dog", "grass"], ["dog "], [], ["caf\u00e9"], ["dog", "cafe\u0301"], ["caf\u00e9"]]
     for entry, labels in zip(entries, lists, strict=True):
         entry["labels"] = labels
     root = write_karpathy(tmp_path, entries)
     corpus = read(root)
-    assert corpus.labels is not None and corpus.label_names == ["cat", "dog", "grass"]
+    assert corpus.labels is not None and corpus.label_names == ["caf\u00e9", "dog", "grass"]
     assert corpus.labels.tolist() == [[0, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]
     assert isinstance(protocol_for(corpus), LabelProtocol)
     # A second file beside it must be named.
@@ -141,6 +141,7 @@ WRONG: Cases = {
     ),
     "gzip that is none": (instead(JSON, lambda p: Path(f"{p}.gz").write_bytes(b"{}")), "cannot be read"),
     "filename twice": (entry(filename="0.jpg"), "'0.jpg' occurs twice"),
+    "filename twice in two spellings": (entry(filename="./0.jpg"), "'0.jpg' occurs twice"),
     "filename a list": (entry(filename=["1.jpg"]), r"images\[1\]"),
     "filename a number": (entry(filename=1), r"images\[1\]"),
     "filename null": (entry(filename=None), r"images\[1\]"),
@@ -196,6 +197,7 @@ WRONG: Cases = {
     "truth a list of lists": (write("truth.json", [[1], [2]]), r"truth\.json"),
     "truth of numbers": (write("truth.json", {"102": 11}), r"truth\.json"),
     "truth of lists of lists": (write("truth.json", {"102": [[11]]}), r"truth\.json"),
+    "truth of a caption twice": (write("truth.json", b'{"102": [11], "102": [11, 14]}'), "'102' occurs twice"),
     "truth cut short": (write("truth.json", b'{"102": ['), r"truth\.json, line 1"),
     "truth of another caption": (write("truth.json", {"999": [11]}), "sentid 999"),
     "truth of another image": (write("truth.json", {"102": [99]}), "imgid 99"),
