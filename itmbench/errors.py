@@ -45,11 +45,14 @@ def did_you_mean(name: str, names: Iterable[str], shown: Callable[[str], str] = 
 
     >>> did_you_mean("MCR-DGN", ["mcr_dgn", "vse"]), did_you_mean("learning_rate", ["dim", "lr"])
     ('did you mean mcr_dgn? ', 'did you mean lr? ')
+    >>> did_you_mean("--seed", ["--threads", "--seed_everything"])
+    'did you mean --seed_everything? '
     """
     letters = {re.sub(r"[\W_]", "", known.casefold()): known for known in names}
     initials = "".join(part[0] for part in re.split(r"[\W_]+", name.casefold()) if part)
     plain = re.sub(r"[\W_]", "", name.casefold())
-    near = [plain] if plain in letters else difflib.get_close_matches(plain, letters, n=2, cutoff=0.7)
+    near = [plain] if plain in letters else [known for known in letters if len(plain) > 2 and known.startswith(plain)]
+    near = near[:2] or difflib.get_close_matches(plain, letters, n=2, cutoff=0.7)
     if not near and len(initials) > 1 and initials in letters:
         near = [initials]
     return f"did you mean {' or '.join(shown(letters[each]) for each in near)}? " if near else ""

@@ -90,7 +90,7 @@ class MatcherCLI(LightningCLI):
                 load_from_checkpoint_support=False,  # a Matcher keeps its options itself
                 seed_everything_default=0,
                 trainer_defaults=TRAINER_DEFAULTS,
-                parser_kwargs={"exit_on_error": False},
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
                 args=args,
                 run=run,
             )
@@ -107,7 +107,8 @@ class MatcherCLI(LightningCLI):
         parser = getattr(self, "_subcommand_parsers", {}).get(self._command) or getattr(self, "parser", None)
         classes: dict[str, type] = {"model": Matcher, "data": CorpusDataModule}
         ours = [f"{key}.{name}" for key, kind in classes.items() for name in parameters(kind)]
-        return ours + [action.dest for action in parser._actions] if parser else ours
+        actions = parser._actions if parser else []
+        return ours + [action.dest for action in actions if not action.dest.endswith(".help")]
 
     def _in_config(self, message: str) -> str:
         """A message about an option, with the config files that it may stand in."""

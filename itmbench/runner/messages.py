@@ -1,7 +1,10 @@
 """Messages of jsonargparse, and of constructors that it calls, as one plain line."""
 
 import inspect
+import os
+import pkgutil
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -39,26 +42,29 @@ def one_line(message: str, command: str | None, options: Sequence[str]) -> str:
     if unknown := re.search(r"(unrecognized arguments: --|does not accept option ')([\w.-]+)", message):
         dashes = "--" if unknown[1].endswith("--") else ""
         by_last = {option.rpartition(".")[2]: dashes + option for option in reversed(options)}
-        hint = did_you_mean(unknown[2].rpartition(".")[2], by_last, by_last.__getitem__)
+        full = [option for option in options if "." in option or "." not in unknown[2]]  # no option is "trainer" alone
+        hint = did_you_mean(unknown[2], full, lambda option: dashes + option)
+        hint = hint or did_you_mean(unknown[2].rpartition(".")[2], by_last, by_last.__getitem__)
         after = ", or --model.help CLASS" if dashes else hint and f"; {hint.strip()}"
         return message.replace("; see", f"; {hint}see") + after
     if re.search("unrecognized arguments: [^-]", message):
         return f"{message}; a trained model comes first, as in `itmbench test RUN --data.root DIR`"
     if unknown := re.search(r"\b(\w+): Option '([\w.]+)' is not accepted", message):
-        hint = did_you_mean(unknown[2], [name for kind in _classes(unknown[1]) for name in parameters(kind)])
+        kinds = [kind for kind in _below(CorpusDataModule, nn.Module) if kind.__name__ == unknown[1]]
+        hint = did_you_mean(unknown[2], [name for kind in kinds for name in parameters(kind)])
         return f"{message}; {hint}see itmbench fit --{message.partition(':')[0]}.help {unknown[1]}"
     return message
 
 
-def _classes(name: str) -> list[type]:
-    """Classes of that name among datasets and modules."""
+def _below(*bases: type) -> list[type]:
+    """The classes and all that are derived from them, as far as they are imported."""
     classes: dict[type, None] = {}
-    below: list[type] = [CorpusDataModule, nn.Module]
+    below = [*bases]
     while below:
         kind = below.pop()
         classes[kind] = None
         below += {*kind.__subclasses__()}.difference(classes)
-    return [kind for kind in classes if kind.__name__ == name]
+    return [*classes]
 
 
 def _first_reason(message: str) -> str:
@@ -68,21 +74,29 @@ def _first_reason(message: str) -> str:
     problems = [at for at, line in enumerate(lines) if line.startswith("Problem with given class_path")]
     reasons = [line for line in lines if line.startswith(("Expected", "Option")) and "NoneType" not in line]
     reasons = [line for line in reasons if not line.startswith("Expected a path")]
+    given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value: ")), "")
+    tried = lines[len(lines) - lines[::-1].index("Errors:") :] if "Errors:" in lines else []  # the innermost types
+    bases = [line.rpartition(" ")[2] for line in tried if line.startswith("Import path does not correspond")]
+    if bases and not any(line.startswith("Problem") for line in tried):
+        return f"{option}: {given} is not derived from {' or '.join(dict.fromkeys(bases))}; give a class that is"
     if not option or not (reasons or problems):
         return " ".join(message.split())
-    given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value: ")), "")
     # Of several classes that an option takes, the last one named came closest.
     last = [line for line in lines[problems[-1] :] if line in reasons] if problems else []
     reason = (last or reasons or [lines[problems[-1] + 1]])[0]
     class_name = reason.removeprefix("Expected a dot import path string: ")
     if class_name != reason:
-        kind = {"model": "methods", "data": "datasets"}.get(option)
+        kind = {"model": "methods", "data": "datasets"}.get(option, "")
+        short = {entry.name: entry.target.rpartition(":")[2] for entry in registry.entries(kind)}
+        if named := short.get(class_name.casefold()):
+            return f"{option}: {class_name} is the name in `itmbench list` of the class {named}; give that"
+        if config := registry.find_config(kind, class_name):
+            return f"{option}: {class_name} is no class, but there is a config of it; give --config {config}"
         types = [line for line in lines if line.startswith("Subtypes")][-1].split("'")[1::2]
-        known = [entry.target for entry in registry.entries(kind)] if kind else types
-        names = [name.replace(":", ".").rpartition(".")[2] for name in known if name != "NoneType"]
-        short = {entry.name: entry.target.rpartition(":")[2] for entry in registry.entries(kind)} if kind else {}
-        if class_name in short:
-            return f"{option}: {class_name} is the name in `itmbench list` of the class {short[class_name]}; give that"
+        below = _below(*(pkgutil.resolve_name(name) for name in types if "." in name))
+        names = [*short.values()] or sorted(
+            known.__name__ for known in below if not (known.__subclasses__() or known.__name__.startswith("_"))
+        )
         return f"{option}: there is no {class_name}; {choice(class_name, names)}, or module.Class of your own"
     if reason.startswith("Expected"):
         reason = (
@@ -90,7 +104,27 @@ def _first_reason(message: str) -> str:
         )
         reason = reason.replace("Expected a ", "expected ")
         return f"{option}: {reason}" + ("" if ", got" in reason else f", got {given}")
-    return f"{option}: {lines[problems[-1]].split(chr(39))[1].rpartition('.')[2]}: {reason}" if problems else reason
+    if not problems:
+        return reason
+    path = lines[problems[-1]].split("'")[1]
+    name = path.rpartition(".")[2]
+    return f"{option}: {_missing(path, reason) or f'{name}: {reason}'}"
+
+
+def _missing(path: str, reason: str) -> str:
+    """What of the path of a class does not exist, with names that may be meant; empty if its import failed inside."""
+    unknown = re.fullmatch(
+        r"(?:No module named '|module '(?=.*attribute))([\w.]+)(?:' has no attribute '(\w+))?'", reason
+    )
+    name = ".".join(filter(None, unknown.groups())) if unknown else ""
+    if not name or not f"{path}.".startswith(f"{name}."):
+        return ""
+    where, _, last = name.rpartition(".")
+    parent = sys.modules.get(where)
+    known = [found.name for found in pkgutil.iter_modules(getattr(parent, "__path__", [] if parent else [os.getcwd()]))]
+    known += [key for key, value in vars(parent).items() if isinstance(value, type)] if parent else []
+    what = f"{where} has no {last}" if parent else f"there is no module {name}"
+    return f"{what}; {did_you_mean(last, known)}give module.Class of an installed package or of the current folder"
 
 
 @contextmanager

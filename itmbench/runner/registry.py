@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -68,6 +69,13 @@ def benchmarks_folder() -> Path:
     """The packaged YAML files: inside the installed package, or beside it in a source checkout."""
     packaged = _PACKAGE / "benchmarks"
     return packaged if packaged.is_dir() else _PACKAGE.parent / "benchmarks"
+
+
+def find_config(group: str, name: str) -> Path | None:
+    """The packaged config of a method or a dataset by its name, in any case and punctuation; None if there is none."""
+    folder = benchmarks_folder() / "configs" / {"datasets": "data"}.get(group, group)
+    letters = re.sub(r"[\W_]", "", name.casefold())
+    return next((file for file in sorted(folder.glob("*.yaml")) if file.stem.replace("_", "") == letters), None)
 
 
 def benchmarks() -> dict[str, Path]:

@@ -206,6 +206,11 @@ WRONG = {
     "--model.lr? see itmbench fit --help, or --model.help CLASS",
     f"fit {MINI} --model SEDRA --max-epochs 1": "fit: unrecognized arguments: --max-epochs 1; did you mean "
     "--trainer.max_epochs? ",
+    f"fit {MINI} --model SEDRA --trainer.max_epoch 1": "fit: unrecognized arguments: --trainer.max_epoch 1; did you "
+    "mean --trainer.max_epochs? ",
+    f"audit {MINI} --model SEDRA --trainer.accel cpu": "test: unrecognized arguments: --trainer.accel cpu; did you "
+    "mean --trainer.accelerator? see itmbench test --help",
+    f"fit {MINI} --model SEDRA --seed 1": "fit: unrecognized arguments: --seed 1; did you mean --seed_everything? ",
     f"fit {MINI} --model SEDRA --trainer.zzz 1": "fit: unrecognized arguments: --trainer.zzz 1; see itmbench fit ",
     f"fit {MINI}": "fit: the following arguments are required: --model; see itmbench fit --help",
     "test --seed_everything=1 RUN": "test: unrecognized arguments: RUN; see itmbench test --help; a trained model "
@@ -214,7 +219,16 @@ WRONG = {
     f"fit {MINI} --model SEDRA --model.loss Info": "model.loss: there is no Info; did you mean InfoNCE? choose "
     "one of InfoNCE, TripletLoss, ",
     f"fit {MINI} --model SEDRA --data Foo": "data: there is no Foo; choose one of KarpathyCaptions, ",
-    f"fit {MINI} --model no_module.X": "model: X: No module named 'no_module'",
+    f"fit {MINI} --model no_module.X": "model: there is no module no_module; give module.Class of an installed ",
+    f"fit {MINI} --model itmbnch.X": "model: there is no module itmbnch; did you mean itmbench? give module.Class of ",
+    f"fit {MINI} --model itmbench.methods.scn.SCAN": "model: itmbench.methods has no scn; did you mean scan? give ",
+    f"fit {MINI} --model toy.ToyDat": "model: toy has no ToyDat; did you mean ToyData? give module.Class of ",
+    f"fit {MINI} --model toy.ToyData": "model: toy.ToyData is not derived from Matcher; give a class that is",
+    f"fit {MINI} --model SEDRA --model.loss toy.ToyData": "model.loss: toy.ToyData is not derived from InfoNCE or ",
+    f"fit {MINI} --model SEDRA --model.image TimmImage": "model.image: there is no TimmImage; did you mean "
+    "TimmImageEncoder? choose one of FeatureEncoder, ",
+    f"fit {MINI} --model vse_max": "model: vse_max is no class, but there is a config of it; give --config /",
+    f"fit {MINI} --model SEDRA --data Flickr30K": "data: Flickr30K is no class, but there is a config of it; give ",
     f"fit {MINI} --model SEDRA --trainer.max_epochs x": "trainer.max_epochs: expected int, got x",
     f"fit {MINI} --model SEDRA --trainer.devices 0": "trainer: ",
     f"fit {MINI} --model SEDRA --data.batch_size 0": "data.batch_size: 0 is too few; give 1 or more",
