@@ -34,6 +34,12 @@ def add_results_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_out(parser: argparse.ArgumentParser, content: str) -> None:
+    """The option ``--out``."""
+    help = f"{content}; folders that are missing are created"
+    parser.add_argument("--out", type=path, metavar="FILE", help=help)
+
+
 def path(text: str) -> str:
     """The path that an option names; an empty one, as of a variable that is not set, is not the current folder."""
     if not text:

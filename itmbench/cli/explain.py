@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itmbench.cli.arguments import imports, write_out
+from itmbench.cli.arguments import add_out, imports, write_out
 from itmbench.cli.fit import lightning_parser, parse
 from itmbench.errors import InputError
 
@@ -27,10 +27,14 @@ SHOWN = 70
 """Most letters of a text on the screen."""
 MODALITIES: "tuple[Modality, ...]" = ("image", "text")
 FORMATS = (".json", ".html", ".png")
-OF_PAIRS = "words: share of the text, the word, how well it finds a region, and the regions with their shares in that"
+REGIONS = "regions by row and column of the grid over the photograph, from the top left; without a grid, by number"
+OF_PAIRS = (
+    "words: share of the text, the word, how well it finds a region, and the regions with their shares in that\n"
+    + REGIONS
+)
 OF_ITEMS = (
     "items: share in what the node receives, training item; labels: probability by the encoder and by the graph, what "
-    "the label\nattends to with its attention, and what its node attaches to"
+    "the label\nattends to with its attention, and what its node attaches to\n" + REGIONS
 )
 
 
@@ -53,9 +57,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--draws", type=int, default=0, help="MCR-DGN: measure the deletion gap, with this many draws of random edges"
     )
-    parser.add_argument(
-        "--out", metavar="FILE", help="file to write: numbers (.json), a page (.html) or a picture (.png)"
-    )
+    add_out(parser, "file to write: numbers (.json), a page (.html) or a picture (.png)")
     options, rest = parse(parser, arguments)
     for option, least in (("top", 1), ("count", 1), ("draws", 0)):
         if getattr(options, option) < least:
@@ -189,13 +191,13 @@ def _ids(text: str) -> list[str]:
 
 
 def _print_pair(pair: "ExplainedPair", top: int) -> None:
+    from itmbench.methods.explanations import region_name
+
     print(f"image {pair.image}  text {pair.text_id}{_quoted(pair.text)}")
     print(f"  score {pair.score:.2f} = " + " + ".join(f"{name} {logit:.2f}" for name, logit in pair.paths.items()))
     for word in pair.words:
-        weights = {"whole image": word.whole} | {
-            f"row {at // pair.grid + 1} column {at % pair.grid + 1}" if pair.grid else f"region {at}": weight
-            for at, weight in enumerate(word.regions)
-        }
+        weights = {"whole image": word.whole}
+        weights |= {region_name(at, pair.grid): weight for at, weight in enumerate(word.regions)}
         best = sorted(weights, key=lambda name: -weights[name])[:top]
         named = ", ".join(f"{name} {weights[name]:.2f}" for name in best)
         print(f"  {word.share:.2f} {word.word:<14} found {word.found:.2f}: {named}")
@@ -207,9 +209,7 @@ def _print_items(items: Sequence["ExplainedItem"]) -> None:
         _print_seen(item.sees, "  ")
         for label in item.labels:
             print(f"  {label.label}: {label.predicted:.2f} by the encoder, {label.received:.2f} by the graph")
-            kind = "words" if item.modality == "text" else "regions"
-            parts = ", ".join(f"{part.part} {part.weight:.2f}" for part in label.parts)
-            print(f"    {kind}: {parts or 'none'}")
+            print(f"    {item.looks_at(label)}")
             _print_seen(label.sees, "    ")
 
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 
-from itmbench.cli.arguments import Parser, add_results_folder, write_out
-from itmbench.errors import InputError
+from itmbench.cli.arguments import Parser, add_out, add_results_folder, write_out
 
 FORMATS = ("table", "csv", "json", "markdown", "latex", "html")
 SCREEN = 120
@@ -23,12 +22,10 @@ def run(command: str, arguments: Sequence[str]) -> int:
     )
     add_results_folder(parser)
     parser.add_argument("--format", default="table", choices=FORMATS, help="(default: %(default)s)")
-    parser.add_argument("--out", metavar="FILE", help="file to write (default: the screen)")
+    add_out(parser, "file to write (default: the screen)")
     options = parser.parse_args(arguments)
 
     width = get_terminal_size().columns if options.out is None and sys.stdout.isatty() else SCREEN
-    if options.out == "":
-        raise InputError("--out: names no file; give one")
     text = report(options.results, options.format, Path(options.out or "").parent, width)
     if options.out is None:
         print(text, end="")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from itmbench.cli.arguments import Parser, imports, write_out
+from itmbench.cli.arguments import Parser, add_out, imports, write_out
 from itmbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--serve", nargs="?", type=int, const=8765, metavar="PORT", help="search in a page on this machine instead"
     )
-    parser.add_argument("--out", metavar="FILE", help="contact sheet to write: .html or .png")
+    add_out(parser, "contact sheet to write: .html or .png")
     options = parser.parse_args(arguments or ["--help"])
     if options.top < 1:
         raise InputError(f"--top {options.top}: give 1 or more")

@@ -140,7 +140,7 @@ class Evaluated(Trained):
             listener.on_evaluated(self, stage, evaluation)
         metrics = evaluation.metrics
         self.log_dict({f"{stage}/{key}": value for key, value in metrics.items()}, rank_zero_only=True)
-        self.log(f"{stage}/objective", metrics[self.evaluated_by.objective], prog_bar=True)
+        self.log(f"{stage}/objective", metrics[self.evaluated_by.objective])
 
     def tables(self, encoded: Mapping[str, Any], stage: str) -> Tables:
         """The images, texts and probes of a stage, each as for ``table``, in corpus order."""

@@ -7,6 +7,15 @@ from pydantic import FiniteFloat
 from itmbench.evaluation.answers import Side
 
 
+def region_name(number: int, grid: int | None) -> str:
+    """A region by its place in the grid over the photograph, or by its number if there is no grid.
+
+    >>> region_name(5, 4), region_name(5, None)
+    ('row 2 column 2', 'region 5')
+    """
+    return f"row {number // grid + 1} column {number % grid + 1}" if grid else f"region {number}"
+
+
 @dataclass(frozen=True)
 class ExplainedWord:
     """A word of a text that looks for regions of an image."""
@@ -82,6 +91,12 @@ class ExplainedItem:
     def title(self) -> str:
         """A text as words, if it has any; else the id."""
         return (self.text if self.modality == "text" else None) or self.id
+
+    def looks_at(self, label: ExplainedLabel) -> str:
+        """The regions or words that one of the labels attends to, with its attention."""
+        names = [region_name(part.part, self.grid) if isinstance(part.part, int) else part.part for part in label.parts]
+        parts = ", ".join(f"{name} {part.weight:.2f}" for name, part in zip(names, label.parts, strict=True))
+        return f"{'words' if self.modality == 'text' else 'regions'}: {parts or 'none'}"
 
     @property
     def image(self) -> str | None:

@@ -18,8 +18,8 @@ from itmbench.store import EXAMPLES, EXPLANATIONS, LOG, PER_QUERY
 
 Content = TypeVar("Content")
 
-EPOCH = re.compile(r" epoch (\d+)/\S+(?: +train/loss (\S+))?(?: +val/objective (\S+))?")
-"""A line of `itmbench.runner.callbacks.EpochLines`."""
+EPOCH = re.compile(r" epoch (\d+)/\S+(?: +train/loss (\S+))?(?: +val/\S+ (\S+)( %)?)?")
+"""A line of `itmbench.runner.callbacks.EpochLines`; older ones name no metric and give shares from 0 to 1."""
 
 
 class Epoch(NamedTuple):
@@ -91,7 +91,10 @@ def read_epochs(folder: str | Path) -> list[Epoch]:
         text = Path(folder, LOG).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    epochs = {int(number): Epoch(int(number), _value(loss), _value(best)) for number, loss, best in EPOCH.findall(text)}
+    epochs = {
+        int(number): Epoch(int(number), _value(loss), _value(best) / (100 if percent else 1))
+        for number, loss, best, percent in EPOCH.findall(text)
+    }
     return [epochs[number] for number in sorted(epochs)]
 
 

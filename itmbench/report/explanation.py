@@ -37,7 +37,7 @@ def _pair(pair: ExplainedPair, files: Mapping[str, Path]) -> list[Row]:
 def _item(item: ExplainedItem, files: Mapping[str, Path]) -> list[Row]:
     """MCR-DGN: what the item attaches to; then, for each label, where it looks and what its node attaches to."""
     of_images = item.modality == "image"
-    file, kind = (files.get(item.id), "regions") if of_images else (None, "words")
+    file = files.get(item.id) if of_images else None
 
     def seen(neighbours: Sequence[Seen]) -> list[Cell]:
         return [
@@ -52,8 +52,7 @@ def _item(item: ExplainedItem, files: Mapping[str, Path]) -> list[Row]:
     for label in item.labels:
         heading = f"{label.label}: {label.predicted:.2f} by the encoder, {label.received:.2f} by the graph"
         looks = _photograph(file, "where the label looks", label.regions) if item.grid else []
-        parts = ", ".join(f"{part.part} {part.weight:.2f}" for part in label.parts)
-        rows.append(Row(heading, [*looks, *seen(label.sees)], "" if looks else f"{kind}: {parts or 'none'}"))
+        rows.append(Row(heading, [*looks, *seen(label.sees)], "" if looks else item.looks_at(label)))
     return rows
 
 

@@ -20,9 +20,10 @@ from torch import Tensor
 from itmbench import interruption
 from itmbench.data.batches import derived_seed, global_seed
 from itmbench.files import write_atomically
+from itmbench.methods.base import Matcher
 from itmbench.runner.lease import Lease
 from itmbench.runner.running import Diverged
-from itmbench.units import duration
+from itmbench.units import duration, metric
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +46,24 @@ class SeedEpochs(L.Callback):
 
 
 class EpochLines(L.Callback):
-    """Logs loss and validation objective of every epoch."""
+    """Logs loss and validation objective of every epoch of a training run."""
+
+    _started: float | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started = time.perf_counter()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:
-            values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-            shown = " ".join(f"{key} {values[key]:.3f}" for key in ("train/loss", "val/objective") if key in values)
-            epoch = trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING)  # 0 where nothing is trained
-            elapsed = duration(time.perf_counter() - self._started)
-            logger.info("    epoch %d/%s  %s  %s", epoch, trainer.max_epochs, shown, elapsed)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Matcher) -> None:  # type: ignore[override]
+        if self._started is None or not trainer.is_global_zero:
+            return
+        values = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        shown = [f"train/loss {values['train/loss']:.3f}"] if "train/loss" in values else []
+        if "val/objective" in values:
+            name = pl_module.evaluated_by.objective
+            shown.append(f"val/{name} {metric(name, values['val/objective'])}")
+        epoch = trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING)  # 0 where nothing is trained
+        elapsed = duration(time.perf_counter() - self._started)
+        logger.info("    epoch %d/%s  %s  %s", epoch, trainer.max_epochs, " ".join(shown), elapsed)
 
 
 class CheckLease(L.Callback):

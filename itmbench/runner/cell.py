@@ -19,7 +19,7 @@ from itmbench.errors import InputError
 from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.runner import audit, cost, tracker
-from itmbench.runner.callbacks import CheckLease, EpochLines, StopWhenDiverged
+from itmbench.runner.callbacks import CheckLease, StopWhenDiverged
 from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.key import cell_key, without_switchable
 from itmbench.runner.lease import Lease
@@ -41,7 +41,7 @@ def train(
     cli: CellCLI, folder: Path, callbacks: Sequence[L.Callback]
 ) -> tuple[L.Trainer, Matcher, CorpusDataModule, float]:
     """Train in a folder, from its last checkpoint on: trainer, model, data, and the best objective on validation."""
-    trainer, model = cli.make(folder, [EpochLines(), StopWhenDiverged(), *callbacks])
+    trainer, model = cli.make(folder, [StopWhenDiverged(), *callbacks])
     data = copy.copy(cli.data)  # Lightning attaches the trainer, and with it the model, to the datamodule
     last = folder / LAST
     if last.exists():

@@ -23,7 +23,7 @@ from itmbench.files import write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
-from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, NoticeInterruption, SeedEpochs, WholeFiles
+from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, EpochLines, NoticeInterruption, SeedEpochs, WholeFiles
 from itmbench.runner.given import config_files, require_sound_configs, require_trainable, require_unused
 from itmbench.runner.messages import one_line, parameters, plain_errors
 from itmbench.runner.predictions import EmbeddingWriter
@@ -36,6 +36,7 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "gradient_clip_val": 1.0,
     "max_epochs": 20,
+    "enable_model_summary": False,  # Lightning's lists FLOPs, and has none
 }
 
 MOST_THREADS = 1024
@@ -170,7 +171,7 @@ class MatcherCLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not in TRAINER_DEFAULTS: a callback shared by all trainers would keep the last model alive.
-        trainer.callbacks[:0] = [RequireFittingState(), SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
+        trainer.callbacks[:0] = [EpochLines(), RequireFittingState(), SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
         self.kept = KeepEvaluation()
         trainer.callbacks.append(self.kept)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:

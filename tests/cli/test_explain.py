@@ -70,6 +70,12 @@ def test_items_are_explained_and_the_gap_is_one_number(
             if item["modality"] == "text":
                 words = {word.strip(",.") for word in item["text"].split()}
                 assert {part["part"] for part in label["parts"]} <= words
+            else:
+                places = [
+                    (f"row {at // 2 + 1} column {at % 2 + 1}", weight)
+                    for at, weight in map(dict.values, label["parts"])
+                ]
+                assert f"    regions: {', '.join(f'{name} {weight:.2f}' for name, weight in places)}" in lines
     gap = next(line.split() for line in lines if line.startswith("deletion gap"))
     assert gap[2:4] == [f"{found['deletion']['gap']:+.4f}", "mAP"]
     table = {line[:17].strip(): line[17:].split() for line in lines[-3:]}
@@ -147,8 +153,8 @@ def test_pairs_are_explained_by_sedra(pairs: list[str], tmp_path: Path, capsys: 
     words = content["pairs"][0]["words"]
     assert content["pairs"][0]["grid"] == 2
     assert [word["word"] for word in words] == str(corpus.texts[224]).split()
-    legend, *lines, _ = said.splitlines()
-    assert legend.startswith("words: share of the text, ")
+    legend, regions, *lines, _ = said.splitlines()
+    assert legend.startswith("words: share of the text, ") and regions.startswith("regions by row and column of ")
     assert lines[1].startswith(f"  score {expected[0]:.2f} = global ") and len(lines) == 4 + sum(
         len(pair["words"]) for pair in content["pairs"]
     )

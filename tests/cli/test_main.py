@@ -91,7 +91,9 @@ def test_print_config_shows_the_defaults_that_will_be_used(tmp_path: Path, capsy
 
 def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *toy_arguments(tmp_path)]) == 0
-    output = capsys.readouterr().out
+    output, error = capsys.readouterr()
+    best = re.search("best rSum on validation ([0-9.]+)", output)
+    assert best and f"val/rSum {best[1]}  " in error and "FLOPs" not in output
     hint = next(line for line in output.splitlines() if "itmbench test " in line).split()
     [run] = map(Path, hint[2:])
     checkpoint = run / "checkpoints" / "best.ckpt"
@@ -187,6 +189,8 @@ WRONG = {
     "bench nowhere": "nowhere: no such file or benchmark; choose one of ablations/mcr_dgn, ",
     "tune captions --trials 0": "--trials 0: give 1 or more",
     "results": "results: the following arguments are required: ACTION; see itmbench results --help",
+    "report --out=": "report: argument --out: names nothing; give a path; see itmbench report --help",
+    "search --model=X --gallery=X dog --out=": "search: argument --out: names nothing; ",
     "report --results nowhere": "nowhere: no such results folder",
     "data verify nothing": "nothing: no such dataset; choose one of flickr30k, flickr8k, coco, ",
     "data prepare Flickr30k": "Flickr30k: no such dataset; did you mean flickr30k? ",

@@ -45,6 +45,8 @@ def test_the_file_holds_what_the_screen_shows(
     assert main(["report", "--results", str(results), "--format", format, "--out", "report.out"]) == 0
     assert (tmp_path / "report.out").read_text(encoding="utf-8") == shown
     assert os.listdir(tmp_path) == ["report.out"]
+    assert main(["report", "--results", str(results), "--format", "csv", "--out", "new/folders/report.csv"]) == 0
+    assert os.listdir(tmp_path / "new" / "folders") == ["report.csv"]
     assert len(shown) > 500
 
 

@@ -94,9 +94,7 @@ def test_epochs_are_those_of_the_log(tmp_path: Path) -> None:
     assert read_epochs(tmp_path) == []
     other = "a line that names an epoch\n"
     lines = [LINE.format(1, 3, 2.5, 0.4), LINE.format(2, 3, 2.0, 0.45), other, LINE.format(2, 3, 1.9, 0.5)]
-    (tmp_path / "log.txt").write_text(
-        "".join(lines) + "2026-11-27 06:41:07      epoch 3/3  val/objective 0.600  18 s\n"
-    )
+    (tmp_path / "log.txt").write_text("".join(lines) + "2026-11-27 06:41:07      epoch 3/3  val/mAP 60.00 %  18 s\n")
     epochs = read_epochs(tmp_path)
     assert [tuple(epoch) for epoch in epochs[:2]] == [(1, 2.5, 0.4), (2, 1.9, 0.5)]  # the last of those repeated
     assert epochs[2].number == 3 and math.isnan(epochs[2].loss) and epochs[2].objective == 0.6
