@@ -69,6 +69,11 @@ def naming(path: Path) -> Iterator[None]:
         raise cause from None
 
 
+def real_path(path: str | Path) -> Path:
+    """The absolute path without links; unlike ``Path.resolve``, a loop of links is no error before it is opened."""
+    return Path(os.path.realpath(path))
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a lock on a folder, if the file system supports locks; it ends with the process."""

@@ -47,6 +47,10 @@ def cached(name: str, options: Mapping[str, Any], inputs: Sequence[Path], read: 
     identity = digest(json.dumps([VERSION, name, options], sort_keys=True, default=str), size=16)
     entry = cache_folder("corpora") / f"{name.rpartition('.')[2]}-{identity}"
     present = [path for path in inputs if path.exists()]
+    if others := [path for path in present if not path.is_file() and not path.is_dir()]:  # reading may never end
+        raise InputError(
+            f"{others[0]}: is neither a file nor a folder; correct the path, or store its content in a file"
+        )
     for watcher in _watchers:
         watcher += present
     digests = input_digests(present, entry.with_suffix(".json"))

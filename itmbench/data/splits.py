@@ -8,6 +8,7 @@ import numpy as np
 from itmbench.data.corpus import Rows, Stage
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError
+from itmbench.files import real_path
 
 Order = Literal["seeded", "first", "last", "mith"]
 
@@ -86,7 +87,7 @@ class LabelledDataset(CorpusDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.name = Path(root).resolve(), name
+        self.root, self.name = real_path(root), name
         self.queries, self.train, self.val, self.order, self.split_seed = queries, train, val, order, split_seed
 
     def split(self, items: int) -> tuple[Rows, dict[str, Stage]]:

@@ -29,7 +29,7 @@ from itmbench.data.corpus import ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.errors import InputError
-from itmbench.files import digest
+from itmbench.files import digest, real_path
 from itmbench.logs import Progress
 from itmbench.processors import loaders
 
@@ -47,7 +47,7 @@ REPORT_EVERY = 30.0
 
 def entry_folder(encoder: Encoder, source: ImageFiles | Strings) -> Path:
     """The cache folder of an encoder: one for each folder of images, one for the texts of all datasets."""
-    kind, origin = ("images", source.root.resolve()) if isinstance(source, ImageFiles) else ("texts", "")
+    kind, origin = ("images", real_path(source.root)) if isinstance(source, ImageFiles) else ("texts", "")
     identity = digest(str(VERSION), encoder.recipe(), str(origin), encoder.weights_digest())
     return cache_folder("frozen") / f"{kind}-{identity}"
 

@@ -155,7 +155,7 @@ def caption_retrieval(
 
 def _owners(text_to_image: RowList, images: int, texts: int) -> Tensor:
     """The map from texts to images, checked, as int64 `[Nt]`."""
-    owner = as_tensor(text_to_image, "text_to_image").detach()
+    owner = as_tensor(text_to_image, "text_to_image")
     if owner.shape != (texts,):
         raise InputError(f"text_to_image has shape {list(owner.shape)} for {texts} texts; give one image row per text")
     outside = ((owner != owner.long()) | (owner < 0) | (owner >= images)).nonzero()

@@ -48,7 +48,7 @@ class Evaluation:
             InputError: the metric was not measured, or the outcomes of single queries do not determine it.
         """
         if metric not in self._testable:
-            raise InputError(f"{metric}: has no interval; {choice(metric, self._testable)}")
+            raise InputError(f"{metric}: has no interval; {choice(str(metric), self._testable)}")
         return self._results.interval("", metric)
 
     def compare(self, other: "Evaluation", metric: str | None = None) -> Difference:
@@ -73,7 +73,7 @@ class Evaluation:
         metric = metric or self.objective
         for evaluation in (self, other):
             if metric not in evaluation._testable:
-                raise InputError(f"{metric}: cannot be compared; {choice(metric, evaluation._testable)}")
+                raise InputError(f"{metric}: cannot be compared; {choice(str(metric), evaluation._testable)}")
         models = {"this model": [self.per_query], "the other": [other.per_query]}
         results = PairedResults(models, [metric], fixed=models)
         if self.setting != other.setting:

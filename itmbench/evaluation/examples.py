@@ -12,6 +12,7 @@ from itmbench.evaluation.answers import Answer, Example, Examples, Side
 from itmbench.evaluation.evaluation import Evaluation
 from itmbench.evaluation.scoring import Scorer, comparable, distinct, score
 from itmbench.evaluation.stage import EvaluatedStage
+from itmbench.files import real_path
 
 SAMPLE, WORST, TOP = 32, 8, 5
 """For each direction: queries drawn at random, the same for every method; queries answered worst; results of each."""
@@ -32,7 +33,7 @@ def examples(
     rows = {str(id_): row for id_, row in zip(here.image_ids, here.stage.images, strict=True) if id_ in named}
     return Examples(
         measure,
-        "" if files is None else str(files.root.resolve()),
+        "" if files is None else str(real_path(files.root)),
         {} if files is None else {id_: (files.names[row], int(files.sizes[row])) for id_, row in sorted(rows.items())},
         queries,
     )

@@ -59,7 +59,7 @@ def as_embeddings(items: Vectors, name: Name) -> Embeddings:
 
 
 def as_tensor(values: Any, what: str) -> Tensor:
-    """A tensor of real numbers from a tensor, an array or nested lists, called ``what`` in errors.
+    """A detached tensor of real numbers from a tensor, an array or nested lists, called ``what`` in errors.
 
     Raises:
         InputError: they are not real numbers, or their rows differ in length.
@@ -67,7 +67,7 @@ def as_tensor(values: Any, what: str) -> Tensor:
     if isinstance(values, Tensor):
         if values.is_complex() or values.layout != torch.strided:
             raise InputError(f"{what}: complex or sparse; give a dense table of real numbers")
-        return values
+        return values.detach()
     if np.ma.is_masked(values):
         raise InputError(f"{what}: masked values; give all of them, or leave their items out")
     try:
@@ -108,7 +108,7 @@ def score(scorer: Scorer, rows: Items, columns: Items, name: Name) -> Tensor:
     """
     if scorer is _dot:
         return _dot(rows, columns)  # products of finite unit vectors are finite
-    scores = as_tensor(_scored(scorer, rows.on_one_device(), columns.on_one_device()), "scores").detach().float()
+    scores = as_tensor(_scored(scorer, rows.on_one_device(), columns.on_one_device()), "scores").float()
     if scores.shape != (len(rows), len(columns)):
         raise InputError(
             f"the scorer returned {list(scores.shape)} for {len(rows)} x {len(columns)} items; "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from itmbench.checkpoint import read_checkpoint
 from itmbench.data.pictures import read_picture, to_rgb
+from itmbench.data.reading import is_unicode
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
@@ -37,7 +38,13 @@ class Ranking(NamedTuple):
     scores: Tensor  # float32 `[Q, N]`, in the same order
 
     def best(self, count: int) -> list[list[tuple[int, float]]]:
-        """Row and score of the best items of the gallery for each query."""
+        """Row and score of the best items of the gallery for each query.
+
+        Raises:
+            InputError: the count is less than 1.
+        """
+        if count < 1:
+            raise InputError(f"best: {count} items of the gallery; give 1 or more")
         pairs = zip(self.order[:, :count].tolist(), self.scores[:, :count].tolist(), strict=True)
         return [list(zip(*pair, strict=True)) for pair in pairs]
 
@@ -117,6 +124,8 @@ class Trained(Recorded, L.LightningModule):
     ) -> Embeddings:
         if not items:
             raise InputError(f"{type(self).__name__}: nothing to encode; give at least one item")
+        if not batch_size >= 1:
+            raise InputError(f"{type(self).__name__}: batch_size {batch_size}; give 1 or more")
         training = self.training
         self.eval()
         try:
@@ -254,6 +263,8 @@ def _image_item(item: Any) -> Any:
 
 def _text_item(item: Any) -> Any:
     if isinstance(item, str):
+        if not is_unicode(item):
+            raise InputError(f"encode_texts: {item!r}: holds half of a surrogate pair; correct its encoding")
         return item
     raise InputError(f"encode_texts: this method reads words; give strings, not {type(item).__name__}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from itmbench import logs
 from itmbench.errors import InputError
+from itmbench.files import real_path
 
 WORKER = "itmbench.runner.worker"
 LAUNCHERS = (
@@ -149,7 +150,7 @@ def submit(arguments: Sequence[str], name: str, count: int, gpus: int, cpus: int
         command=shlex.join(_command(arguments)),
     )
     log_folder.mkdir(parents=True, exist_ok=True)
-    output = f"{str(log_folder.resolve()).replace('%', '%%')}/slurm-%A-%a.txt"
+    output = f"{str(real_path(log_folder)).replace('%', '%%')}/slurm-%A-%a.txt"
     options = ["--parsable", f"--job-name=itmbench-{name}", f"--array=0-{count - 1}", f"--output={output}"]
     try:
         done = subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, check=True)

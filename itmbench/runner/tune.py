@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from itmbench import interruption, logs, store
 from itmbench.data.batches import derived_seed
 from itmbench.errors import InputError, InputErrors, is_full
-from itmbench.files import file_digest, write_atomically
+from itmbench.files import file_digest, real_path, write_atomically
 from itmbench.runner import cost, lease, processes, run, running
 from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.cell import train
@@ -203,7 +203,7 @@ def search_all(studies: Sequence[Study], planner: Planner, wait: bool = True) ->
 def _search(study: Study, planner: Planner, held: Lease) -> None:
     """Run the trials that a study lacks, and write its table and its choice."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    database = place(study.cell, study.results, ".db").resolve()
+    database = real_path(place(study.cell, study.results, ".db"))
     with _undamaged(database):
         storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
         saved = optuna.create_study(storage=storage, study_name=study.key, direction="maximize", load_if_exists=True)
@@ -267,7 +267,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
 def _is_disk_error(error: Exception, results: Path) -> bool:
     """Whether an error says that a disk is full, or that a file in the results folder cannot be used."""
     named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else None
-    return is_full(error) or (named is not None and Path(named).resolve().is_relative_to(results.resolve()))
+    return is_full(error) or (named is not None and real_path(named).is_relative_to(real_path(results)))
 
 
 def propose(distributions: dict[str, BaseDistribution], before: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from itmbench.data.corpus import Corpus, ImageFiles
 from itmbench.errors import InputError
 from itmbench.evaluation.answers import SIDES, Example, Side
+from itmbench.files import real_path
 from itmbench.methods.base import Matcher
 from itmbench.methods.explained import ExplainsItems, ExplainsPairs, corpus_items, explain_pairs, image_rows
 from itmbench.methods.explanations import ExplainedItem, ExplainedPair, ExplainedQuery, Explanations
@@ -56,7 +57,7 @@ def explanations(model: Matcher, corpus: Corpus, examples: Sequence[Example]) ->
         everything += [*query.pairs, *query.items]
     named = image_rows(corpus, everything)
     files = {id_: (images.names[row], int(images.sizes[row])) for id_, row in sorted(named.items())}
-    return Explanations(str(images.root.resolve()), files, explained)
+    return Explanations(str(real_path(images.root)), files, explained)
 
 
 def _chosen(examples: Sequence[Example], side: Side) -> list[Example]:

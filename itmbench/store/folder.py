@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from itmbench.errors import InputError
+from itmbench.files import real_path
 from itmbench.store.result import CHECKPOINT, PER_QUERY, RESULT, RUNNING, Result
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def results(root: str | Path) -> Iterator[tuple[Path, Result]]:
             inner[:] = [name for name in inner if name != RUNNING]
             links += [path for name in inner if (path := Path(folder, name)).is_symlink()]
             if RESULT in names:
-                cells.setdefault(_real(folder), Path(folder))
+                cells.setdefault(real_path(folder), Path(folder))
         for link in sorted(links):
-            if (target := _real(link)) not in seen and not _real(root).is_relative_to(target):
+            if (target := real_path(link)) not in seen and not real_path(root).is_relative_to(target):
                 waiting.append(link)
                 seen.add(target)
     for cell in sorted(cells.values()):
@@ -75,18 +76,14 @@ def _refuse(error: OSError) -> NoReturn:
     ) from None
 
 
-def _real(path: str | Path) -> Path:
-    return Path(os.path.realpath(path))  # Path.resolve fails on a loop of links
-
-
 def cell_folder(root: str | Path, cell: str) -> Path:
     """The folder of a complete cell, given relative to the results, as ``itmbench results list`` prints it, or as path.
 
     Raises:
         InputError: the results hold no such cell.
     """
-    top = _real(root)
-    for folder in (Path(os.path.normpath(top / cell)), _real(cell)):  # a link below the results stands for its folder
+    top = real_path(root)
+    for folder in (Path(os.path.normpath(top / cell)), real_path(cell)):  # a link in here stands for its folder
         inside = folder != top and folder.is_relative_to(top) and RUNNING not in folder.relative_to(top).parts
         if inside and (folder / RESULT).is_file():
             return folder
@@ -99,10 +96,10 @@ def remove(root: str | Path, cells: Sequence[str]) -> list[Path]:
     Raises:
         InputError: there is no such cell, or it cannot be removed.
     """
-    top, removed = _real(root), list[Path]()
+    top, removed = real_path(root), list[Path]()
     folders = list(dict.fromkeys(cell_folder(root, cell) for cell in cells))
     for folder in folders:
-        if not _real(folder.parent).is_relative_to(top):
+        if not real_path(folder.parent).is_relative_to(top):
             raise InputError(f"{folder}: lies behind a link, outside {root}, so no cell was removed; remove it there")
     with _scratch(top) as scratch:
         try:
@@ -142,7 +139,7 @@ def merge(root: str | Path, other: str | Path) -> Merged:
         InputError: one folder contains the other or is not a folder, the other holds no cells of its own, or a result
             in it cannot be read.
     """
-    top, source = _real(root), _real(other)
+    top, source = real_path(root), real_path(other)
     if source.is_relative_to(top) or top.is_relative_to(source):
         raise InputError(f"{other}: is, or lies within, {root}, or the other way round; merge two separate folders")
     merged = Merged([], [], {}, {}, {})
@@ -183,7 +180,7 @@ def merge(root: str | Path, other: str | Path) -> Merged:
 def _wrong(folder: Path, result: Result, source: Path) -> str:
     """Why a cell of another results folder is not to be added; empty if it is complete, its own and in its place."""
     for path in (folder, *folder.rglob("*")):
-        if path.is_symlink() and not (path.exists() and _real(path).is_relative_to(source)):
+        if path.is_symlink() and not (path.exists() and real_path(path).is_relative_to(source)):
             return f"{path.name} is a link to nothing, or to a file outside {source}"
     if missing := [name for name in (PER_QUERY, CHECKPOINT) if not (folder / name).is_file()]:
         return f"no {' and no '.join(missing)}"

@@ -18,7 +18,7 @@ from itmbench.data.pictures import read_picture
 from itmbench.encoders import Embeddings, FeatureEncoder
 from itmbench.encoders.embeddings import ImageEmbeddings
 from itmbench.errors import InputError, is_full
-from itmbench.files import digest, file_digest, locked, write_atomically
+from itmbench.files import digest, file_digest, locked, real_path, write_atomically
 from itmbench.logs import Progress
 from itmbench.methods.base import Matcher
 from itmbench.processors import processors
@@ -70,7 +70,7 @@ def load_with_index(model: str | Path, folder: str | Path) -> tuple[Matcher, Ind
     require_photographs(matcher)
     matcher.to("cuda" if torch.cuda.is_available() else "cpu")
     key = digest(str(VERSION), __version__, file_digest(checkpoint_file(model)), matcher.image.recipe())
-    entry = cache_folder("search") / digest(key, os.fsencode(folder.resolve()), size=16)
+    entry = cache_folder("search") / digest(key, os.fsencode(real_path(folder)), size=16)
     try:
         entry.mkdir(parents=True, exist_ok=True)
         with locked(entry):

@@ -60,6 +60,7 @@ def test_a_scorer_replaces_the_cosine() -> None:
 def test_labels_are_searched_among_all_items_or_among_the_gallery() -> None:
     text_labels = LABELS[OWNER]
     everything = changed(labels=LABELS).metrics
+    assert changed(labels=torch.tensor(LABELS, dtype=torch.float, requires_grad=True)).metrics == everything
     for key, value in label_retrieval(IMAGES, TEXTS, LABELS, text_labels).items():
         assert everything[f"i2t/{key}"] == pytest.approx(value)
     asked = np.arange(60, 80)
@@ -83,6 +84,8 @@ def test_intervals_are_those_of_scipy_and_stand_in_the_repr() -> None:
         assert "80 i2t and 240 t2i queries" in text
     with pytest.raises(InputError, match="i2t/MedR: has no interval; choose one of i2t/R@1"):
         evaluation.interval("i2t/MedR")
+    with pytest.raises(InputError, match="None: has no interval; choose one of i2t/R@1"):
+        evaluation.interval(None)  # type: ignore[arg-type]
     assert changed(protocol=CaptionProtocol(ks=(50,))).interval("rSum") == evaluation.interval("rSum")
 
 

@@ -72,7 +72,7 @@ def test_a_picture_without_end_in_training(tmp_path: Path, capsys: pytest.Captur
     assert "3.png: too many pixels" in line
 
 
-ROOTS = {"of 5,000 letters": "x" * 5000, "that does not exist": "nowhere", "empty": ""}
+ROOTS = {"of 5,000 letters": "x" * 5000, "that does not exist": "nowhere", "empty": "", "a loop of links": "loop"}
 
 
 @pytest.mark.parametrize("dataset", ["captions", "feature_folder", "regions", "mirflickr25k", "nuswide", "dcmh"])
@@ -81,4 +81,13 @@ def test_roots(
     dataset: str, root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
     refusal(["data", "verify", dataset, "--root", ROOTS[root]], capsys, tmp_path)
+
+
+@pytest.mark.parametrize("option", ["annotations", "images"])
+def test_a_pipe_is_not_read_for_ever(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dataset.json").write_text('{"images": []}')
+    os.mkfifo(tmp_path / "pipe")
+    command = ["data", "verify", "captions", f"--root={tmp_path}", f"--{option}={tmp_path / 'pipe'}"]
+    assert "DIR/pipe: is neither a file nor a folder" in refusal(command, capsys, tmp_path)

@@ -61,6 +61,12 @@ def test_files_pictures_and_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             loaded.rank(texts, by_path)
     with pytest.raises(InputError, match="nothing to encode"):
         loaded.encode_texts([])
+    with pytest.raises(InputError, match="batch_size 0; give 1 or more"):
+        loaded.encode_images(names, batch_size=0)
+    with pytest.raises(InputError, match="best: -1 items of the gallery; give 1 or more"):
+        one.best(-1)
+    with pytest.raises(InputError, match=r"'a\\udcff': holds half of a surrogate pair"):
+        loaded.encode_texts(["a\udcff"])
     with pytest.raises(InputError, match=r"none\.jpg: no such image"):
         loaded.encode_images([tmp_path / "none.jpg"])
 

@@ -26,6 +26,7 @@ from itmbench.data.reading import (
     require_unique,
 )
 from itmbench.errors import InputError
+from itmbench.files import real_path
 
 IMAGE_FOLDERS = (
     "images",
@@ -78,7 +79,7 @@ class KarpathyCaptions(CorpusDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images, self.name = Path(root).resolve(), image_folder(root, images), name
+        self.root, self.images, self.name = real_path(root), image_folder(root, images), name
         self.annotations = annotations
 
     def inputs(self) -> list[Path]:
@@ -208,8 +209,8 @@ def _labels(entries: list[dict[str, Any]], source: Path) -> tuple[NDArray[np.uin
 def image_folder(root: str | Path, images: str | Path | None) -> Path | None:
     """The given image folder, else the default one if it exists; COCO's images lie in folders below the root itself."""
     if images:
-        return Path(images).resolve()
-    root = Path(root).resolve()
+        return real_path(images)
+    root = real_path(root)
     coco = any((root / part).is_dir() for part in ("train2014", "val2014"))
     return first_folder(root / name for name in IMAGE_FOLDERS) or (root if coco else None)
 

@@ -20,6 +20,7 @@ from itmbench.data.corpus import Corpus, Count, Features, NpyRows, Rows, Stage, 
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.reading import read_json, require, require_finite, require_shared_labels, unmatched_queries
 from itmbench.errors import InputError
+from itmbench.files import real_path
 
 REQUIRED = ("images.npy", "texts.npy", "text_to_image.npy", "splits.json")
 OPTIONAL = ("image_mask.npy", "text_mask.npy", "labels.npy")
@@ -58,7 +59,7 @@ class FeatureFolder(CorpusDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers, **kwargs)
-        self.root = Path(root).resolve()
+        self.root = real_path(root)
         self.name = name or self.root.name
 
     def inputs(self) -> list[Path]:

@@ -10,6 +10,7 @@ from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.datasets.captions import count, find_images, image_folder, split_stages
 from itmbench.data.reading import read_lines, require, require_unique
 from itmbench.errors import InputError
+from itmbench.files import real_path
 
 
 class Flickr30KTokens(CorpusDataModule):
@@ -31,7 +32,7 @@ class Flickr30KTokens(CorpusDataModule):
 
     def __init__(self, root: str | Path, images: str | Path | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root, self.images = Path(root).resolve(), image_folder(root, images)
+        self.root, self.images = real_path(root), image_folder(root, images)
         self.tokens = self.root / "results_20130124.token"
         self.lists = {split: self.root / f"{split}.txt" for split in ("train", "val", "test")}
 

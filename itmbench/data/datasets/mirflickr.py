@@ -23,6 +23,7 @@ from itmbench.data.reading import (
 )
 from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError
+from itmbench.files import real_path
 
 LAYOUT = (
     "mirflickr/im<k>.jpg, mirflickr/meta/tags/tags<k>.txt, mirflickr/doc/common_tags.txt and the label files in "
@@ -72,7 +73,7 @@ class MirFlickr25K(LabelledDataset):
             self.photos / "annotations",
             self.photos / "mirflickr25k_annotations_v080",
         )
-        self.annotations = first_folder([Path(annotations).resolve()] if annotations else usual)
+        self.annotations = first_folder([real_path(annotations)] if annotations else usual)
         self.tags, self.vocabulary = self.photos / "meta" / "tags", self.photos / "doc" / "common_tags.txt"
 
     def inputs(self) -> list[Path]:

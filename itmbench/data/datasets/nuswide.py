@@ -24,6 +24,7 @@ from itmbench.data.reading import (
 )
 from itmbench.data.splits import LabelledDataset
 from itmbench.errors import InputError, MissingImages
+from itmbench.files import real_path
 
 LAYOUT = (
     "ImageList/Imagelist.txt, ConceptsList/Concepts81.txt, Groundtruth/AllLabels/Labels_<concept>.txt and "
@@ -82,7 +83,7 @@ class NUSWide(LabelledDataset):
     ) -> None:
         self.most, usual_queries, usual_train = VARIANTS[concepts]
         super().__init__(root, name, queries=queries or usual_queries, train=train or usual_train, **kwargs)
-        self.images = Path(images).resolve() if images else first_folder([self.root / "Flickr", self.root / "images"])
+        self.images = real_path(images) if images else first_folder([self.root / "Flickr", self.root / "images"])
         self.concepts, self.require_tag, self.text = concepts, require_tag, text
         self.missing_images = missing_images
         self.image_list = self.root / "ImageList" / "Imagelist.txt"

@@ -13,6 +13,7 @@ from itmbench.data.corpus import Corpus, Count, Features, NpyRows, Rows, Stage, 
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.reading import read_lines, require, require_finite, require_unique
 from itmbench.errors import InputError
+from itmbench.files import real_path
 
 COPIES_CHECKED = 32
 """How many images that are stored once per caption are compared with their copies."""
@@ -53,7 +54,7 @@ class PrecomputedRegions(CorpusDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.captions_per_image, self.name = Path(root).resolve(), captions_per_image, name
+        self.root, self.captions_per_image, self.name = real_path(root), captions_per_image, name
         only_all = (self.root / "testall_caps.txt").exists() and not (self.root / "test_caps.txt").exists()
         self.test = test or ("testall" if only_all else "test")
         self.splits = {"train": "train", "dev": "val", self.test: "test"}
