@@ -181,6 +181,12 @@ class LearnedTextEncoder(TextEncoder):
         if self.tokenizer is None:
             self.tokenizer = _wrap(_learn_wordpiece(tuple(str(source[row]) for row in rows), self.vocab_size))
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Words that the vocabulary lacks, because no training text has them, or few; they are read in pieces."""
+        parts, vocabulary = self.tokenizer.backend_tokenizer, self.tokenizer.get_vocab()
+        words = parts.pre_tokenizer.pre_tokenize_str(parts.normalizer.normalize_str(text))
+        return [word for word, _ in words if word not in vocabulary and word.isalnum()]
+
     def get_extra_state(self) -> Tensor:
         """The tokenizer as a tensor of bytes (uint8), so that checkpoints hold no pickled objects."""
         if self.tokenizer is None:

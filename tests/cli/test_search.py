@@ -118,6 +118,8 @@ def test_paths_are_printed_best_first(checkpoint: Path, gallery: Path, capsys: p
     assert [line.split() for line in lines[1:4]] == [
         [str(place), f"{score:.4f}", str(path)] for place, (path, score) in enumerate(expected, 1)
     ]
+    lines, _ = search(capsys, "--model", checkpoint, "--gallery", gallery, "A Zebra, red?", "--top", 1)
+    assert lines[1] == "  not in the vocabulary of this model, so matched poorly: zebra" and len(lines) == 3
 
 
 def test_what_changed_is_encoded_and_nothing_else(
