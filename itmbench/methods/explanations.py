@@ -8,12 +8,12 @@ from itmbench.evaluation.answers import Side
 
 
 def region_name(number: int, grid: int | None) -> str:
-    """A region by its place in the grid over the photograph, or by its number if there is no grid.
+    """A region by its place in the grid over the photograph, or by its number if there is no grid, both from 1.
 
     >>> region_name(5, 4), region_name(5, None)
-    ('row 2 column 2', 'region 5')
+    ('row 2 column 2', 'region 6')
     """
-    return f"row {number // grid + 1} column {number % grid + 1}" if grid else f"region {number}"
+    return f"row {number // grid + 1} column {number % grid + 1}" if grid else f"region {number + 1}"
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def cost_plot(axes: Axes, table: Table, looks: Looks, cost: str = "seconds") -> 
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if costs.max() / costs.min() < 100 else (1,)))
         axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))  # durations are long
     [(heading, (_, column))] = find([cost]).items()
     axes.xaxis.set_major_formatter(lambda value, _: column.show(value))
     axes.set_xlabel(heading)

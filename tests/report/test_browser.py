@@ -213,7 +213,7 @@ def test_a_word_lights_its_regions_under_the_mouse_and_by_keys(opened: Any) -> N
     tab.keyboard.press("ArrowRight")
     assert words.nth(2).evaluate("word => word === document.activeElement")
     assert [value == 0 for value in lit(first)] == [False, False, True, False]
-    assert "row 2, column 1 (60 %)" in first.locator(".told").text_content()
+    assert "row 2 column 1 (60 %)" in first.locator(".told").text_content()
     assert [value == 0 for value in lit(second)] == [False, True, False, False]  # it has no such word
     assert "square" in words.nth(2).get_attribute("aria-label")
     assert first.locator(".lit img").get_attribute("alt") and HOSTILE in words.nth(0).text_content()

@@ -45,7 +45,7 @@ function lit(src, grid, alt) {
   return { box, light };
 }
 
-const place = (grid, at) => (grid ? `row ${Math.floor(at / grid) + 1}, column ${(at % grid) + 1}` : `region ${at + 1}`);
+const place = (grid, at) => (grid ? `row ${Math.floor(at / grid) + 1} column ${(at % grid) + 1}` : `region ${at + 1}`);
 
 function strongest(weights, grid, whole = 0) {
   const named = weights.map((weight, at) => [weight, place(grid, at)]);
