@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 RESULTS ?= results
-DEVICES ?= 1
+CORES := $(shell nproc)
+DEVICES ?= $(shell echo $$(($(CORES) < 4 ? $(CORES) : 4)))
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
 .DEFAULT_GOAL := help
@@ -13,7 +14,7 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 help:  ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/ (DEVICES=2: two cells at a time)
+bench: $(VENV)/runtime.stamp  ## compare the methods on the mini corpora: a table, and a page in results/ (one cell a core, at most 4 at a time; DEVICES=1: one)
 	$(BIN)/itmbench bench mini --results $(RESULTS) --devices $(DEVICES)
 
 test: $(VENV)/dev.stamp  ## run the tests
