@@ -7,11 +7,15 @@ from PIL import Image, ImageOps
 
 from itmbench.errors import InputError
 
+LARGE = 1024
+"""Sides, in pixels, that a JPEG file keeps when it is decoded at a half, a quarter or an eighth of its size."""
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_picture(path: Path) -> Image.Image:
     """Decode a picture file and convert it by `to_rgb`; of an animation, the first frame.
+
+    A JPEG file of at least twice ``LARGE`` on both sides is decoded at a smaller size, several times as fast.
 
     Raises:
         InputError: the file is missing, is not a readable picture, is larger than Pillow's limit of about 179 million
@@ -19,6 +23,7 @@ def read_picture(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            image.draft(None, (LARGE, LARGE))
             return to_rgb(image)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; restore the file or name another image folder") from None

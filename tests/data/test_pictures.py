@@ -72,6 +72,19 @@ def test_exif_orientation_agrees_with_another_decoder(tmp_path: Path, orientatio
     assert np.abs(ours - other).max() <= 2
 
 
+@pytest.mark.parametrize(("height", "scale"), [(2047, 1), (2048, 2), (4100, 4)])
+def test_a_large_jpeg_is_decoded_at_a_smaller_size(tmp_path: Path, height: int, scale: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    ramp = Image.fromarray(COLOURS).resize((height + 100, height), Image.Resampling.BICUBIC)
+    path = save(ramp, tmp_path / "a.jpg", exif=exif, quality=95)
+    whole = decode_image(str(path), ImageReadMode.RGB, apply_exif_orientation=True).float()
+    side = torch.tensor(whole.shape[1:]) // scale * scale
+    expected = torch.nn.functional.avg_pool2d(whole[:, : side[0], : side[1]], scale).permute(1, 2, 0).numpy()
+    ours = pixels(path)[: expected.shape[0], : expected.shape[1]]
+    assert ours.shape == expected.shape and np.abs(ours - expected).max() <= 3
+
+
 def test_transparent_pixels_lie_over_white(tmp_path: Path) -> None:
     expected = np.where(ALPHA[:, :, None] == 255, COLOURS, 255)
     rgba = Image.fromarray(np.dstack([COLOURS, ALPHA]))
