@@ -98,7 +98,7 @@ class PairedResults:
         trainings: method -> a name of each seed's training; where two methods have equal names, their seeds are paired.
 
     Raises:
-        InputError: a metric cannot be computed from single queries, or two tables hold different queries.
+        InputError: a metric cannot be computed from single queries, or two tables hold different queries or groups.
     """
 
     def __init__(
@@ -150,11 +150,12 @@ class PairedResults:
         between = runs.var(ddof=1) / seeds if seeds > 1 else 0.0
         df = (images + between) ** 2 / (images**2 / max(groups - 1, 1) + between**2 / max(seeds - 1, 1) or 1)
         bound = stats.t.ppf(1 - LEVEL / 2, max(df, 1)) * np.sqrt(images + between)
+        bound = bound if groups > 1 else np.inf  # one group says nothing about others
         low, high = np.clip((runs.mean() - bound, runs.mean() + bound), 0, self._largest[column])
         return Interval(float(low), float(high))
 
     def difference(self, a: str, b: str, metric: str) -> Difference:
-        """Metric of method ``a`` minus that of ``b``, in the unit of the metric.
+        """Metric of method ``a`` minus that of ``b``, in the unit of the metric; its interval is cut off likewise.
 
         NaN if either has no such queries; without interval and p-value if either has too few seeds.
         """
@@ -163,6 +164,8 @@ class PairedResults:
         (first, second), column = sorted((self._tested[a], self._tested[b])), self._metrics[metric]
         pair = first * (2 * len(self._tested) - first - 1) // 2 + second - first - 1  # the upper triangle, row by row
         difference, low, high, p = (float(values[pair, column]) for values in self._family)
+        largest, groups = self._largest[column], self._methods[a].centred.shape[1]
+        low, high = np.clip((low, high), -largest, largest).tolist() if groups > 1 else (-largest, largest)
         return (
             Difference(difference, low, high, p)
             if self._tested[a] == first
@@ -202,6 +205,10 @@ def _by_group(
     sums = np.full((len(runs), len(groups), len(needed)), np.nan)
     for (method, directions), run_sums in zip(by_direction, sums, strict=True):
         aligned = {name: _align(table, method, *reference[name]) for name, table in directions.items()}
+        for name, table in aligned.items():
+            first, expected = reference[name]
+            if {"group"} <= {*table} & {*expected} and not np.array_equal(table["group"], expected["group"]):
+                raise InputError(f"{first} and {method}: different groups of images; run the cells again")
         for place, part in enumerate(needed):
             column = "ap" if part.k is None else "rank"
             if part.direction in aligned and column in aligned[part.direction]:

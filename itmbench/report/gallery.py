@@ -1,6 +1,7 @@
 """The first results of a few queries, of all methods of a table, as the page's script reads them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from itmbench.errors import InputError
@@ -8,6 +9,7 @@ from itmbench.evaluation.answers import Example, Examples
 from itmbench.report.cells import read_examples, read_queries
 from itmbench.report.tables import Table
 from itmbench.report.thumbnails import Thumbnails
+from itmbench.store import EXAMPLES, PER_QUERY
 
 Key = tuple[str, str]
 """Side and id of a query."""
@@ -67,9 +69,15 @@ def _answers(folder: str, shown: Examples, queries: Mapping[Key, Example]) -> di
     try:
         stored = read_queries(folder)
         columns = (stored["direction"], stored["query"], stored[shown.measure].tolist())
-        outcomes = {(side, id_): outcome for side, id_, outcome in zip(*columns, strict=True)} | outcomes
+        of_all = {(side, id_): outcome for side, id_, outcome in zip(*columns, strict=True)}
     except (InputError, KeyError):
-        pass  # only the outcomes beside the results are known
+        of_all = outcomes  # only the outcomes beside the results are known
+    for (_, id_), outcome in outcomes.items() - of_all.items():
+        raise InputError(
+            f"{Path(folder, EXAMPLES)}: {shown.measure} {outcome:g} of {id_} is not that of {PER_QUERY}; remove the "
+            "file or run that cell again"
+        )
+    outcomes = of_all
     return {key: {"outcome": outcomes[key], "results": results.get(key)} for key in queries if key in outcomes}
 
 

@@ -107,6 +107,14 @@ def test_a_group_is_one_observation() -> None:
     assert copied[:3] == pytest.approx(once[:3], abs=0.01) and copied.p == pytest.approx(once.p, abs=0.015)
     alone = [{key: column for key, column in copy.items() if key != "group"} for copy in copies]  # an older result
     assert difference([alone[0]], [alone[1]]).p < once.p / 2
+    with pytest.raises(InputError, match="a and b: different groups of images"):
+        difference([copies[0]], [{**copies[1], "group": groups[::-1]}])
+
+
+def test_one_group_says_nothing_about_others() -> None:
+    one, other = ({**table(np.arange(4) < hits), "group": np.zeros(4, int)} for hits in (1, 3))
+    assert PairedResults({"a": [one]}, ["i2t/R@1"]).interval("a", "i2t/R@1") == (0, 1)
+    assert difference([other], [one])[:3] == (0.5, -1, 1)
 
 
 def test_queries_are_matched_by_id_and_not_by_order() -> None:

@@ -73,6 +73,13 @@ def test_queries_of_all_methods_are_side_by_side(store: Path) -> None:
     assert "1 of 3 pictures cannot be shown here" in shown["note"]
 
 
+def test_outcomes_of_another_run_are_not_shown(store: Path) -> None:
+    cell = store / "mini" / "flickr30k-mini" / "dual_infonce" / "seed0"
+    (cell / EXAMPLES).write_bytes((cell.with_name("seed1") / EXAMPLES).read_bytes())
+    with pytest.raises(InputError, match=r"seed0/examples\.json: rank \d+ of \d is not that of per_query\.parquet"):
+        made(store)
+
+
 def test_what_is_not_stored_is_said(store: Path) -> None:
     assert made(store, 1)[0] is None
     cell = store / "mini" / "flickr30k-mini" / "dual_triplet"
