@@ -57,6 +57,16 @@ class TextEncoder(Encoder):
         ids = inputs["input_ids"]
         return ids.masked_fill(torch.isin(ids, torch.tensor(sorted(marks), device=ids.device)), -1)
 
+    def unread(self, text: str) -> str:
+        """What of a text is not read, in words; empty if all of it is."""
+        ids = torch.tensor([self.tokenizer(text, verbose=False)["input_ids"]])
+        if ids.shape[1] > self.max_length:
+            return f"cut to its first {self.max_length} tokens of {ids.shape[1]}"
+        words = self.words({"input_ids": ids})
+        words = words[words >= 0]
+        unknown = int((words == self.tokenizer.unk_token_id).sum())
+        return f"{unknown} of its {len(words)} words are unknown" if unknown else "" if len(words) else "has no words"
+
     def word(self, number: int) -> str | None:
         return None if number < 0 else str(self.tokenizer.convert_ids_to_tokens(number))
 

@@ -1,5 +1,6 @@
 """A trained method by itself: rebuilt from a checkpoint, and used on the user's own photographs and texts."""
 
+import logging
 import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +17,14 @@ from torch import Tensor
 from itmbench.checkpoint import read_checkpoint
 from itmbench.data.pictures import read_picture, to_rgb
 from itmbench.data.reading import is_unicode
-from itmbench.encoders import Embeddings, Encoder, FeatureEncoder
+from itmbench.encoders import Embeddings, Encoder, FeatureEncoder, TextEncoder
 from itmbench.encoders.base import Inputs
 from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
 from itmbench.encoders.stored import as_stored
 from itmbench.errors import InputError
 from itmbench.options import IRRELEVANT, Recorded, build, differences, restoring
+
+logger = logging.getLogger(__name__)
 
 HYPER_PARAMETERS = "hyper_parameters"
 """Where Lightning looks in a checkpoint for the arguments of ``load_from_checkpoint``."""
@@ -83,6 +86,8 @@ class Trained(Recorded, L.LightningModule):
     def encode_texts(self, texts: Sequence[Any], batch_size: int = 64) -> TextEmbeddings:
         """Embeddings of strings, or of ready-made features where the text encoder reads these.
 
+        Logs a warning if a string is longer than the encoder reads, or has words that it does not know.
+
         Args:
             texts: strings, or feature arrays `[D]` or `[T, D]`.
             batch_size: items encoded at once.
@@ -91,6 +96,10 @@ class Trained(Recorded, L.LightningModule):
             InputError: there are none.
         """
         items = _items(texts, self.text, _text_item, "encode_texts")
+        if isinstance(self.text, TextEncoder):
+            notes = [f"{textwrap.shorten(text, 60)!r}: {note}" for text in items if (note := self.text.unread(text))]
+            if notes:
+                logger.warning("%s%s", notes[0], f", and {len(notes) - 1} more texts likewise" * (len(notes) > 1))
         return TextEmbeddings(**vars(self._encode_items(self.text, self.encode_text, items, batch_size)))
 
     @torch.no_grad()

@@ -40,7 +40,9 @@ def test_every_method_is_loaded_as_it_was_trained(tmp_path: Path, name: str) -> 
     assert found.order.shape == (7, 5) and bool((found.scores.diff(dim=1) <= 0).all())
 
 
-def test_files_pictures_and_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_pictures_and_strings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     data = ToyData(str(tmp_path / "toy"))
     checkpoint = trained(tmp_path, DualEncoder(dim=8, **toy_encoders()), data)  # type: ignore[arg-type]
     monkeypatch.chdir("/")
@@ -50,6 +52,10 @@ def test_files_pictures_and_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     by_picture = loaded.encode_images([data.corpus.images[row] for row in range(3)])  # type: ignore[index]
     torch.testing.assert_close(by_path.pooled, by_picture.pooled)
     texts = loaded.encode_texts(["a red square on a black ground", "pink behind"])
+    assert "pink behind" not in caplog.text
+    for text, note in (("red " * 50, "cut to its first 40 tokens of 52"), ("a 犬", "1 of its 2 words are unknown")):
+        loaded.encode_texts(["pink", text, "\u200b"])
+        assert note in caplog.messages[-1] and caplog.messages[-1].endswith(", and 1 more texts likewise")
     one, other = loaded.rank(texts, by_path), loaded.rank(by_path[:2], texts)
     assert one.order.shape == (2, 3) and other.order.shape == (2, 2)
     for wrong in ((texts, texts), (by_path, by_path), (Embeddings(texts.pooled), by_path)):
