@@ -72,7 +72,16 @@ def configure(verbosity: int = 0) -> None:
     if _console not in root.handlers:
         root.addHandler(_console)
         logging.captureWarnings(True)
+        warnings.formatwarning = _warning
     logging.getLogger(PACKAGE).setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One line for a warning: where another package warns, and what it or this one says."""
+    ours = Path(filename).is_relative_to(Path(__file__).parent)
+    return str(message) if ours else f"{filename}:{lineno}: {category.__name__}: {message}"
 
 
 def verbosity() -> int:

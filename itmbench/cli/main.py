@@ -52,7 +52,9 @@ example:
 FLAGS = ("-v", "-q", "--debug")
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 LONGEST = 600
-"""Most characters of an error on the screen."""
+"""Most characters of a line of an error on the screen."""
+MOST = 20
+"""Most lines of an error on the screen."""
 IN_LOADER = "itmbench.errors.InputError: "
 """What stands before an input error in the traceback that a loader process sends."""
 
@@ -158,9 +160,11 @@ def _call(command: str, arguments: list[str]) -> int:
 
 
 def _require_interpreter() -> None:
-    """Raise an InputError if Python drops docstrings, which transformers reads when it is imported."""
+    """Raise an InputError if Python drops docstrings, which transformers reads, or makes errors of all warnings."""
     if sys.flags.optimize > 1:
         raise InputError("PYTHONOPTIMIZE=2, or python -OO: transformers needs docstrings; use 1, or unset it")
+    if any(option.partition(":")[0] == "error" and option.count(":") < 3 for option in sys.warnoptions):  # all modules
+        raise InputError("PYTHONWARNINGS=error, or python -W error: packages used here warn; use default, or unset it")
 
 
 def _require_ranks() -> None:
@@ -195,7 +199,8 @@ def _print_error(lines: Sequence[str]) -> None:
             if os.getppid() != first:
                 return
             time.sleep(0.1)
-    for line in lines:
+    more = [f"and {len(lines) - MOST:,} more errors; correct these first"] * (len(lines) > MOST)
+    for line in [*lines[:MOST], *more]:
         plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line.strip())
         shown = plain if len(plain) <= LONGEST else f"{plain[: LONGEST // 2]} … {plain[-LONGEST // 2 :]}"
         print(f"itmbench: {shown}", file=sys.stderr)

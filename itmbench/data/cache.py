@@ -169,11 +169,11 @@ def _is_current(entry: Any, path: Path, stamp: Any) -> bool:
 
 
 def _write(path: Path, content: str | Callable[[BinaryIO], object]) -> None:
-    """Write a file atomically; warn if that fails, because a run does not need its cache."""
+    """Write a file atomically; warn if that fails, once a folder, because a run does not need its cache."""
     try:
         write_atomically(path, content)
     except OSError as error:
-        warnings.warn(f"{path.parent}: cannot be written ({error}), so nothing is cached there", stacklevel=3)
+        warnings.warn(f"{path.parent}: cannot be written ({error}), so nothing is cached there", stacklevel=1)
 
 
 STORED = {kind.__name__: kind for kind in (Corpus, Count, Features, ImageFiles, Stage, Strings)}

@@ -235,6 +235,16 @@ def test_benchmarks_that_mean_something_else(line: str, tmp_path: Path, capsys: 
     assert SPECS[line] in refusal(bench(spec, tmp_path / "results", "--dry-run"), capsys, tmp_path)
 
 
+def test_a_file_that_is_no_benchmark_is_refused_in_few_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "truth.json").write_text(json.dumps({f"text{number}": ["image"] for number in range(3000)}))
+    command = ["bench", str(tmp_path / "truth.json"), f"--results={tmp_path / 'results'}"]
+    assert main(command) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21 and lines[-1] == "itmbench: and 2,982 more errors; correct these first"
+
+
 def test_a_benchmark_without_a_number_of_epochs_is_forecast(tmp_path: Path) -> None:
     spec = write(tmp_path, "m", epochs=1)
     spec.write_text(spec.read_text().replace("max_epochs: 1", "max_epochs: null\n    max_steps: 3"))

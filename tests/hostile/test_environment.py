@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from layouts import karpathy_entries, write_karpathy
 from refusal import refusal
 from small_benchmark import write
 from toy import toy_arguments, toy_corpus
@@ -95,6 +96,15 @@ def test_a_cache_that_cannot_be(
     refusal(MINI, capsys, tmp_path)
 
 
+def test_a_cache_that_cannot_be_written_is_said_once_in_one_line(tmp_path: Path) -> None:
+    write_karpathy(tmp_path, karpathy_entries())
+    call = [sys.executable, "-m", "itmbench", "data", "verify", "captions", f"--root={tmp_path}"]
+    cache = {"ITMBENCH_CACHE": str(tmp_path / "dataset_small.json")}
+    ended = subprocess.run(call, env=os.environ | cache, capture_output=True, text=True)  # pytest catches warnings
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"{tmp_path}/dataset_small.json/corpora: cannot be written") and "Warning" not in line
+
+
 @pytest.mark.parametrize("kind", ["everybody's", "somebody else's"])
 def test_a_cache_of_others_is_not_trusted(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -137,9 +147,12 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interpreter_without_docstrings() -> None:
-    ended = subprocess.run([sys.executable, "-OO", "-m", "itmbench", "list"], capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr[:28]) == (2, "itmbench: PYTHONOPTIMIZE=2, ")
+@pytest.mark.parametrize(
+    ("option", "message"), [("-OO", "PYTHONOPTIMIZE=2, or"), ("-Werror", "PYTHONWARNINGS=error, or")]
+)
+def test_an_interpreter_without_docstrings_or_with_warnings_as_errors(option: str, message: str) -> None:
+    ended = subprocess.run([sys.executable, option, "-m", "itmbench", "list"], capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.startswith(f"itmbench: {message}") and ended.stderr.count("\n") == 1
 
 
 def test_a_window_system_that_is_not_there(results: Path, tmp_path: Path) -> None:
