@@ -23,7 +23,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     from itmbench.runner.lightning import PreparedCLI
     from itmbench.runner.replay import in_fresh_process
 
-    cli = PreparedCLI(rest)
+    cli = PreparedCLI(rest, command, [*vars(options)])
     corpus = part(cli.datamodule.corpus, options.images)
     with quiet():
         data = cli.datamodule.with_corpus(corpus)

@@ -74,7 +74,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
         from itmbench.runner.lightning import PreparedCLI
 
     with restoring():  # weights come from the checkpoint
-        cli = PreparedCLI([*rest, "--trainer.fast_dev_run=false", "--trainer.limit_test_batches=0"])
+        cli = PreparedCLI(
+            [*rest, "--trainer.fast_dev_run=false", "--trainer.limit_test_batches=0"], command, [*vars(options)]
+        )
     model = cli.model
     if not isinstance(model, ExplainsItems | ExplainsPairs):
         raise InputError(

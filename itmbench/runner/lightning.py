@@ -74,6 +74,8 @@ class SaveConfig(SaveConfigCallback):
 class MatcherCLI(LightningCLI):
     """LightningCLI in subclass mode: any ``Matcher`` with any ``CorpusDataModule``, registered ones by class name."""
 
+    _asked: tuple[str, Sequence[str]] = ("", ())  # the command of the user, if it is another, and its own options
+
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
         logs.ignore_noise()
         registry.load_all()
@@ -96,7 +98,9 @@ class MatcherCLI(LightningCLI):
                 run=run,
             )
         except ArgumentError as error:
-            raise InputError(self._in_config(one_line(str(error), self._command, self._options()))) from error
+            command, options = self._asked
+            line = one_line(str(error), command or self._command, [*options, *self._options()], self._command)
+            raise InputError(line if "unrecognized arguments" in line else self._in_config(line)) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The given command alone: building the parsers of all takes four times as long."""
@@ -286,9 +290,13 @@ class PrintConfigCLI(MatcherCLI):
 
 
 class PreparedCLI(MatcherCLI):
-    """Trainer, model and data as ``itmbench test`` builds them, for another use; nothing is logged or saved."""
+    """Trainer, model and data as ``itmbench test`` builds them, for another use; nothing is logged or saved.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    Errors are those of ``command``, which has ``options`` of its own.
+    """
+
+    def __init__(self, arguments: Sequence[str], command: str = "", options: Sequence[str] = ()) -> None:
+        self._asked = command, options
         super().__init__(["test", *arguments, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
 
     def before_instantiate_classes(self) -> None:

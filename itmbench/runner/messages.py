@@ -28,17 +28,18 @@ def parameters(kind: type) -> list[str]:
     return list(dict.fromkeys(name for init in inits for name in inspect.signature(init).parameters if name != "self"))
 
 
-def one_line(message: str, command: str | None, options: Sequence[str]) -> str:
+def one_line(message: str, command: str | None, options: Sequence[str], section: str | None) -> str:
     """A message of jsonargparse in one line, with the options that may be meant.
 
     Args:
         message: of the parser.
         command: that was called, if any.
         options: names of those that do not depend on the method and the dataset.
+        section: what the parser calls the command.
     """
     message = _first_reason(message)
     if command and message.startswith(("unrecognized arguments", "the following arguments")):
-        message = f"{command}: {message.replace(f'{command}.', '--')}; see itmbench {command} --help"
+        message = f"{command}: {message.replace(f'{section}.', '--')}; see itmbench {command} --help"
     if unknown := re.search(r"(unrecognized arguments: --|does not accept option ')([\w.-]+)", message):
         dashes = "--" if unknown[1].endswith("--") else ""
         by_last = {option.rpartition(".")[2]: dashes + option for option in reversed(options)}

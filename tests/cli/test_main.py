@@ -16,6 +16,7 @@ from toy import toy_arguments
 from itmbench.cli.arguments import imports
 from itmbench.cli.fit import OPTIONS
 from itmbench.cli.main import COMMANDS, main
+from itmbench.runner import registry
 
 
 def helped(capsys: pytest.CaptureFixture[str], *command: str) -> str:
@@ -181,6 +182,7 @@ def test_audit_replays_in_a_process_without_what_a_test_left_outside_the_model(
 
 
 MINI = "--data MirFlickrMini"
+SEDRA = registry.benchmarks_folder() / "configs" / "methods" / "sedra.yaml"
 WRONG = {
     "benhc": "benhc: no such command; did you mean bench? choose one of bench, tune, fit, ",
     "bench": "bench: the following arguments are required: NAME|FILE; see itmbench bench --help",
@@ -212,8 +214,12 @@ WRONG = {
     "--trainer.max_epochs? ",
     f"fit {MINI} --model SEDRA --trainer.max_epoch 1": "fit: unrecognized arguments: --trainer.max_epoch 1; did you "
     "mean --trainer.max_epochs? ",
-    f"audit {MINI} --model SEDRA --trainer.accel cpu": "test: unrecognized arguments: --trainer.accel cpu; did you "
-    "mean --trainer.accelerator? see itmbench test --help",
+    f"audit {MINI} --model SEDRA --trainer.accel cpu": "audit: unrecognized arguments: --trainer.accel cpu; did you "
+    "mean --trainer.accelerator? see itmbench audit --help",
+    f"explain {MINI} --model SEDRA --cout 2": "explain: unrecognized arguments: --cout 2; did you mean "
+    "--count or --out? see itmbench explain --help",
+    f"fit {MINI} --config {SEDRA} --cout 2": "fit: unrecognized arguments: --cout 2; see itmbench fit ",
+    f"explain {MINI}": "explain: the following arguments are required: --model; see itmbench explain --help",
     f"fit {MINI} --model SEDRA --seed 1": "fit: unrecognized arguments: --seed 1; did you mean --seed_everything? ",
     f"fit {MINI} --model SEDRA --trainer.zzz 1": "fit: unrecognized arguments: --trainer.zzz 1; see itmbench fit ",
     f"fit {MINI}": "fit: the following arguments are required: --model; see itmbench fit --help",
