@@ -19,7 +19,7 @@ from itmbench.data.reading import listing
 from itmbench.errors import InputError
 from itmbench.files import digest, file_digest, write_atomically
 
-VERSION = 7
+VERSION = 8
 """Part of every entry's name. Raise it when a dataset's ``read`` or the stored form changes."""
 SETTLED_NS = 2_000_000_000
 """A file modified this recently may change again without a new modification time, so its hash is not reused."""

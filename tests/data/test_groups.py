@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from layouts import karpathy_entries, write_karpathy
 from PIL import Image
 
-from itmbench.data.corpus import ImageFiles, Stage, Strings
+from itmbench.data.corpus import Count, ImageFiles, Stage, Strings
 from itmbench.data.datasets.captions import KarpathyCaptions
 from itmbench.data.groups import with_groups
 
@@ -49,10 +49,13 @@ def test_identical_files_of_query_images_are_one_group(tmp_path: Path, monkeypat
         stages={"test": queries},
         labels=None,
     )
-    groups = with_groups(corpus).groups
-    assert groups is not None
+    grouped = with_groups(corpus)
+    groups = grouped.groups
+    assert groups is not None and grouped.counts[-1] == Count("training images identical to a query", 1)
     assert [groups.tolist().index(group) for group in groups] == [0, 1, 0, 3, 1, 5, 6]  # row 6 is no query
     assert with_groups(replace(corpus, stages={"test": Stage(np.arange(2), np.arange(2))})).groups is None
+    apart = with_groups(replace(corpus, train=np.array([3])))
+    assert "identical" not in str(apart.counts)
 
 
 def test_a_datamodule_gives_groups_that_change_no_fingerprint(tmp_path: Path) -> None:
