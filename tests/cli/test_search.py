@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.parse
@@ -227,11 +229,13 @@ def test_any_bytes_in_names_and_folders_that_cannot_be_listed(
     assert len(lines) == 4 and f"{gallery / '2024'}: skipped, Permission denied" in said
 
 
-def test_a_page_on_this_machine_alone() -> None:
+def test_a_page_on_this_machine_alone(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     asked: list[str] = []
 
     def rows(sentence: str) -> list[Row]:
         asked.append(sentence)
+        if sentence == "\x1bgone":
+            raise InputError("photo.jpg: no such image")
         return [Row(f"found {sentence}", [])]
 
     def page(path: str, host: str | None = None) -> tuple[int, str]:
@@ -253,11 +257,19 @@ def test_a_page_on_this_machine_alone() -> None:
         assert 'value="&lt;b&gt;&#34;two&#34; dogs"' in found and "<h2>found &lt;b&gt;" in found
         assert page("/etc/passwd")[0] == page("/../photo.jpg")[0] == 404
         assert page("/?q=x", host="elsewhere.example")[0] == 403 and len(asked) == 1
+        assert page("/?q=%1bgone") == (500, "")
+        with socket.create_connection(("127.0.0.1", serving.server_port)) as wrong:
+            wrong.sendall(b"GET http://[::1 HTTP/1.0\r\n\r\n")
+            assert wrong.recv(100).startswith(b"HTTP/1.0 400 ")
+        with socket.create_connection(("127.0.0.1", serving.server_port)) as left:  # before the answer
+            left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            left.sendall(b"GET /?q=x HTTP/1.0\r\nHost: localhost:1\r\n\r\n")
         with pytest.raises(
             InputError, match=f"--serve {serving.server_port}: Address already in use; give another port"
         ):
             server(rows, "Search", serving.server_port)
         serving.shutdown()
+    assert caplog.messages == [r"'\x1bgone': photo.jpg: no such image"] and not capsys.readouterr().err
 
 
 def test_the_page_finds_what_the_command_finds(
