@@ -75,13 +75,21 @@ def real_path(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, if the file system supports locks; it ends with the process."""
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on a folder, if the file system supports locks; it ends with the process, whatever its children do.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and this one is not to ``wait`` for it.
+    """
     with (folder / ".lock").open("w") as file:
-        with contextlib.suppress(ImportError, OSError):  # without locks two processes may do the same work
+        try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except (ImportError, OSError):  # without locks two processes may do the same work
+            pass
         yield
 
 

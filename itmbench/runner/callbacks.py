@@ -4,8 +4,10 @@ import logging
 import math
 import os
 import random
+import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,26 +151,38 @@ class EndOnSigterm(L.Callback):
 class Checkpoint(ModelCheckpoint):
     """Resumes in a new folder, in one that was moved, or in one that another machine sees under another path.
 
-    Lightning 2.6 forgets the best score when the path differs, and takes the next checkpoint for the best.
+    Lightning 2.6 forgets the best score when the path differs, and takes the next checkpoint for the best. The best so
+    far is copied into the new folder, which then needs no other.
     """
 
     _resumed = Path()
+    _copies = True
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._resumed = Path(trainer.ckpt_path or "").parent
+        self._resumed, self._copies = Path(trainer.ckpt_path or "").parent, trainer.is_global_zero
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        def now(path: str) -> str:
-            """In this run's folder, beside the checkpoint that is resumed from, or where it was."""
-            places = [Path(folder, Path(path).name) for folder in (self.dirpath or "", self._resumed)]
-            return next((str(place) for place in places if place.is_file()), path)
+        lost = set[str]()
 
-        if os.path.isfile(now(state_dict["best_model_path"] or state_dict["last_model_path"])):
-            paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-            state_dict = {**state_dict, "dirpath": self.dirpath, **{key: now(state_dict[key]) for key in paths}}
-            state_dict["best_k_models"] = {now(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict)
+        def here(path: str) -> str:
+            """The path in this run's folder; copied from beside the resumed checkpoint, or from where it was."""
+            own = Path(self.dirpath or "", Path(path).name)
+            places = (own, self._resumed / own.name, Path(path))
+            place = next((place for place in places if place.is_file()), None)
+            if place is None:
+                lost.add(path)
+                return path
+            if place != own and self._copies:
+                with place.open("rb") as file:
+                    write_atomically(own, partial(shutil.copyfileobj, file))
+            return str(own)
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {**state_dict, "dirpath": self.dirpath, **{key: here(state_dict[key]) for key in paths}}
+        moved["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        is_lost = (state_dict["best_model_path"] or state_dict["last_model_path"]) in lost
+        super().load_state_dict(state_dict if is_lost else moved)
 
 
 class WholeFiles(TorchCheckpointIO):

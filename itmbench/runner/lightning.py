@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from itmbench import logs
 from itmbench.checkpoint import read_checkpoint, require_resumable
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError, in_a_line
-from itmbench.files import write_atomically
+from itmbench.files import locked, write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
@@ -52,6 +53,10 @@ def run_folder(trainer: L.Trainer) -> Path:
 class SaveConfig(SaveConfigCallback):
     """Saves the resolved config of a training run beside its checkpoints; the loggers get it as hyperparameters."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._alone = ExitStack()  # holds the folder of the run
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.is_global_zero and not self.already_saved:
             for logger in trainer.loggers:
@@ -63,12 +68,24 @@ class SaveConfig(SaveConfigCallback):
         if not trainer.is_global_zero:
             return
         folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._alone.enter_context(locked(folder, wait=False))
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process trains here; wait for it, or give this run another "
+                "--trainer.default_root_dir"
+            ) from None
         if not self.config.ckpt_path:
             kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
             files = [Path(callback.dirpath or "", f"{callback.filename}.ckpt") for callback in kept]
             # A logger has a new folder for every run, and may write a config.yaml of its own into it.
             require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
         write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let other processes use the folder."""
+        self._alone.close()
 
 
 class MatcherCLI(LightningCLI):

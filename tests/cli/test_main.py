@@ -119,7 +119,7 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
     assert (tmp_path / "vectors" / "text_ids.txt").read_text().split()[:2] == ["t224", "t225"]
 
 
-def test_fit_resumes_from_the_last_epoch(tmp_path: Path) -> None:
+def test_fit_resumes_from_the_last_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = [f"--{which}.dirpath={tmp_path / 'kept'}" for which in ("best", "last")]
     last = tmp_path / "kept" / "last.ckpt"
     # A rate of 0 never improves, so the best stays the first; the last must still move on.
@@ -128,6 +128,12 @@ def test_fit_resumes_from_the_last_epoch(tmp_path: Path) -> None:
     assert torch.load(last, weights_only=True)["global_step"] == 24
     assert main([*command, "--trainer.max_epochs=3", f"--ckpt_path={last}"]) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 36
+    # The folder of a new run holds the best of the run that it resumes.
+    command = ["fit", *toy_arguments(tmp_path, "--model.lr=1e-30", "--trainer.max_epochs=4", f"--ckpt_path={last}")]
+    assert main(command) == 0
+    run = Path(capsys.readouterr().out.split()[-1])
+    assert (run / "checkpoints" / "best.ckpt").read_bytes() == last.with_name("best.ckpt").read_bytes()
+    assert main(["validate", str(run)]) == 0
 
 
 def test_only_commands_that_resume_say_so_when_interrupted(

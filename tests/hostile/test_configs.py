@@ -1,6 +1,7 @@
 """Options, configs and checkpoints that cannot work, or would mean something else than they say."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import resource
@@ -16,6 +17,7 @@ from small_benchmark import bench, write
 from toy import toy_arguments, toy_corpus
 
 from itmbench.cli.main import main
+from itmbench.files import locked
 from itmbench.runner.spec import merge
 
 OPTIONS = {
@@ -459,3 +461,23 @@ def test_a_run_is_never_replaced_by_another(run: Path, capsys: pytest.CaptureFix
     assert main(["test", *toy_arguments(run, *short), f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"]) == 0
     assert {path: path.read_bytes() for path in before} == before
     assert yaml.safe_load(before[run / "checkpoints" / "config.yaml"])["model"]["init_args"]["lr"] == 0.003
+
+
+def test_a_run_is_not_shared_by_two_processes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = run / "checkpoints"
+    before = {path: path.read_bytes() for path in checkpoints.iterdir()}
+    here, there = multiprocessing.get_context("fork").Pipe()
+
+    def train() -> None:
+        with locked(checkpoints):
+            there.send("training")
+            there.recv()
+
+    process = multiprocessing.get_context("fork").Process(target=train)
+    process.start()
+    assert here.recv() == "training"
+    command = ["fit", *toy_arguments(run, "--trainer.logger=false", f"--ckpt_path={checkpoints / 'last.ckpt'}")]
+    assert "DIR/checkpoints: another process trains here" in refusal(command, capsys, run)
+    here.send("end")
+    process.join()
+    assert {path: path.read_bytes() for path in before} == before

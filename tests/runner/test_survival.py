@@ -155,7 +155,7 @@ def test_stopped_it_ends_cleanly_and_goes_on(
 
 @pytest.mark.parametrize("place", ["here", "beside", "there", ""])
 def test_a_checkpoint_that_was_moved_is_still_the_best(place: str, tmp_path: Path) -> None:
-    """A run resumes in its own folder, or in another: beside its checkpoints lies the best one, or where it was."""
+    """A run resumes in its own folder, or in another, into which it takes the best checkpoint."""
     best, score = tmp_path / "there" / "best.ckpt", torch.tensor(0.7)
     state = {
         "dirpath": str(best.parent),
@@ -169,15 +169,17 @@ def test_a_checkpoint_that_was_moved_is_still_the_best(place: str, tmp_path: Pat
     found = tmp_path / (place or "there") / "best.ckpt"
     if place:
         found.parent.mkdir()
-        found.touch()
+        found.write_text("the best")
     checkpoint = Checkpoint(str(tmp_path / "here"), monitor="m", mode="max")
     alone = SimpleNamespace(broadcast=lambda path: path)
-    trainer = SimpleNamespace(ckpt_path=str(tmp_path / "beside" / "last.ckpt"), strategy=alone, is_global_zero=False)
+    trainer = SimpleNamespace(ckpt_path=str(tmp_path / "beside" / "last.ckpt"), strategy=alone, is_global_zero=True)
     checkpoint.setup(trainer, None, "fit")  # type: ignore[arg-type]
     checkpoint.load_state_dict(state)
-    assert checkpoint.best_model_path == str(found)
+    here = tmp_path / ("here" if place else "there") / "best.ckpt"
+    assert checkpoint.best_model_path == str(here)
     assert checkpoint.best_model_score == (score if place else None)
-    assert checkpoint.best_k_models == ({str(found): score} if place else {})
+    assert checkpoint.best_k_models == ({str(here): score} if place else {})
+    assert {path.read_text() for path in (found, here) if place} == ({"the best"} if place else set())
 
 
 def test_what_an_earlier_replacement_has_left_does_not_keep_a_cell_from_its_place(tmp_path: Path) -> None:
