@@ -1,9 +1,11 @@
-"""Atomic file writes, locks and content digests."""
+"""Atomic file writes and moves, locks and content digests."""
 
 import contextlib
 import errno
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +48,32 @@ def _write(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) 
         content(file)
     else:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def move_folder(folder: Path, place: Path, scratch: Path) -> None:
+    """Move a folder to a free place, where it appears when complete; ``scratch`` is for what comes from another disk.
+
+    Raises:
+        OSError: it cannot be moved, and is where it was.
+    """
+    try:
+        os.rename(folder, place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        scratch.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="scratch-", ignore_cleanup_errors=True) as temporary:
+            copy = Path(temporary, place.name)
+            copy_folder(folder, copy)
+            os.rename(copy, place)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_folder(folder: Path, copy: Path) -> None:
+    """Copy a folder with all that it holds; links become what they lead to."""
+    for path in (folder, *sorted(folder.rglob("*"))):  # copytree would hide what a full disk says
+        target = copy / path.relative_to(folder)
+        target.mkdir() if path.is_dir() else shutil.copy2(path, target)
 
 
 @contextlib.contextmanager

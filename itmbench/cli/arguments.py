@@ -3,8 +3,9 @@
 import argparse
 import atexit
 import gc
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
@@ -62,10 +63,20 @@ def imports() -> Iterator[None]:
         atexit.register(gc.unfreeze)  # some of these packages complain at the end about objects that are left
 
 
-def write_out(path: str | Path, content: str | bytes) -> None:
-    """Write a file that the user may have named; raise an InputError if it cannot be, an OSError on a full disk."""
-    from itmbench.files import write_atomically
+def write_out(path: str | Path, content: str | bytes, inputs: Iterable[str | Path] = ()) -> None:
+    """Write a file that the user may have named.
 
+    Raises:
+        InputError: it cannot be written, or would replace one of the ``inputs`` or a file of a cell.
+        OSError: the disk is full.
+    """
+    from itmbench.files import write_atomically
+    from itmbench.store.result import FILES, RESULT
+
+    of_cell = Path(path).name in FILES and Path(path).with_name(RESULT).is_file()
+    if of_cell or os.path.realpath(path) in map(os.path.realpath, inputs):
+        what = "belongs to a result" if of_cell else "is read here"
+        raise InputError(f"{path}: {what}, so it was not replaced; name another file")
     try:
         write_atomically(path, content)
     except (OSError, ValueError) as error:  # a ValueError where the path names no file, such as "."

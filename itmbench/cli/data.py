@@ -107,13 +107,15 @@ def describe(corpus: "Corpus") -> str:
 
 def _verify(read: Callable[[], "Corpus"], deep: bool, listed: str | None) -> None:
     """Print what a dataset holds; write that and all problems to the JSON file ``listed``."""
+    from itmbench.data.cache import inputs_read
     from itmbench.data.corpus import ImageFiles
 
     found: dict[str, Any] = {"dataset": None, "fingerprint": None, "counts": [], "images": 0, "decoded": False}
     problems: list[tuple[str | None, str]] = []
     missing: Sequence[str] = ()
     try:
-        corpus = read()
+        with inputs_read() as inputs:
+            corpus = read()
         counts = [{"what": count.what, "found": count.found, "published": count.published} for count in corpus.counts]
         found |= {"dataset": corpus.name, "fingerprint": corpus.fingerprint, "counts": counts}
         print(describe(corpus))
@@ -129,7 +131,7 @@ def _verify(read: Callable[[], "Corpus"], deep: bool, listed: str | None) -> Non
         refusal = str(error)
     if listed:
         found |= {"dropped": list(missing), "problems": [{"file": file, "problem": text} for file, text in problems]}
-        write_out(listed, json.dumps(found, indent=1) + "\n")
+        write_out(listed, json.dumps(found, indent=1) + "\n", inputs)
     for name in missing[:SHOWN]:
         print(f"left out, its image is missing: {name}")
     for file, text in problems[:SHOWN] if len(problems) > 1 or found["images"] else ():

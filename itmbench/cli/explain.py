@@ -92,16 +92,16 @@ def run(command: str, arguments: Sequence[str]) -> int:
         explained, files, content = explain(cli, options)
     if options.out and options.out.endswith(".json"):
         content |= {"files": {id_: str(file) for id_, file in files.items()}}
-        write_out(options.out, json.dumps(content, indent=1))
+        write_out(options.out, json.dumps(content, indent=1), files.values())
     elif options.out and options.out.endswith(".html"):
         from itmbench.report.why import why_page
 
-        write_out(options.out, why_page(content["method"], explained, files))
+        write_out(options.out, why_page(content["method"], explained, files), files.values())
     elif options.out:
         from itmbench.report.explanation import explanation_rows
         from itmbench.report.sheet import sheet_png
 
-        write_out(options.out, sheet_png(explanation_rows(explained, files)))
+        write_out(options.out, sheet_png(explanation_rows(explained, files)), files.values())
     if options.out:
         print(f"Written: {options.out}")
     return 0

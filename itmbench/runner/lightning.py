@@ -28,7 +28,7 @@ from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, EpochLines, Noti
 from itmbench.runner.given import config_files, require_sound_configs, require_trainable, require_unused
 from itmbench.runner.messages import one_line, parameters, plain_errors
 from itmbench.runner.predictions import EmbeddingWriter
-from itmbench.runner.resumed import RequireFittingState
+from itmbench.runner.resumed import Resume
 from itmbench.store.result import CHECKPOINT
 from itmbench.units import metric
 
@@ -197,7 +197,7 @@ class MatcherCLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         # Not in TRAINER_DEFAULTS: a callback shared by all trainers would keep the last model alive.
-        trainer.callbacks[:0] = [EpochLines(), RequireFittingState(), SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
+        trainer.callbacks[:0] = [EpochLines(), Resume(), SeedEpochs(), NoticeInterruption()]  # type: ignore[attr-defined]
         self.kept = KeepEvaluation()
         trainer.callbacks.append(self.kept)  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:

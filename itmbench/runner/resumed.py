@@ -1,9 +1,13 @@
-"""A checkpoint to resume from must fit the config: else Lightning fails late, or silently follows the checkpoint."""
+"""Resuming from a checkpoint: it must fit the config, and training continues with the epoch after it.
+
+Else Lightning fails late, silently follows the checkpoint, or repeats the end of an epoch.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.loops.loop import _Loop
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,9 +22,9 @@ FREE = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
 """Of a parameter group: what the schedule sets, and what changes only how fast a step is."""
 
 
-class RequireFittingState(L.Callback):
+class Resume(L.Callback):
     """Compares data, batches, optimizers and schedules of a checkpoint with those that the config gives, before
-    training.
+    training, which it begins with the next epoch.
     """
 
     _saved: State | None = None
@@ -46,6 +50,18 @@ class RequireFittingState(L.Callback):
                 f"the checkpoint does not fit this training: {differences[0]}; resume with the options that it was "
                 "trained with, or start anew without --ckpt_path"
             )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin with the next epoch, if the checkpoint ends one.
+
+        With ``max_steps`` Lightning 2.6 ends that epoch once more instead, counts it twice, and from then on draws the
+        training pairs of the epoch after the current one.
+        """
+        loop = trainer.fit_loop
+        if loop.restarted_on_epoch_end:
+            _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]  # its own setter keeps it True
+            loop.reset()
+            loop.epoch_progress.current.completed = loop.epoch_progress.current.ready
 
 
 def _training(trainer: L.Trainer, model: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from itmbench.errors import InputError
-from itmbench.files import real_path
+from itmbench.files import copy_folder, move_folder, real_path
 from itmbench.store.result import CHECKPOINT, PER_QUERY, RESULT, RUNNING, Result
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def commit(finished: Path, folder: Path) -> None:
     old = finished.with_name(finished.name + ".old")
     if folder.exists():
         _discard(old)  # left by a process that was killed before the last line
-        os.replace(folder, old)
-    os.replace(finished, folder)
+        move_folder(folder, old, finished.parent)
+    move_folder(finished, folder, folder.parent / RUNNING)
     _discard(old)
 
 
@@ -163,10 +163,8 @@ def merge(root: str | Path, other: str | Path) -> Merged:
                     merged.conflicts[place] = "a file lies where its folder would"
                     continue
                 new = scratch / str(number)
-                for path in (folder, *sorted(folder.rglob("*"))):  # copytree would hide what a full disk says
-                    copy = new / path.relative_to(folder)
-                    copy.mkdir() if path.is_dir() else shutil.copy2(path, copy)
-                os.rename(new, top / place)
+                copy_folder(folder, new)
+                move_folder(new, top / place, (top / place).parent / RUNNING)
                 merged.copied.append(place)
             elif not (difference := _difference(top / place, folder, result)):
                 merged.equal.append(place)

@@ -28,6 +28,8 @@ EXPLANATIONS = "explanations.json"
 """Why a few of these queries were answered as they were; only of methods that explain themselves."""
 LOG = "log.txt"
 """Messages of the run."""
+FILES = (RESULT, CONFIG, PER_QUERY, CHECKPOINT, EXAMPLES, EXPLANATIONS, LOG)
+"""All files of a cell."""
 RUNNING = ".running"
 """Folder, below the results, of incomplete cells and of cells that are being merged or removed."""
 

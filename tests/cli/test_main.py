@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,35 @@ def test_fit_resumes_from_the_last_epoch(tmp_path: Path, capsys: pytest.CaptureF
     run = Path(capsys.readouterr().out.split()[-1])
     assert (run / "checkpoints" / "best.ckpt").read_bytes() == last.with_name("best.ckpt").read_bytes()
     assert main(["validate", str(run)]) == 0
+
+
+@pytest.mark.parametrize("limit", ["max_epochs=4", "max_steps=7"])
+@pytest.mark.parametrize("validation", ["check_val_every_n_epoch=1", "check_val_every_n_epoch=2"])
+def test_a_resumed_training_is_that_of_an_unbroken_one(limit: str, validation: str, tmp_path: Path) -> None:
+    def train(folder: str, *more: str) -> dict[str, Any]:
+        options = [
+            f"--data.root={tmp_path / 'toy'}",
+            f"--trainer.{limit}",
+            f"--trainer.{validation}",
+            "--data.copies=1",
+        ]
+        every = [
+            "--last.save_top_k=-1",
+            "--last.filename={epoch}",
+            "--model.text.dropout=0.2",
+            "--trainer.logger=false",
+        ]
+        assert main(["fit", *toy_arguments(tmp_path / folder, *options, *every, *more)]) == 0
+        last = torch.load(tmp_path / folder / "checkpoints" / "epoch=3.ckpt", weights_only=True)
+        weights = {name: value.tolist() for name, value in last["state_dict"].items()}
+        return weights | {"progress": last["loops"]["fit_loop"]["epoch_progress"], "step": last["global_step"]}
+
+    unbroken = train("unbroken")
+    for epoch in (0, 1):
+        assert (
+            train(f"after {epoch}", f"--ckpt_path={tmp_path / 'unbroken' / 'checkpoints' / f'epoch={epoch}.ckpt'}")
+            == unbroken
+        )
 
 
 def test_only_commands_that_resume_say_so_when_interrupted(

@@ -11,6 +11,7 @@ import pytest
 
 from itmbench.cli.main import main
 from itmbench.cli.report import FORMATS, report
+from itmbench.files import write_atomically
 
 
 def test_csv_and_json_hold_every_value_and_shares_in_percent(results: Path, frame: pd.DataFrame) -> None:
@@ -54,9 +55,11 @@ def test_the_file_holds_what_the_screen_shows(
     ("folder", "out", "message"),
     [
         ("none", "r", "no such results folder"),
-        ("", "r", "no results yet"),
+        ("folder", "r", "no results yet"),
         (None, "file/r", "cannot be written"),
         (None, "folder", "cannot be written"),
+        (None, "cell/best.ckpt", "belongs to a result, so it was not replaced"),
+        (None, "cell/result.json", "belongs to a result"),
     ],
 )
 def test_what_cannot_be_reported_is_one_line_and_leaves_nothing(
@@ -64,8 +67,11 @@ def test_what_cannot_be_reported_is_one_line_and_leaves_nothing(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
+    for file in (tmp_path / "cell" / "best.ckpt", tmp_path / "cell" / "result.json"):
+        write_atomically(file, "")
     store = results if folder is None else tmp_path / folder
     assert main(["report", "--results", str(store), "--format", "csv", "--out", str(tmp_path / out)]) == 2
     output, error = capsys.readouterr()
     assert not output and error.count("\n") == 1 and message in error
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert sorted(os.listdir(tmp_path)) == ["cell", "file", "folder"]
+    assert not any(file.read_bytes() for file in (tmp_path / "cell").iterdir())

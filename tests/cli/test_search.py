@@ -304,6 +304,15 @@ WRONG = {
     "an image alone": (["--image", "photos/0.png"], "search: give --gallery DIR and sentences, or"),
     "no results": (["--gallery", "photos", "x", "--top", "0"], "--top 0: give 1 or more"),
     "another format": (["--gallery", "photos", "x", "--out", "a.pdf"], "--out a.pdf: give a name that ends in .html"),
+    "a photograph to write": (["--gallery", "photos", "x", "--out", "photos/0.png"], "--out photos/0.png: would be a"),
+    "an image to write": (
+        ["--image", "photos/0.png", "--texts", "texts.html", "--out", "photos/../photos/0.png"],
+        "photos/../photos/0.png: is read here, so it was not replaced; name another file",
+    ),
+    "texts to write": (
+        ["--image", "photos/0.png", "--texts", "texts.html", "--out", "texts.html"],
+        "texts.html: is read here",
+    ),
     "no texts": (["--image", "photos/0.png", "--texts", "bare.txt"], "bare.txt: holds no text"),
     "no image": (["--image", "none.png", "--texts", "photos/notes.txt"], "none.png: no such image"),
     "all broken": (["--gallery", "broken", "x"], "broken: none of the 1 photographs can be read; the first is a.jpg ("),
@@ -317,6 +326,7 @@ def test_what_is_wrong_is_one_line(
     monkeypatch.chdir(gallery.parent)
     Path("bare").mkdir()
     Path("bare.txt").write_text("\n \n")
+    Path("texts.html").write_text("a red square")
     Path("broken").mkdir()
     Path("broken/a.jpg").write_bytes(b"x")
     more, message = WRONG[kind]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from refusal import files
-from small_benchmark import FORK, bench, content, ended, write
+from small_benchmark import FORK, bench, content, ended, unfinished, write
 from toy import toy_arguments, toy_corpus
 
 import itmbench.cli.results  # noqa: F401  which who loses the right to read Python's own files cannot import
@@ -145,6 +145,21 @@ def test_a_disk_that_is_read_only(
     last = capsys.readouterr().err.splitlines()[-1].removeprefix("itmbench: --embeddings.folder ")
     assert status == 2 and last.removeprefix("itmbench: ").startswith(str(disk.folder))
     assert "Read-only file system" in last
+
+
+def test_results_behind_a_link_to_another_disk(spec: Path, done: Path, disk: Disk, tmp_path: Path) -> None:
+    """New ones, those of another folder, and one that runs again."""
+    for results in ("run", "merged"):
+        (tmp_path / results / "small").mkdir(parents=True)
+        (disk.folder / results).mkdir()
+        (tmp_path / results / "small" / "toy").symlink_to(disk.folder / results)
+    assert main(bench(spec, tmp_path / "run")) == 0
+    assert main(["results", "merge", str(done), f"--results={tmp_path / 'merged'}"]) == 0
+    assert main(bench(spec, tmp_path / "merged", "--force")) == 0
+    for results in ("run", "merged"):
+        assert content(tmp_path / results) == content(done)
+        assert not unfinished(tmp_path / results) and not unfinished(disk.folder / results / "m")
+        assert {path.name for path in (disk.folder / results).rglob("*") if path.is_dir()} == {"m", "seed0", ".running"}
 
 
 def test_results_that_are_done_are_shown_from_a_read_only_disk(spec: Path, done: Path, disk: Disk, capsys: Any) -> None:
