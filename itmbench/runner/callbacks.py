@@ -156,26 +156,23 @@ class Checkpoint(ModelCheckpoint):
     """
 
     _resumed = Path()
-    _copies = True
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._resumed, self._copies = Path(trainer.ckpt_path or "").parent, trainer.is_global_zero
+        self._resumed, self._copies = Path(trainer.ckpt_path or "").parent, dict[Path, Path]()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         lost = set[str]()
 
         def here(path: str) -> str:
-            """The path in this run's folder; copied from beside the resumed checkpoint, or from where it was."""
+            """The path in this run's folder, for what lies there, beside the resumed checkpoint, or where it was."""
             own = Path(self.dirpath or "", Path(path).name)
             places = (own, self._resumed / own.name, Path(path))
             place = next((place for place in places if place.is_file()), None)
             if place is None:
                 lost.add(path)
                 return path
-            if place != own and self._copies:
-                with place.open("rb") as file:
-                    write_atomically(own, partial(shutil.copyfileobj, file))
+            self._copies[own] = place
             return str(own)
 
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -183,6 +180,13 @@ class Checkpoint(ModelCheckpoint):
         moved["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
         is_lost = (state_dict["best_model_path"] or state_dict["last_model_path"]) in lost
         super().load_state_dict(state_dict if is_lost else moved)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Copy what was kept so far, now that other callbacks have accepted the checkpoint."""
+        for own, place in self._copies.items():
+            if trainer.is_global_zero and own != place:
+                with place.open("rb") as file:
+                    write_atomically(own, partial(shutil.copyfileobj, file))
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -68,6 +68,11 @@ class SaveConfig(SaveConfigCallback):
         if not trainer.is_global_zero:
             return
         folder = run_folder(trainer)
+        if not self.config.ckpt_path:
+            kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
+            files = [Path(callback.dirpath or "", f"{callback.filename}.ckpt") for callback in kept]
+            # A logger has a new folder for every run, and may write a config.yaml of its own into it.
+            require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._alone.enter_context(locked(folder, wait=False))
@@ -76,11 +81,6 @@ class SaveConfig(SaveConfigCallback):
                 f"{folder}: another process trains here; wait for it, or give this run another "
                 "--trainer.default_root_dir"
             ) from None
-        if not self.config.ckpt_path:
-            kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
-            files = [Path(callback.dirpath or "", f"{callback.filename}.ckpt") for callback in kept]
-            # A logger has a new folder for every run, and may write a config.yaml of its own into it.
-            require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
         write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

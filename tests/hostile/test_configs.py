@@ -407,7 +407,9 @@ def test_a_training_resumes_in_another_folder_and_says_where_its_best_checkpoint
     resume = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
     options = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=1", resume]
     assert main(["fit", *toy_arguments(run, *options)]) == 0
-    assert f"  itmbench test {run / 'checkpoints' / 'best.ckpt'}" in capsys.readouterr().out
+    assert f"  itmbench test {tmp_path / 'checkpoints'}\n" in capsys.readouterr().out
+    best, copy = (folder / "checkpoints" / "best.ckpt" for folder in (run, tmp_path))
+    assert copy.read_bytes() == best.read_bytes()
 
 
 class Intruder:

@@ -175,6 +175,7 @@ def test_a_checkpoint_that_was_moved_is_still_the_best(place: str, tmp_path: Pat
     trainer = SimpleNamespace(ckpt_path=str(tmp_path / "beside" / "last.ckpt"), strategy=alone, is_global_zero=True)
     checkpoint.setup(trainer, None, "fit")  # type: ignore[arg-type]
     checkpoint.load_state_dict(state)
+    checkpoint.on_fit_start(trainer, None)  # type: ignore[arg-type]
     here = tmp_path / ("here" if place else "there") / "best.ckpt"
     assert checkpoint.best_model_path == str(here)
     assert checkpoint.best_model_score == (score if place else None)
