@@ -23,9 +23,17 @@ class Parser(argparse.ArgumentParser):
         self.epilog = f"example:\n{indent(example, '  ')}" if example else None
 
     def error(self, message: str) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        hint = did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
-        raise InputError(f"{self.prog.removeprefix('itmbench ')}: {message}; {hint}see {self.prog} --help")
+        below = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        parsers = [self, *(parser for choices in below for parser in choices.values())]
+        options = [option for parser in parsers for option in parser._option_string_actions]
+        raise InputError(refused(self.prog, message, options))
+
+
+def refused(program: str, message: str, options: Iterable[str]) -> str:
+    """What a parser says about arguments, with the option that may be meant and where its help is."""
+    unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+    hint = did_you_mean(unknown[1], options) if unknown else ""
+    return f"{program.removeprefix('itmbench ')}: {message}; {hint}see {program} --help"
 
 
 def add_results_folder(parser: argparse.ArgumentParser) -> None:

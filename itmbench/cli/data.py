@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itmbench.cli.arguments import Parser, path, write_out
+from itmbench.cli.arguments import Parser, path, refused, write_out
 from itmbench.errors import InputError, InputErrors, MissingImages, choice
 from itmbench.logs import Progress
 from itmbench.runner import registry
@@ -72,7 +72,7 @@ def _own_options(prog: str, dataset: type, options: Sequence[str], action: str) 
     """The dataset's options, and those of the action."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
     if action == "prepare":
         parser.add_argument("--from", type=path, metavar="DIR", help="folder with archives that you already have")
     else:
@@ -83,7 +83,7 @@ def _own_options(prog: str, dataset: type, options: Sequence[str], action: str) 
         return parser.parse_args(list(options)).as_dict()
     except ArgumentError as error:
         message = " ".join(str(error).split()).replace("are required: ", "are required: --")
-        raise InputError(f"{prog.removeprefix('itmbench ')}: {message}; see {prog} --help") from None
+        raise InputError(refused(prog, message, parser._option_string_actions)) from None
 
 
 def _is_complete(read: Callable[[], "Corpus"]) -> bool:

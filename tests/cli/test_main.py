@@ -229,6 +229,10 @@ WRONG = {
     "results": "results: the following arguments are required: ACTION; see itmbench results --help",
     "report --out=": "report: argument --out: names nothing; give a path; see itmbench report --help",
     "search --model=X --gallery=X dog --out=": "search: argument --out: names nothing; ",
+    "results list --result=nowhere": "results: unrecognized arguments: --result=nowhere; did you mean --results? see ",
+    "data verify flickr8k --rot=nowhere --root=x": "data verify flickr8k: unrecognized arguments: "
+    "--rot=nowhere; did you mean --root? see itmbench data verify flickr8k --help",
+    "data verify flickr8k --root=nowhere --dee": "data verify flickr8k: unrecognized arguments: --dee; did you mean ",
     "report --results nowhere": "nowhere: no such results folder",
     "data verify nothing": "nothing: no such dataset; choose one of flickr30k, flickr8k, coco, ",
     "data prepare Flickr30k": "Flickr30k: no such dataset; did you mean flickr30k? ",
