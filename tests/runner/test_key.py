@@ -91,7 +91,7 @@ def test_cells_are_quiet_unless_a_config_says_otherwise(tmp_path: Path) -> None:
     assert loud.logger and loud.enable_progress_bar and not loud.enable_model_summary
 
 
-@pytest.mark.parametrize(("name", "hint"), [("max_epoch", "; did you mean trainer.max_epochs or "), ("nonsense", "")])
+@pytest.mark.parametrize(("name", "hint"), [("max_epoch", "; did you mean trainer.max_epochs[?]"), ("nonsense", "")])
 def test_an_unknown_option_of_a_cell_has_a_hint_or_none(name: str, hint: str, tmp_path: Path) -> None:
     data = {"class_path": "toy.ToyData", "init_args": {"root": str(tmp_path)}}
     with pytest.raises(InputError, match=rf"does not accept option '{name}'{hint}{'' if hint else '$'}"):
