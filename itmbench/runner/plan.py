@@ -16,7 +16,7 @@ from itmbench.errors import InputError, InputErrors, is_full
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
 from itmbench.files import digest, write_atomically
 from itmbench.methods.base import Matcher
-from itmbench.runner import done, lease, running
+from itmbench.runner import done, lease, running, tracker
 from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.key import cell_key
 from itmbench.runner.running import Failure
@@ -106,6 +106,7 @@ class Planner:
                         continue
                     rows = [_planned(cell, cli, config) for cell in seeds]
                     if any(request.outcome(row) is None for row in rows):
+                        tracker.require_settings(cli.config)
                         require_valid_pair(cli.require_sound(check_devices), cli.data, cli.devices)
                     planned += rows
                 except InputError as error:

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import WandbLogger
 
 from itmbench import store
+from itmbench.errors import InputError, in_a_line
 from itmbench.runner.spec import Cell
 
 LOGGER = "lightning.pytorch.loggers.WandbLogger"
@@ -23,12 +24,23 @@ SERVER = "https://api.wandb.ai"
 logger = logging.getLogger(__name__)
 
 
+def require_settings(config: Namespace) -> None:
+    """Raise an InputError if a cell's config asks for the tracker, and it will not accept its environment variables."""
+    if not _is_asked_for(config):
+        return
+    import wandb
+
+    try:
+        wandb.Settings().update_from_env_vars(dict(os.environ))
+    except (ValueError, wandb.errors.UsageError) as error:
+        raise InputError(f"trainer.logger: {in_a_line(error)}; correct the variables WANDB_…") from None
+
+
 def prepare(config: Namespace, cell: Cell) -> None:
     """Change a cell's config: name the run after the cell, group it by benchmark, go offline without key or network."""
-    tracker = config.trainer.logger
-    if not isinstance(tracker, Namespace) or tracker.class_path != LOGGER:
+    if not _is_asked_for(config):
         return
-    options = tracker.init_args
+    options = config.trainer.logger.init_args
     options.name = f"{cell.dataset}/{cell.method}/seed{cell.seed}"
     options.group, options.job_type = cell.benchmark, cell.dataset
     if options.mode is None and "WANDB_MODE" not in os.environ and (options.offline or not _reachable()):
@@ -74,6 +86,11 @@ def _only_warns() -> Iterator[None]:
         yield
     except Exception as error:
         logger.warning("    Weights & Biases: %s (%s); the result on disk is complete", type(error).__name__, error)
+
+
+def _is_asked_for(config: Namespace) -> bool:
+    tracker = config.trainer.logger
+    return isinstance(tracker, Namespace) and tracker.class_path == LOGGER
 
 
 def _reachable() -> bool:

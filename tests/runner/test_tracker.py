@@ -15,6 +15,7 @@ from small_benchmark import bench, write
 from wandb.proto import wandb_internal_pb2
 
 from itmbench import store
+from itmbench.errors import InputError
 from itmbench.runner import tracker
 from itmbench.runner.run import run
 
@@ -109,3 +110,15 @@ def test_an_outage_at_the_end_fails_no_cell(
     assert run(tracked(tmp_path, "m"), tmp_path / "results") == []
     assert [result.method for _, result in store.results(tmp_path / "results")] == ["m"]
     assert "Weights & Biases: ConnectionError (the server is gone)" in caplog.text and wandb.run is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MODE", "typo"), ("RUN_ID", "a/b"), ("BASE_URL", "http://x:99999"), ("SILENT", "maybe")]
+)
+def test_settings_that_the_tracker_refuses_are_found_while_planning(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"WANDB_{name}", value)
+    with pytest.raises(InputError, match=r"^m on toy: trainer.logger: .*; correct the variables WANDB_…$"):
+        run(tracked(tmp_path, "m"), tmp_path / "results")
+    assert not (tmp_path / "results" / store.RUNNING / "small").exists()
