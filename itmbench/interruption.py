@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,9 +32,17 @@ def watched(*numbers: signal.Signals) -> Iterator[None]:
     _process = os.getpid()
     for number in before:
         signal.signal(number, _stop)
+    report = sys.unraisablehook
+
+    def report_others(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:  # of a destructor; the flag is noticed soon
+            report(dropped)
+
+    sys.unraisablehook = report_others
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
         _process = 0

@@ -25,6 +25,28 @@ with interruption.watched(signal.SIGTERM):
     os._exit(7 if interruption.arrived() else 8)
 """
 
+IN_DESTRUCTORS = """
+import os, signal
+from itmbench import interruption
+
+class Ends:
+    def __init__(self, error): self.error = error
+    def __del__(self):
+        if self.error: raise self.error
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with interruption.watched(signal.SIGTERM):
+    Ends(ValueError("shown"))
+    Ends(None)
+    os._exit(7 if interruption.arrived() else 8)
+"""
+
+
+def test_a_signal_that_comes_in_a_destructor_is_noticed_without_a_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_DESTRUCTORS], capture_output=True, text=True)
+    assert done.returncode == 7
+    assert "ValueError: shown" in done.stderr and "KeyboardInterrupt" not in done.stderr
+
 
 def test_a_signal_that_comes_while_the_flag_is_read_does_not_hang() -> None:
     """The handler runs between any two lines of the main thread, so neither may hold a lock."""
