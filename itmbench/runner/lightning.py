@@ -3,7 +3,6 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,22 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pydantic import ValidationError
 
 from itmbench import logs
 from itmbench.checkpoint import read_checkpoint, require_resumable
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.errors import InputError, in_a_line
-from itmbench.files import locked, write_atomically
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, EpochLines, NoticeInterruption, SeedEpochs, WholeFiles
-from itmbench.runner.given import config_files, require_sound_configs, require_trainable, require_unused
+from itmbench.runner.given import config_files, require_sound_configs, require_trainable
 from itmbench.runner.messages import one_line, parameters, plain_errors
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.runner.resumed import Resume
+from itmbench.runner.run_folder import SaveConfig, run_folder
 from itmbench.store.result import CHECKPOINT
 from itmbench.units import metric
 
@@ -42,50 +41,6 @@ TRAINER_DEFAULTS = {
 
 MOST_THREADS = 1024
 """More may be more than the system can start, at which torch would crash."""
-
-
-def run_folder(trainer: L.Trainer) -> Path:
-    """The folder that a run keeps its config in: a logger's, which is new for every run, or that of its checkpoints."""
-    folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
-    return folder.parent if trainer.loggers and folder.name == "checkpoints" else folder
-
-
-class SaveConfig(SaveConfigCallback):
-    """Saves the resolved config of a training run beside its checkpoints; the loggers get it as hyperparameters."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._alone = ExitStack()  # holds the folder of the run
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if trainer.is_global_zero and not self.already_saved:
-            for logger in trainer.loggers:
-                logger.log_hyperparams(self.config.as_dict())
-        self.already_saved = True
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the config, before training; checkpoint callbacks know their folders by now."""
-        if not trainer.is_global_zero:
-            return
-        folder = run_folder(trainer)
-        if not self.config.ckpt_path:
-            kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
-            files = [Path(callback.dirpath or "", f"{callback.filename}.ckpt") for callback in kept]
-            # A logger has a new folder for every run, and may write a config.yaml of its own into it.
-            require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._alone.enter_context(locked(folder, wait=False))
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process trains here; wait for it, or give this run another "
-                "--trainer.default_root_dir"
-            ) from None
-        write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let other processes use the folder."""
-        self._alone.close()
 
 
 class MatcherCLI(LightningCLI):
