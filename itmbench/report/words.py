@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from itmbench.units import duration
+
 MARK = "†"
 """Follows the name of a method that failed the leak audit."""
 TIES = {
@@ -135,7 +137,8 @@ def budget_in_words(budget: str) -> str:
     limit, patience = limits.get("limit_train_batches", 1.0), limits.get("patience")
     part = "" if limit == 1.0 else f", at most {limit} of them an epoch"
     early = "" if patience is None else f", stopped after {patience} validations without progress"
-    return f"{' or '.join(bounds) or 'no limit'} of batches of {limits['batch_size']:,} pairs{part}{early}"
+    ended = f", at most {duration(limits['max_seconds'])}" if "max_seconds" in limits else ""
+    return f"{' or '.join(bounds) or 'no limit'} of batches of {limits['batch_size']:,} pairs{part}{early}{ended}"
 
 
 def mixed_in_words(methods: list[str]) -> str:

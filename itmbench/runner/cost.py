@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -176,9 +177,12 @@ def peak_memory(device: torch.device) -> int:
 
 
 def budget(trainer: L.Trainer, batch_size: int) -> dict[str, Any]:
-    """What bounds a training: limits, pairs in an optimizer step over all devices, and after how many validations
-    without progress it stops early.
+    """What bounds a training: limits, pairs in an optimizer step over all devices, after how many validations without
+    progress it stops early, and ``max_seconds``, if time ends it.
     """
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+    times = [round((timer.time_remaining() or 0) + timer.time_elapsed()) for timer in timers]
     patience = [callback.patience for callback in trainer.early_stopping_callbacks if callback is not None]
     return {
         "max_epochs": trainer.max_epochs,
@@ -186,6 +190,7 @@ def budget(trainer: L.Trainer, batch_size: int) -> dict[str, Any]:
         "batch_size": batch_size * trainer.world_size * trainer.accumulate_grad_batches,
         "limit_train_batches": trainer.limit_train_batches,
         "patience": min(patience, default=None),
+        **({"max_seconds": min(times)} if times else {}),
     }
 
 

@@ -50,6 +50,7 @@ _BUDGET = keys(
     batch_size=Count,
     limit_train_batches=NotRequired[Amount | None],
     patience=NotRequired[Count | None],
+    max_seconds=NotRequired[Count],
 )
 _or_empty = WrapValidator(lambda value, handler: value if value == {} else handler(value))
 
@@ -86,7 +87,8 @@ class Result:
             equal ``training`` and seed have the same training steps. Empty in older results, as the next three.
         steps: optimizer steps trained.
         budget: max_epochs, max_steps (-1: no limit), limit_train_batches, batch_size (pairs in an optimizer step, over
-            all devices) and patience (of early stopping); empty if nothing is trained by an optimizer.
+            all devices), patience (of early stopping), max_seconds (only if time ends the training); empty if nothing
+            is trained by an optimizer.
         choices: what validation chose beside the checkpoint, by name.
         trials: with how many `itmbench tune` chose its options; 0 if they are the method's own.
     """

@@ -148,7 +148,7 @@ def test_rows_of_one_training_are_paired_by_seed(frame: pd.DataFrame) -> None:
 
 def test_rows_of_other_budgets_are_apart_and_those_without_training_in_each(frame: pd.DataFrame) -> None:
     flickr = frame[frame["dataset"] == "flickr30k-mini"]
-    short = '{"batch_size": 32, "patience": 2, "max_epochs": 3, "max_steps": 500}'
+    short = '{"batch_size": 32, "patience": 2, "max_epochs": 3, "max_steps": 500, "max_seconds": 900}'
     less = flickr[flickr["method"] == "dual_infonce"].assign(method="less", budget=short, steps=500)
     ready = flickr[flickr["method"] == "dual_infonce"].assign(method="ready", budget="{}", steps=0, epochs=0)
     old = flickr[flickr["method"] == "dual_infonce"].assign(method="old", budget="{}", steps=0, training="")
@@ -161,7 +161,8 @@ def test_rows_of_other_budgets_are_apart_and_those_without_training_in_each(fram
         shown,
         (
             "20 epochs of batches of 128 pairs.",
-            "3 epochs or 500 steps of batches of 32 pairs, stopped after 2 validations without progress.",
+            "3 epochs or 500 steps of batches of 32 pairs, stopped after 2 validations without progress, "
+            "at most 15 min.",
             "a training budget that older results do not state.",
         ),
         strict=True,

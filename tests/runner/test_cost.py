@@ -110,3 +110,9 @@ def test_a_module_may_be_given_a_weight() -> None:
     model = Method()
     assert measure._flops(model, {"image": {"x": torch.ones(2, 5)}}, "image") == 2 * 4 * 3 * 5 + 2 * 5 * 4
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_time_is_part_of_the_budget_that_it_ends() -> None:
+    quiet: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 2}
+    unlimited, limited = L.Trainer(**quiet), L.Trainer(**quiet, max_time={"minutes": 15})
+    assert measure.budget(limited, 8) == measure.budget(unlimited, 8) | {"max_seconds": 900}
