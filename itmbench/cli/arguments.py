@@ -43,6 +43,20 @@ def add_results_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_only(parser: argparse.ArgumentParser, example: str) -> None:
+    """The option ``--only``; one that is repeated adds its pairs."""
+    help = f"such as {example}; the same key again, here or in another --only, means either"
+    parser.add_argument("--only", default="", action=_Joined, metavar="KEY=NAME,…", help=help)
+
+
+class _Joined(argparse.Action):
+    """Joins the values of an option that is repeated by commas."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
 def add_out(parser: argparse.ArgumentParser, content: str) -> None:
     """The option ``--out``."""
     help = f"{content}; folders that are missing are created"

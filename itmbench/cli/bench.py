@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from itmbench.cli.arguments import Parser, add_results_folder, imports, write_out
+from itmbench.cli.arguments import Parser, add_only, add_results_folder, imports, write_out
 from itmbench.errors import InputError
 from itmbench.here import import_from_here
 from itmbench.logs import ignore_noise
@@ -33,9 +33,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print what would run and how long it takes, and stop")
     parser.add_argument("--force", action="store_true", help="run finished and failed cells again")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again")
-    parser.add_argument(
-        "--only", default="", metavar="KEY=NAME,…", help="such as dataset=flickr30k-mini,method=dual_infonce,seed=0"
-    )
+    add_only(parser, "dataset=flickr30k-mini,method=dual_infonce,seed=0")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="run N cells at a time, each on one device")
     parser.add_argument("--launcher", default="local", choices=["local", "slurm"], help="here, or as N Slurm jobs")
     options = parser.parse_args(arguments)

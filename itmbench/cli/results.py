@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
 
-from itmbench.cli.arguments import Parser, add_results_folder
+from itmbench.cli.arguments import Parser, add_only, add_results_folder
 
 EXAMPLE = """\
 itmbench results list --only method=sedra,seed=0
@@ -19,7 +19,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser = Parser(command, description="What a results folder holds, cell by cell.", example=EXAMPLE)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="print a line for each cell")
-    listing.add_argument("--only", default="", metavar="KEY=NAME,…", help="such as benchmark=mini,method=scan,seed=0")
+    add_only(listing, "benchmark=mini,method=scan,seed=0")
     listing.set_defaults(action=list_cells)
     for name, action, summary in (
         ("show", show_cells, "print everything that is recorded of a cell"),

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from itmbench.cli.arguments import Parser, add_results_folder
+from itmbench.cli.arguments import Parser, add_only, add_results_folder
 from itmbench.errors import InputError
 from itmbench.here import import_from_here
 
@@ -29,7 +29,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("spec", metavar="NAME|FILE", help="a packaged benchmark or a YAML file, with a tune block")
     add_results_folder(parser)
     parser.add_argument("--trials", type=int, default=12, metavar="N", help="for each method (default: %(default)s)")
-    parser.add_argument("--only", default="", metavar="KEY=NAME,…", help="such as dataset=flickr30k-mini,method=scan")
+    add_only(parser, "dataset=flickr30k-mini,method=scan")
     parser.add_argument(
         "--devices", type=int, default=1, metavar="N", help="tune N methods at a time, each on a device"
     )

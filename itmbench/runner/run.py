@@ -50,7 +50,8 @@ def run(
     Args:
         spec: the benchmark file, or the name of a packaged one.
         results: the results folder.
-        only: keep cells that match all of these comma-separated pairs, such as ``method=scan,seed=0``.
+        only: keep the cells that these comma-separated pairs name, such as ``method=scan,seed=0``; pairs with the same
+            key mean either value.
         dry_run: print what would run, and stop.
         force: run finished and failed cells as well.
         retry_failed: run failed cells as well.

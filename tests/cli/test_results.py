@@ -34,13 +34,25 @@ def test_list_has_a_line_a_cell(results: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("only", "cells"),
-    [("seed=1", 4), ("dataset=mirflickr-mini", 6), ("method=dual_triplet,seed=0", 2), ("benchmark=mini", 12)],
+    [
+        (["seed=1"], 4),
+        (["dataset=mirflickr-mini"], 6),
+        (["method=dual_triplet,seed=0"], 2),
+        (["benchmark=mini"], 12),
+        (["seed=1,seed=2"], 8),
+        (["seed=1", "seed=2,dataset=mirflickr-mini"], 4),
+    ],
 )
-def test_list_keeps_what_is_asked_for(results: Path, only: str, cells: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["results", "list", "--results", str(results), "--only", only]) == 0
+def test_list_keeps_what_is_asked_for(
+    results: Path, only: list[str], cells: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["results", "list", "--results", str(results), *(f"--only={pairs}" for pairs in only)]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     assert len(lines) == cells
-    assert all(pair.partition("=")[2] in line for line in lines for pair in only.split(","))
+    wanted = [pair.split("=") for pairs in only for pair in pairs.split(",")]
+    for key, place in {"dataset": 1, "method": 2, "seed": 3}.items():
+        values = [value for name, value in wanted if name == key]
+        assert not values or {line.split()[place] for line in lines} == set(values)
 
 
 def test_list_refuses_wrong_filters(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

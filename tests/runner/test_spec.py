@@ -96,10 +96,18 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
         ({"leave_out": [{"method": "m"}]}, "", "leave_out leaves nothing to run"),
         ({}, "dataset=d3", "--only dataset=d3: no such dataset; choose one of d1, d2"),
         ({}, "colour=red", "colour is not one of benchmark, dataset, method, seed"),
-        ({}, "dataset=d1,dataset=d2", "no cell matches all of these"),
+        ({}, "dataset=d1,d2", "--only dataset=d1,d2: d2 is not KEY=NAME; write dataset=d1,dataset=d2"),
+        ({}, "m", "--only m: m is not KEY=NAME; write method=m"),
+        ({}, "seed=1,x", "write seed=1,seed=x"),
+        ({}, 3, "only 3: is not text; write method=scan,seed=0"),
+        (
+            {"methods": {"m": "method.yaml", "n": "method.yaml"}, "leave_out": [{"dataset": "d1", "method": "n"}]},
+            "dataset=d1,method=n",
+            "no cell matches all of these",
+        ),
     ],
 )
-def test_wrong_files_are_one_line(tmp_path: Path, changes: dict[str, Any], only: str, message: str) -> None:
+def test_wrong_files_are_one_line(tmp_path: Path, changes: dict[str, Any], only: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         load_cells(write(tmp_path, **changes), only)
     assert "\n" not in str(error.value) and (only or str(tmp_path) in str(error.value))
