@@ -65,8 +65,8 @@ def as_tensor(values: Any, what: str) -> Tensor:
         InputError: they are not real numbers, or their rows differ in length.
     """
     if isinstance(values, Tensor):
-        if values.is_complex() or values.layout != torch.strided:
-            raise InputError(f"{what}: complex or sparse; give a dense table of real numbers")
+        if values.is_complex() or values.layout != torch.strided or values.is_meta:
+            raise InputError(f"{what}: complex, sparse or without data; give a dense table of real numbers")
         return values.detach()
     if np.ma.is_masked(values):
         raise InputError(f"{what}: masked values; give all of them, or leave their items out")
