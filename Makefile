@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first call makes. Bring your own environment instead with `pip install itmbench`.
+# Everything runs in .venv, which the first call makes. Bring your own environment instead with `pip install .`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -62,7 +62,9 @@ class EpochLines(L.Callback):
         shown = [f"train/loss {values['train/loss']:.3f}"] if "train/loss" in values else []
         if "val/objective" in values:
             name = pl_module.evaluated_by.objective
-            shown.append(f"val/{name} {metric(name, values['val/objective'])}")
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            among = len(data.stage("val").images)
+            shown.append(f"val/{name} {metric(name, values['val/objective'])} ({among:,} images)")
         epoch = trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING)  # 0 where nothing is trained
         elapsed = duration(time.perf_counter() - self._started)
         logger.info("    epoch %d/%s  %s  %s", epoch, trainer.max_epochs, " ".join(shown), elapsed)
