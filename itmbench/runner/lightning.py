@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from itmbench import logs
 from itmbench.checkpoint import read_checkpoint, require_resumable
 from itmbench.data.datamodule import CorpusDataModule
+from itmbench.encoders import TimmImageEncoder
 from itmbench.errors import InputError, in_a_line
 from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
@@ -188,8 +189,16 @@ class MatcherCLI(LightningCLI):
             print(f"no --ckpt_path: {self.subcommand} takes the model as it is built, untrained", file=sys.stderr)
 
     def before_fit(self) -> None:
-        """Refuse what would fail only after a while."""
+        """Refuse what would fail only after a while; say so if nothing is pretrained."""
         require_trainable(self.trainer, self.model, self.datamodule)
+        image = self.model.image
+        if self.trainer.is_global_zero and self.model.pretraining == "scratch" and isinstance(image, TimmImageEncoder):
+            count = len(self.datamodule.corpus.train)
+            print(
+                f"both encoders learn from scratch, from {count:,} images at {image.image_size} px; for pretrained ones "
+                "add --config configs/encoders/base_frozen.yaml",
+                file=sys.stderr,
+            )
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
