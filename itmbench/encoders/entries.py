@@ -35,7 +35,7 @@ from itmbench.processors import loaders
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Part of every entry's name; raise it when the format on disk changes."""
 BATCH = 64
 """Items encoded at once."""

@@ -202,8 +202,8 @@ class LabelProtocol(_Options):
 
     def __post_init__(self) -> None:
         check_options(self.ties, self.normaliser, self.cutoffs)
-        if self.shortlist is not None and self.shortlist < 1:
-            raise InputError(f"shortlist: {self.shortlist} candidates; give at least 1, or leave the option out")
+        if self.shortlist is not None:
+            require_whole("shortlist", self.shortlist, 1)
 
     def as_dict(self) -> dict[str, Any]:
         """All options; a shortlist only if there is one, so that records of before it existed stay comparable."""

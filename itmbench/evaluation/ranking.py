@@ -246,4 +246,4 @@ def check_options(ties: str, normaliser: str = "retrieved", cutoffs: tuple[int, 
 def require_whole(what: str, number: object, least: int) -> None:
     """Raise an InputError if an option is not a whole number, or too small."""
     if not isinstance(number, int | np.integer) or number < least:
-        raise InputError(f"{what}: {number!r} cannot be; give a whole number of at least {least}")
+        raise InputError(f"{what}: {number!r}; give a whole number of at least {least}")

@@ -77,7 +77,7 @@ def as_tensor(values: Any, what: str) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise InputError(f"{what}: values of type {array.dtype}; give real numbers")
     if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-        raise InputError(f"{what}: numbers above 2**63; give them as floating-point numbers")
+        raise InputError(f"{what}: numbers from 2**63 on; give them as floating-point numbers")
     # In a type that torch computes with, contiguous and writable (a memory-mapped file is not).
     kind = np.dtype(np.int64) if array.dtype.kind == "u" else array.dtype.newbyteorder("=")
     kind = np.dtype(np.float64) if kind.itemsize > 8 else kind

@@ -182,7 +182,8 @@ def budget(trainer: L.Trainer, batch_size: int) -> dict[str, Any]:
     """
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     timers = [callback for callback in callbacks if isinstance(callback, Timer)]
-    times = [round((timer.time_remaining() or 0) + timer.time_elapsed()) for timer in timers]
+    left = [(timer, timer.time_remaining()) for timer in timers]  # None: it only measures
+    times = [round(timer.time_elapsed() + seconds) for timer, seconds in left if seconds is not None]
     patience = [callback.patience for callback in trainer.early_stopping_callbacks if callback is not None]
     return {
         "max_epochs": trainer.max_epochs,

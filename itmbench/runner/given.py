@@ -40,32 +40,48 @@ def require_sound_configs(arguments: Any) -> None:
         InputError: names the file.
     """
     if isinstance(arguments, Mapping):
-        _require_decided_protocol(arguments, "model.protocol")
+        _require_decided_protocol(_protocol_of(arguments), "model.protocol")
         return
+    given, where = list[set[str] | None](), "--model.protocol"
     for file in config_files(arguments):
-        _require_decided_protocol(load_yaml(Path(file)), f"{file}: model.protocol")
-    for word in arguments or ():
-        option, _, value = str(word).partition("=")
-        if option == "--model.protocol" and value.startswith("{"):
-            try:
-                protocol = yaml.safe_load(value)
-            except yaml.YAMLError:
-                continue  # the parser reports it better
-            _require_decided_protocol({"model": {"protocol": protocol}}, option)
+        given.append(_protocol_of(load_yaml(Path(file))))
+        where = where if given[-1] is None else f"{file}: model.protocol"
+    words = [str(word) for word in arguments or ()]
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--model.protocol":
+            given.append(_protocol_of({"model": {"protocol": _plain_yaml(value if equals else after)}}))
+        elif option.startswith("--model.protocol."):
+            given.append({option.rpartition(".")[2]})
+    parts = [names for names in given if names is not None]
+    _require_decided_protocol(set().union(*parts) if parts else None, where)
 
 
-def _require_decided_protocol(config: Any, where: str) -> None:
-    """Refuse options that both protocols have: jsonargparse would take the first, captions, for any data."""
+def _plain_yaml(text: str) -> Any:
+    """A value of the command line; what is not YAML is left to the parser, which reports it better."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _protocol_of(config: Any) -> set[str] | None:
+    """Names of the options that a config gives for the protocol; "class_path" if it names the class; None without."""
     model = config.get("model") if isinstance(config, Mapping) else None
     arguments = model.get("init_args", model) if isinstance(model, Mapping) else None
     protocol = arguments.get("protocol") if isinstance(arguments, Mapping) else None
-    if not isinstance(protocol, Mapping) or "class_path" in protocol:
-        return
+    if isinstance(protocol, str):
+        return {"class_path"}
+    return set(protocol) if isinstance(protocol, Mapping) else None
+
+
+def _require_decided_protocol(names: set[str] | None, where: str) -> None:
+    """Refuse options that both protocols have: jsonargparse would take the first, captions, for any data."""
     captions, labels = ({field.name for field in fields(kind)} for kind in (CaptionProtocol, LabelProtocol))
-    if not set(protocol) - (captions & labels):
+    if names is not None and names <= captions & labels:
         raise InputError(
-            f"{where}: {dict(protocol)} may mean captions or labels; leave it out for the protocol of the data, or add "
-            "an option of one of them, such as ks or cutoffs"
+            f"{where}: {', '.join(sorted(names)) or '{}'} may mean captions or labels; leave it out for the protocol of the "
+            "data, or add an option of one of them, such as ks or cutoffs"
         )
 
 

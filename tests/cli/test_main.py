@@ -96,7 +96,7 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
     output, error = capsys.readouterr()
     best = re.search("best rSum on validation ([0-9.]+)", output)
     assert best and f"val/rSum {best[1]} (16 images)  " in error and "FLOPs" not in output
-    assert "both encoders learn from scratch, from 32 images at 32 px; for pretrained ones" in error
+    assert "both encoders learn from scratch, from 96 images at 32 px; for pretrained ones" in error
     hint = next(line for line in output.splitlines() if "itmbench test " in line).split()
     [run] = map(Path, hint[2:])
     checkpoint = run / "checkpoints" / "best.ckpt"

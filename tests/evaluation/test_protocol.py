@@ -327,6 +327,8 @@ def test_bad_options_are_refused() -> None:
         lambda: CaptionProtocol(shortlist=9),
         lambda: LabelProtocol(normaliser="x"),  # type: ignore[arg-type]
         lambda: LabelProtocol(shortlist=0),
+        lambda: LabelProtocol(shortlist=2.5),  # type: ignore[arg-type]
+        lambda: LabelProtocol(shortlist="9"),  # type: ignore[arg-type]
         lambda: HashProtocol(shortlist=9),
         lambda: CaptionProtocol(folds=1),
         lambda: CaptionProtocol(folds=2.5),  # type: ignore[arg-type]

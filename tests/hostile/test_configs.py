@@ -37,6 +37,7 @@ OPTIONS = {
     '--model.loss={"class_path": "InfoNCE", "init_args": {"temperature": -1}}': "temperature: -1 is out of range",
     "--model.protocol={}": "may mean captions or labels",
     '--model.protocol={"ties": "optimistic"}': "may mean captions or labels",
+    "--model.protocol.shortlist=100": "--model.protocol: shortlist may mean captions or labels",
     "--trainer.strategy=fsdp": "trainer.strategy: FSDP cannot split scalars",
     "--trainer.strategy=ModelParallelStrategy": "trainer.strategy: FSDP cannot split scalars",
     "--threads=0": "threads: 0; give 1 to 1024",

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -114,5 +115,5 @@ def test_a_module_may_be_given_a_weight() -> None:
 
 def test_time_is_part_of_the_budget_that_it_ends() -> None:
     quiet: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 2}
-    unlimited, limited = L.Trainer(**quiet), L.Trainer(**quiet, max_time={"minutes": 15})
+    unlimited, limited = L.Trainer(**quiet, callbacks=[Timer()]), L.Trainer(**quiet, max_time={"minutes": 15})
     assert measure.budget(limited, 8) == measure.budget(unlimited, 8) | {"max_seconds": 900}

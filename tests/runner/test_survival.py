@@ -494,5 +494,5 @@ def test_pairs_that_cannot_be_are_told_together_before_anything_runs(
     assert "shallow on toy: MCRDGN: k is 0" in lines[2]
     assert "unknown on toy: " in lines[3] and "NoLoss" in lines[3]
     assert "folds on toy: folds: 1000 folds of " in lines[4] and lines[4].endswith("test images; give fewer")
-    assert "cutoffs on toy: cutoff: 0 cannot be; give a whole number of at least 1" in lines[5]
+    assert "cutoffs on toy: cutoff: 0; give a whole number of at least 1" in lines[5]
     assert "normaliser on toy: model.protocol.normaliser: expected Literal['retrieved'" in lines[6]
