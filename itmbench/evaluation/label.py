@@ -26,7 +26,7 @@ from itmbench.evaluation.scoring import (
     full_precision,
     score,
 )
-from itmbench.evaluation.shortlist import Reordered
+from itmbench.evaluation.shortlist import RescoredRows
 
 # Scores in memory (64 MiB): a matrix product needs a hundred queries or so to amortise reading the gallery.
 _SCORES = 1 << 24
@@ -112,25 +112,22 @@ def label_queries(
     query_hot, gallery_hot = both_multi_hot(query_labels, gallery_labels, sizes, device)
     some = unseen is not None and bool(unseen.any()) and not bool(unseen.all())
     part = torch.from_numpy(unseen).to(device) if some else None
-    short = None if shortlist is None or scorer is None else Reordered(gallery, scorer, shortlist)
-    if short is not None:
-        gallery, scorer = short.candidates, None
-    asked, searched, scorer, area = comparable(queries, gallery, scorer)
-    items, place = distinct(searched)
-    step = max(1, min(len(asked), _QUERIES, math.isqrt(area), _SCORES // len(items)))
+    short = None if shortlist is None or scorer is None else RescoredRows(gallery, scorer, shortlist)
+    scored = (
+        _Scores(queries, gallery, scorer, name) if short is None else _Scores(queries, short.candidates, None, name)
+    )
+    place = scored.place if short is None else short.place
+
+    def blocks(share: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        for start, scores in scored.blocks(share):
+            yield start, scores if short is None else short(scores[:, scored.place], queries, start, name)
 
     def measured(share: Sequence[int]) -> list[tuple[int, dict[str, Tensor]]]:
         parts: list[tuple[int, dict[str, Tensor]]] = []
-        for start, scores in _score_rows(asked, items, scorer, area, name, step, share):
-            columns = place
-            if short is not None:
-                scores = short(scores[:, place], queries, start, name)
-                columns = short.place
+        for start, scores in blocks(share):
 
-            def measure(
-                rows: slice, start: int = start, scores: Tensor = scores, columns: Tensor = columns
-            ) -> tuple[int, dict[str, Tensor]]:
-                block = scores[rows] if scores.shape[1] == len(columns) else scores[rows][:, columns]
+            def measure(rows: slice, start: int = start, scores: Tensor = scores) -> tuple[int, dict[str, Tensor]]:
+                block = scores[rows] if scores.shape[1] == len(place) else scores[rows][:, place]
                 gains = query_hot[start + rows.start : start + rows.stop] @ gallery_hot.T
                 ranked = rank_gallery(block, gains, ties, part)
                 metrics = ranked.whole.metrics(cutoffs, normaliser)
@@ -142,9 +139,9 @@ def label_queries(
                 parts += tile_map(measure, row_blocks(len(scores), sizes[1], device), device)
         return parts
 
-    shares = by_rank(measured, math.ceil(len(asked) / step))
-    blocks = [metrics for _, metrics in sorted(chain(*shares), key=itemgetter(0))]
-    per_query = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
+    shares = by_rank(measured, scored.count)
+    ordered = [metrics for _, metrics in sorted(chain(*shares), key=itemgetter(0))]
+    per_query = {key: torch.cat([metrics[key] for metrics in ordered]) for key in ordered[0]}
     if unseen is not None and bool(unseen.all()):
         per_query["unseen/AP"] = per_query["AP"]
     return per_query
@@ -157,22 +154,35 @@ def label_summary(per_query: dict[str, Tensor]) -> dict[str, float]:
     return metrics
 
 
-def _score_rows(
-    queries: Items, items: Items, scorer: Scorer, area: int, name: Name, step: int, share: Sequence[int]
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield some of the numbered blocks of ``step`` queries: first row, and scores with all items.
+class _Scores:
+    """Scores of all queries with the distinct items of a gallery, computed in blocks of queries.
 
-    The next block overwrites the scores.
+    ``place`` `[N]` is the column of each item of the gallery; ``count`` is the number of blocks.
     """
-    width = max(1, area // step)
-    table = torch.empty(step, len(items), device=queries.pooled.device)
-    for start in (number * step for number in share):
-        block = queries[start : start + step]
-        scores = table[: len(block)]
-        for left in range(0, len(items), width):
-            columns = slice(left, left + width)
-            scores[:, columns] = score(scorer, block, items[columns], _shifted(name, start))
-        yield start, scores
+
+    def __init__(self, queries: Items, gallery: Items, scorer: Scorer | None, name: Name) -> None:
+        self._queries, searched, self._scorer, area = comparable(queries, gallery, scorer)
+        self._items, self.place = distinct(searched)
+        self._name = name
+        self._step = max(1, min(len(queries), _QUERIES, math.isqrt(area), _SCORES // len(self._items)))
+        self._width = max(1, area // self._step)
+        self.count = math.ceil(len(queries) / self._step)
+
+    def blocks(self, share: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield some of the numbered blocks: first query, and scores with all distinct items.
+
+        The next block overwrites the scores.
+        """
+        device = self._queries.pooled.device
+        table = torch.empty(self._step, len(self._items), device=device)
+        for start in (number * self._step for number in share):
+            block = self._queries[start : start + self._step]
+            scores = table[: len(block)]
+            for left in range(0, len(self._items), self._width):
+                columns = slice(left, left + self._width)
+                with full_precision(device):
+                    scores[:, columns] = score(self._scorer, block, self._items[columns], _shifted(self._name, start))
+            yield start, scores
 
 
 def _shifted(name: Name, start: int) -> Name:

@@ -121,7 +121,7 @@ class Shortlist:
         return places
 
 
-class Reordered:
+class RescoredRows:
     """Score the shortlist of each query, and put it ahead of all other candidates, which keep their cosines.
 
     Candidates that tie with the first one behind the shortlist stay behind with it.
@@ -138,7 +138,7 @@ class Reordered:
         self._size = size
 
     def __call__(self, cosines: Tensor, queries: Items, start: int, name: Name) -> Tensor:
-        """Scores that rank so, float32 `[q, C]`, from the cosines `[q, C]` of the queries from row ``start`` on."""
+        """Scores that rank so, float32 `[q, C]`, in place of the cosines `[q, C]` of the queries from ``start`` on."""
 
         def rescored(row: int) -> tuple[Tensor, Tensor]:
             best = cosines[row].topk(min(self._size + 1, len(self.candidates)))
@@ -154,8 +154,7 @@ class Reordered:
             # Whole numbers above every cosine, which keep the order of the scores and their ties.
             return listed, 2.0 + torch.cat(exact, dim=1).squeeze(0).unique(return_inverse=True)[1]
 
-        scores = cosines.clone()
         with full_precision(cosines.device):
             for row, (listed, values) in enumerate(tile_map(rescored, range(len(cosines)), cosines.device)):
-                scores[row, listed] = values
-        return scores
+                cosines[row, listed] = values
+        return cosines

@@ -80,8 +80,8 @@ def _require_decided_protocol(names: set[str] | None, where: str) -> None:
     captions, labels = ({field.name for field in fields(kind)} for kind in (CaptionProtocol, LabelProtocol))
     if names is not None and names <= captions & labels:
         raise InputError(
-            f"{where}: {', '.join(sorted(names)) or '{}'} may mean captions or labels; leave it out for the protocol of the "
-            "data, or add an option of one of them, such as ks or cutoffs"
+            f"{where}: {', '.join(sorted(names)) or '{}'} may mean captions or labels; leave it out for the protocol "
+            "of the data, or add an option of one of them, such as ks or cutoffs"
         )
 
 

@@ -195,8 +195,8 @@ class MatcherCLI(LightningCLI):
         if self.trainer.is_global_zero and self.model.pretraining == "scratch" and isinstance(image, TimmImageEncoder):
             count = len(self.datamodule.corpus.train)
             print(
-                f"both encoders learn from scratch, from {count:,} images at {image.image_size} px; for pretrained ones "
-                "add --config configs/encoders/base_frozen.yaml",
+                f"both encoders learn from scratch, from {count:,} images at {image.image_size} px; for pretrained "
+                "ones add --config configs/encoders/base_frozen.yaml",
                 file=sys.stderr,
             )
 
