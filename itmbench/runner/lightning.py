@@ -143,10 +143,11 @@ class MatcherCLI(LightningCLI):
                 raise InputError(f"trainer.{option}: {options[option]} is too few; give 1 or more")
         if not (options.gradient_clip_val or 0) >= 0:
             raise InputError(f"trainer.gradient_clip_val: {options.gradient_clip_val} is too low; give 0 or more")
-        if any(name in str(options.strategy).lower() for name in ("fsdp", "modelparallel")):
+        strategy = getattr(options.strategy, "class_path", options.strategy)
+        if any(name in str(strategy).lower() for name in ("fsdp", "modelparallel")):
             raise InputError(
-                "trainer.strategy: FSDP cannot split scalars such as temperatures; use ddp, and to save memory "
-                "trainer.precision bf16-mixed and itmbench.runner.backbones.Backbones"
+                f"trainer.strategy {strategy}: splits weights, but not scalars such as temperatures; use ddp, and to "
+                "save memory trainer.precision bf16-mixed and itmbench.runner.backbones.Backbones"
             )
         try:
             trainer = super().instantiate_trainer(**kwargs)
