@@ -167,9 +167,9 @@ class Checkpoint(ModelCheckpoint):
         lost = set[str]()
 
         def here(path: str) -> str:
-            """The path in this run's folder, for what lies there, beside the resumed checkpoint, or where it was."""
+            """The path in this run's folder, for what lies beside the resumed checkpoint, there, or where it was."""
             own = Path(self.dirpath or "", Path(path).name)
-            places = (own, self._resumed / own.name, Path(path))
+            places = (self._resumed / own.name, own, Path(path))
             place = next((place for place in places if place.is_file()), None)
             if place is None:
                 lost.add(path)

@@ -41,7 +41,8 @@ class Resume(L.Callback):
             return
         schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         ours, theirs = _training(trainer, pl_module), self._saved.get(TRAINING, {})
-        differences = [f"{name} {theirs[name]}, not {ours[name]}" for name in theirs if theirs[name] != ours.get(name)]
+        both = [name for name in theirs if name in ours]  # other versions compare other things
+        differences = [f"{name} {theirs[name]}, not {ours[name]}" for name in both if theirs[name] != ours[name]]
         differences += [*_of_optimizers(trainer.optimizers, self._saved.get("optimizer_states", []))]
         differences += _of_schedulers(schedulers, self._saved.get("lr_schedulers", []))
         self._saved = None

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.cli import SaveConfigCallback
 
 from itmbench.errors import InputError
-from itmbench.files import locked, write_atomically
+from itmbench.files import locked, real_path, write_atomically
 from itmbench.runner.callbacks import Checkpoint
 from itmbench.runner.given import require_unused
 
@@ -37,9 +37,10 @@ class SaveConfig(SaveConfigCallback):
         if not trainer.is_global_zero:
             return
         folder = run_folder(trainer)
-        if not self.config.ckpt_path:
-            kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
-            files = [Path(callback.dirpath or "", f"{callback.filename}.ckpt") for callback in kept]
+        kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
+        files = [Path(callback.dirpath or "", f"{callback.filename}.ckpt") for callback in kept]
+        resumed = trainer.ckpt_path and real_path(trainer.ckpt_path).parent
+        if resumed not in [real_path(file.parent) for file in files]:
             # A logger has a new folder for every run, and may write a config.yaml of its own into it.
             require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,7 @@ def test_checkpoints(case: str, run: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 NOT_RESUMED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "another seed, from a later version": (damaged(lambda c: c["training"].update(more=1, seed=9)), "seed 9, not 0"),
     "weights alone": (damaged(lambda c: [c.pop(k) for k in ("optimizer_states", "loops")]), "no optimizer_states, no"),
     "more epochs than are wanted": (
         damaged(lambda c: c.update(epoch=20)),
@@ -411,6 +413,19 @@ def test_a_training_resumes_in_another_folder_and_says_where_its_best_checkpoint
     assert f"  itmbench test {tmp_path / 'checkpoints'}\n" in capsys.readouterr().out
     best, copy = (folder / "checkpoints" / "best.ckpt" for folder in (run, tmp_path))
     assert copy.read_bytes() == best.read_bytes()
+
+
+def test_a_training_does_not_resume_in_the_folder_of_another_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Path(shutil.copytree(run / "checkpoints", tmp_path / "checkpoints"))
+    before = {path: path.read_bytes() for path in checkpoints.iterdir()}
+    options = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=1"]
+    command = ["fit", *toy_arguments(run, *options, f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}")]
+    assert "DIR/checkpoints/config.yaml: belongs to another run" in refusal(command, capsys, tmp_path)
+    assert {path: path.read_bytes() for path in checkpoints.iterdir()} == before
+    (tmp_path / "link").symlink_to(checkpoints)
+    assert main([*command[:-1], f"--ckpt_path={tmp_path / 'link' / 'last.ckpt'}"]) == 0
 
 
 class Intruder:

@@ -169,6 +169,10 @@ def test_a_checkpoint_that_was_moved_is_still_the_best(place: str, tmp_path: Pat
     found = tmp_path / (place or "there") / "best.ckpt"
     if place:
         found.parent.mkdir()
+        if place == "beside":
+            best_of_another = tmp_path / "here" / "best.ckpt"
+            best_of_another.parent.mkdir()
+            best_of_another.write_text("the best of another run")
         found.write_text("the best")
     checkpoint = Checkpoint(str(tmp_path / "here"), monitor="m", mode="max")
     alone = SimpleNamespace(broadcast=lambda path: path)
