@@ -71,8 +71,12 @@ def test_a_noise_benchmark_differs_in_noise_alone(
         assert configs[0]["data"]["init_args"]["batch_size"] == 32
 
 
-def test_the_command_line_puts_an_encoder_preset_on_top_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:
-    configs = [f"--config={path}" for path in (DATA, METHOD, CONFIGS / "encoders" / "base.yaml")]
+def test_the_command_line_puts_an_encoder_preset_on_top_of_a_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    method = METHOD.relative_to(BENCHMARKS)  # packaged, so there need not be such a folder here
+    configs = ["--config", str(DATA), "--config", str(method), "--config=benchmarks/configs/encoders/base.yaml"]
     assert main(["fit", *configs, "--trainer.devices=2", "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     arguments = config["model"]["init_args"]

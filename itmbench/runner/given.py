@@ -16,6 +16,7 @@ from itmbench.encoders import Embeddings
 from itmbench.errors import InputError
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protocol_for
 from itmbench.methods.base import Matcher
+from itmbench.runner.registry import find_config_file
 from itmbench.runner.yaml_files import load_yaml
 
 LOWER_IS_BETTER = ("/loss", "/MedR", "/MeanR", "/queries_without_relevant")
@@ -29,6 +30,23 @@ def config_files(arguments: Any) -> list[str]:
     words = [str(word) for word in arguments]
     apart = [value for option, value in pairwise(words) if option in ("--config", "-c")]
     return apart + [word.partition("=")[2] for word in words if word.startswith("--config=")]
+
+
+def with_packaged_configs(arguments: Any) -> Any:
+    """The arguments of a command; in place of "configs/…", the path of the packaged config, unless there is such a file.
+
+    Raises:
+        InputError: there is no such config.
+    """
+    if not isinstance(arguments, Sequence):
+        return arguments
+    words = [str(word) for word in arguments]
+    for at, (option, word) in enumerate(pairwise(["", *words])):
+        if option in ("--config", "-c"):
+            words[at] = str(find_config_file(word))
+        elif word.startswith("--config="):
+            words[at] = f"--config={find_config_file(word.partition('=')[2])}"
+    return words
 
 
 def require_sound_configs(arguments: Any) -> None:

@@ -24,7 +24,7 @@ from itmbench.methods.base import Matcher
 from itmbench.methods.evaluated import KeepEvaluation
 from itmbench.runner import registry
 from itmbench.runner.callbacks import Checkpoint, EndOnSigterm, EpochLines, NoticeInterruption, SeedEpochs, WholeFiles
-from itmbench.runner.given import config_files, require_sound_configs, require_trainable
+from itmbench.runner.given import config_files, require_sound_configs, require_trainable, with_packaged_configs
 from itmbench.runner.messages import one_line, parameters, plain_errors
 from itmbench.runner.predictions import EmbeddingWriter
 from itmbench.runner.resumed import Resume
@@ -52,6 +52,7 @@ class MatcherCLI(LightningCLI):
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
         logs.ignore_noise()
         registry.load_all()
+        args = with_packaged_configs(args)
         self._config_files = config_files(args)
         self._command = args[0] if run and isinstance(args, list) and args else None
         require_sound_configs(args)

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from itmbench.errors import InputError, choice
+from itmbench.errors import InputError, choice, did_you_mean
 
 GROUPS = ("methods", "datasets")
 _PACKAGE = Path(__file__).parents[1]
@@ -76,6 +76,23 @@ def find_config(group: str, name: str) -> Path | None:
     folder = benchmarks_folder() / "configs" / {"datasets": "data"}.get(group, group)
     letters = re.sub(r"[\W_]", "", name.casefold())
     return next((file for file in sorted(folder.glob("*.yaml")) if file.stem.replace("_", "") == letters), None)
+
+
+def find_config_file(name: str, folder: Path = Path()) -> Path:
+    """A config by its path from a folder, or a packaged one as "configs/…" or "benchmarks/configs/…".
+
+    Raises:
+        InputError: there is neither; the message names a packaged config that may be meant.
+    """
+    if (folder / name).exists():
+        return folder / name
+    packaged = benchmarks_folder()
+    configs = {file.relative_to(packaged).as_posix(): file for file in (packaged / "configs").rglob("*.yaml")}
+    if file := configs.get(name.removeprefix("benchmarks/")):
+        return file
+    stems = {file.stem: known for known, file in configs.items()}
+    hint = did_you_mean(Path(name).stem, stems, stems.__getitem__)
+    raise InputError(f"{folder / name}: no such file; {hint}give its path, or the name of a packaged config")
 
 
 def benchmarks() -> dict[str, Path]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from itmbench.errors import InputError, InputErrors, choice, did_you_mean
-from itmbench.runner.registry import benchmarks_folder, find_benchmark
+from itmbench.errors import InputError, InputErrors, choice
+from itmbench.runner.registry import find_benchmark, find_config_file
 from itmbench.runner.space import Range, Space
 from itmbench.runner.yaml_files import load_yaml
 from itmbench.store.selection import select
@@ -171,7 +171,7 @@ def load_cells(path: str | Path, only: str = "") -> list[Cell]:
     loaded: dict[str, Config] = {}
     for name in [name for files in (*benchmark.datasets.values(), *benchmark.methods.values()) for name in files]:
         try:
-            file = _config_file(path.parent, name)
+            file = find_config_file(name, path.parent)
             loaded[name] = _mapping(file, load_yaml(file))
         except InputError as error:
             wrong.append(str(error))
@@ -207,17 +207,6 @@ def merge(base: Config, update: Mapping[str, Any]) -> Config:
         else:
             result[key] = merge(old, value)
     return result
-
-
-def _config_file(folder: Path, name: str) -> Path:
-    """A config that a benchmark names: by its path from the benchmark's folder, or a packaged one as "configs/…"."""
-    packaged = benchmarks_folder()
-    for file in (folder / name, packaged / name):
-        if file.exists():
-            return file
-    configs = {file.stem: file.relative_to(packaged).as_posix() for file in (packaged / "configs").rglob("*.yaml")}
-    hint = did_you_mean(Path(name).stem, configs, configs.__getitem__)
-    raise InputError(f"{folder / name}: no such file; {hint}give a path from there, or the name of a packaged config")
 
 
 def _mapping(path: Path, value: Any) -> Config:

@@ -64,6 +64,7 @@ OPTIONS = {
     "--data.batch_size=-1": "data.batch_size: -1 is too few",
     "--data.nothing=3": "nothing",
     "--config=nowhere.yaml": "nowhere.yaml: no such file",
+    "--config=base_frozen.yaml": "base_frozen.yaml: no such file; did you mean configs/encoders/base_frozen.yaml? give",
     "--config=": "name a YAML file",
     "--best.mode=x": "`mode` can be min, max but got x",
     "--ckpt_path=nowhere.ckpt": "nowhere.ckpt: no such checkpoint",
