@@ -33,7 +33,7 @@ def config_files(arguments: Any) -> list[str]:
 
 
 def with_packaged_configs(arguments: Any) -> Any:
-    """The arguments of a command; in place of "configs/…", the path of the packaged config, unless there is such a file.
+    """The arguments of a command, with the path of a packaged config for "configs/…" where there is no such file.
 
     Raises:
         InputError: there is no such config.

@@ -71,7 +71,7 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
         ({"colour": 1}, "", "colour: unknown key; choose one of name, datasets, methods"),
         ({"methods": None}, "", "methods: missing"),
         ({"methods": {}}, "", "methods: Dictionary should have at least 1 item"),
-        ({"methods": {"m": "nowhere.yaml"}}, "", "nowhere.yaml: no such file; give its path, or the name of a packaged config"),
+        ({"methods": {"m": "nowhere.yaml"}}, "", "nowhere.yaml: no such file; give its path, or the name of a"),
         ({"methods": {"m": "Sedra.yaml"}}, "", "no such file; did you mean configs/methods/sedra.yaml. give"),
         ({"overrides": [{"dataset": "d3", "config": {}}]}, "", r"overrides.0: no dataset d3 .* choose one of d1, d2"),
         ({"overrides": [{"dataset": "d1"}]}, "", "overrides.0.config: missing"),
