@@ -18,6 +18,7 @@ from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
 from itmbench.encoders.image import PixelProcessor
 from itmbench.encoders.text import SPECIAL, LearnedTextEncoder, TextEncoder, transformers_model
+from itmbench.encoders.weights import reason
 from itmbench.errors import InputError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -259,8 +260,7 @@ def _load(name: str, preprocessor: Any) -> tuple[Any, Any]:
             raise ValueError(f"{len(found['missing_keys'])} of its weights are missing")
         return model.train(), preprocessor.from_pretrained(name)  # transformers leaves it in evaluation mode
     except Exception as error:  # transformers, tokenizers and safetensors each raise their own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"CLIP {name}: cannot be loaded ({reason}); give a hub name that can be reached, "
+            f"CLIP {name}: cannot be loaded ({reason(error)}); give a hub name that can be reached, "
             "or a local folder with config.json, the weights, preprocessor_config.json and the tokenizer"
         ) from error

@@ -16,8 +16,8 @@ from torchvision.transforms import v2
 from itmbench.data.corpus import ImageFiles
 from itmbench.encoders.base import Encoder, Inputs
 from itmbench.encoders.embeddings import Embeddings
-from itmbench.encoders.weights import load_weights
-from itmbench.errors import InputError
+from itmbench.encoders.weights import load_weights, reason
+from itmbench.errors import InputError, did_you_mean
 from itmbench.options import is_restoring
 
 TINY = {"patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4}
@@ -141,11 +141,13 @@ def _create(name: str, pretrained: bool, checkpoint: str | None, image_size: int
             args["img_size"] = image_size
         model = timm.create_model(known, pretrained=pretrained and checkpoint is None, num_classes=0, **args)
     except Exception as error:  # timm, the hub client and torch each raise their own
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"image encoder {name}: cannot be made ({reason[:200]}); choose one of timm.list_models(), and if its "
-            "weights cannot be downloaded, give their file as checkpoint="
-        ) from error
+        names = [*timm.list_models(), *timm.list_pretrained()]
+        problem, advice = "cannot be made", "change its options"
+        if isinstance(error, OSError):
+            problem, advice = "its weights could not be downloaded", "give a file of them as checkpoint="
+        elif known not in names:
+            advice = f"{did_you_mean(known, names)}choose one of timm.list_models() or timm.list_pretrained()"
+        raise InputError(f"image encoder {name}: {problem} ({reason(error)}); {advice}") from error
     if checkpoint is not None:
         load_weights(model, checkpoint, f"the image encoder {name}")
     return model

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from itmbench.data.corpus import Features, ImageFiles, Rows, Strings
 from itmbench.encoders.base import Encoder, Inputs, masked_mean
 from itmbench.encoders.embeddings import Embeddings
+from itmbench.encoders.weights import reason
 from itmbench.errors import InputError
 
 SPECIAL = {
@@ -110,9 +111,8 @@ class PretrainedTextEncoder(TextEncoder):
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         except Exception as error:  # transformers, tokenizers and safetensors each raise their own
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(
-                f"text encoder {name}: cannot be loaded ({reason}); give a hub name that can "
+                f"text encoder {name}: cannot be loaded ({reason(error)}); give a hub name that can "
                 "be reached, or a local folder with config.json, the weights and the tokenizer"
             ) from error
         _check_complete(name, model, tokenizer, loading, max_length)

@@ -1,8 +1,10 @@
 """Weights from a file into a model of timm, all of them or none: a wrong file must not leave random weights behind."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import nn
@@ -11,6 +13,16 @@ from itmbench.errors import InputError
 
 WRAPPERS = ("state_dict", "teacher", "model")
 """Keys under which training scripts keep the weights: Lightning's, DINO's (its teacher is the one to use), others'."""
+
+
+def reason(error: Exception) -> str:
+    """The first sentence of an error's message, cut after a word where it is long.
+
+    >>> reason(OSError("No such file. Please check your connection."))
+    'No such file'
+    """
+    sentence = re.split(r"\.\s+(?=[A-Z])", str(error).strip())[0].removesuffix(".")
+    return shorten(sentence, 200, placeholder=" …") or type(error).__name__
 
 
 def load_weights(model: nn.Module, path: str, purpose: str) -> None:
@@ -32,8 +44,7 @@ def load_weights(model: nn.Module, path: str, purpose: str) -> None:
         while wrapper := next((key for key in WRAPPERS if isinstance(found.get(key), Mapping)), None):
             found = dict(found[wrapper])
     except Exception as error:  # pickle, safetensors and torch each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: cannot be read as weights ({reason}); give .safetensors or .pth") from error
+        raise InputError(f"{path}: cannot be read as weights ({reason(error)}); give .safetensors or .pth") from error
     found = _without_prefix(found, model)
     classifiers = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     heads = tuple(f"{name}." for name in ((classifiers,) if isinstance(classifiers, str) else classifiers))
@@ -42,8 +53,8 @@ def load_weights(model: nn.Module, path: str, purpose: str) -> None:
     try:
         missing, unexpected = model.load_state_dict(convert(found, model) if convert else found, strict=False)
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[-200:]
-        raise InputError(f"{path}: does not fit {purpose} ({reason}); give weights of this model") from error
+        details = " ".join(str(error).split())[-200:]
+        raise InputError(f"{path}: does not fit {purpose} ({details}); give weights of this model") from error
     parts = {name.partition(".")[0] for name in model.state_dict()}
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     surplus = [name for name in unexpected if name.partition(".")[0] in parts]

@@ -144,11 +144,29 @@ def test_frozen_weights_get_no_gradient_and_no_training_mode() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vit_of_no_one"}, "image encoder vit_of_no_one: cannot be made"),
+        (
+            {"name": "vit_base_patch16_2244"},
+            r"2244: cannot be made \(Unknown model \(vit_base_patch16_2244\)\); did you mean vit_base_patch16_224 or "
+            r".*\? choose one of timm.list_models\(\) or timm.list_pretrained\(\)$",
+        ),
+        (
+            {"name": "resnet10t.none", "pretrained": True},
+            r"\(Invalid pretrained tag \(none\) for resnet10t\); did you mean resnet10t",
+        ),
+        (
+            {"name": "resnet10t", "model_args": {"depth": 3}},
+            r"cannot be made \(.* unexpected keyword argument 'depth'\); change its options$",
+        ),
+        (
+            {"name": "resnet10t", "pretrained": True},
+            r"image encoder resnet10t: its weights could not be downloaded \(An error happened while trying to locate "
+            r"the file on the Hub .* in the local cache\); give a file of them as checkpoint=$",
+        ),
         ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors: no such checkpoint file"),
     ],
 )
-def test_bad_names_are_one_line(arguments: dict[str, str], message: str) -> None:
+def test_bad_names_are_one_line(arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=message) as error:
-        TimmImageEncoder(**arguments)  # type: ignore[arg-type]
+        TimmImageEncoder(**arguments)
     assert "\n" not in str(error.value)
