@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from itmbench.errors import did_you_mean
+
 
 def _listed(value: Any) -> Any:
     if isinstance(value, list):
@@ -73,6 +75,12 @@ BUDGET = {
 """Options of the trainer that say how long a method trains; tuned, they would give methods different budgets."""
 
 
+SECTIONS = (
+    *("model.init_args", "trainer", "model", "model.class_path", "data", "seed_everything", "threads", "best", "last"),
+)
+"""What paths of options begin with; those of the first two can be tuned."""
+
+
 class Space(BaseModel):
     """The ``tune`` block.
 
@@ -94,6 +102,10 @@ class Space(BaseModel):
             first, *inner = name.split(".")
             if first == "trainer" and inner and inner[0] in BUDGET:
                 raise ValueError(f"{name}: the training budget is the same for all methods and is not tuned")
+            place = ".".join([first, *inner[: first == "model"]])
+            if place not in SECTIONS:
+                hint = did_you_mean(place, SECTIONS)
+                raise ValueError(f"{name}: there is no {place}; {hint}name options below model.init_args or trainer")
             of_method = first == "model" and inner[:1] == ["init_args"] and inner[1:] and inner[1] != "protocol"
             if not of_method and not (first == "trainer" and inner):
                 raise ValueError(

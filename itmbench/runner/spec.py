@@ -224,17 +224,20 @@ def _lines(error: ValidationError) -> Iterator[str]:
         if where[:1] == ["tune"]:
             model = Space if len(where) == 2 else Range
         message = problem["msg"].removeprefix("Value error, ")
+        given = "a mapping" if isinstance(problem["input"], dict) else repr(problem["input"])
         if problem["type"] == "extra_forbidden":
             yield f"{'.'.join(where)}: unknown key; {choice(where[-1], model.model_fields)}"
         elif problem["type"] == "missing":
             yield f"{'.'.join(where)}: missing"
+        elif where[1:] and where[0] in ("datasets", "methods") and problem["type"] in ("list_type", "string_type"):
+            yield f"{'.'.join(where)}: give a config file or a list of them, not {given}"
         elif problem["type"] in ("dict_type", "model_type", "list_type"):
             kind = "list" if problem["type"] == "list_type" else "mapping"
-            yield f"{'.'.join(where)}: give a {kind}, not {problem['input']!r}"
+            yield f"{'.'.join(where)}: give a {kind}, not {given}"
         elif not where:  # of the file as a whole
             yield message
         else:
-            yield f"{'.'.join(where)}: {message}, not {problem['input']!r}"
+            yield f"{'.'.join(where)}: {message}" + (f", not {given}" if given != "a mapping" else "")
 
 
 def _unknown_names(benchmark: Benchmark) -> Iterator[str]:

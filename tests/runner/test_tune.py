@@ -329,6 +329,13 @@ def test_a_search_belongs_to_its_code_and_data(tmp_path: Path, monkeypatch: pyte
         ({"shared": {LR: {"low": 2, "high": 1}}}, "low must be less than high"),
         ({"shared": {LR: {"low": 0, "high": 1, "log": True}}}, "more than 0 with log: true"),
         ({"shared": {LR: {"lowest": 0, "high": 1}}}, "lr.lowest: unknown key; choose one of choices, low, high, log"),
+        (
+            {"shared": {"model.init_arg.lr": [0.1]}},
+            r"tune: model.init_arg.lr: there is no model.init_arg; did you mean model.init_args\? name options below "
+            r"model.init_args or trainer$",
+        ),
+        ({"shared": {"trianer.precision": [32]}}, r"there is no trianer; did you mean trainer\?"),
+        ({"shared": {"lr": [0.1]}}, "tune: lr: there is no lr; name options below model.init_args or trainer$"),
         ({"shared": {"trainer.max_epochs": [1, 9]}}, "trainer.max_epochs: the training budget is the same for all"),
         ({"shared": {"trainer.accumulate_grad_batches": [1, 9]}}, "accumulate_grad_batches: the training budget is"),
         ({"shared": {"trainer.overfit_batches": [0.1, 1.0]}}, "overfit_batches: the training budget is"),
