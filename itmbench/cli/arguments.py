@@ -89,14 +89,16 @@ def write_out(path: str | Path, content: str | bytes, inputs: Iterable[str | Pat
     """Write a file that the user may have named.
 
     Raises:
-        InputError: it cannot be written, or would replace one of the ``inputs`` or a file of a cell.
+        InputError: it cannot be written, or would replace one of the ``inputs``, a file in one of them that is a
+            folder, or a file of a cell.
         OSError: the disk is full.
     """
-    from itmbench.files import write_atomically
+    from itmbench.files import real_path, write_atomically
     from itmbench.store.result import FILES, RESULT
 
     of_cell = Path(path).name in FILES and Path(path).with_name(RESULT).is_file()
-    if of_cell or os.path.realpath(path) in map(os.path.realpath, inputs):
+    is_read = os.path.exists(path) and any(real_path(path).is_relative_to(real_path(read)) for read in inputs)
+    if of_cell or is_read:
         what = "belongs to a result" if of_cell else "is read here"
         raise InputError(f"{path}: {what}, so it was not replaced; name another file")
     try:

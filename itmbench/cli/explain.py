@@ -69,8 +69,10 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
     with imports():
         from itmbench.checkpoint import read_checkpoint
+        from itmbench.data.cache import inputs_read
         from itmbench.methods.explained import ExplainsItems, ExplainsPairs
         from itmbench.options import restoring
+        from itmbench.runner.given import config_files
         from itmbench.runner.lightning import PreparedCLI
 
     with restoring():  # weights come from the checkpoint
@@ -88,20 +90,21 @@ def run(command: str, arguments: Sequence[str]) -> int:
         raise InputError("explain: give the folder of a trained model")
     cli.model.restored(read_checkpoint(cli.ckpt_path)).to(cli.trainer.strategy.root_device).eval()
     explain = _graph if isinstance(model, ExplainsItems) else _pairs
-    with cli.trainer.precision_plugin.forward_context():
+    with cli.trainer.precision_plugin.forward_context(), inputs_read() as inputs:
         explained, files, content = explain(cli, options)
+    inputs += [*files.values(), *map(Path, [cli.ckpt_path, *config_files(rest)])]
     if options.out and options.out.endswith(".json"):
         content |= {"files": {id_: str(file) for id_, file in files.items()}}
-        write_out(options.out, json.dumps(content, indent=1), files.values())
+        write_out(options.out, json.dumps(content, indent=1), inputs)
     elif options.out and options.out.endswith(".html"):
         from itmbench.report.why import why_page
 
-        write_out(options.out, why_page(content["method"], explained, files), files.values())
+        write_out(options.out, why_page(content["method"], explained, files), inputs)
     elif options.out:
         from itmbench.report.explanation import explanation_rows
         from itmbench.report.sheet import sheet_png
 
-        write_out(options.out, sheet_png(explanation_rows(explained, files)), files.values())
+        write_out(options.out, sheet_png(explanation_rows(explained, files)), inputs)
     if options.out:
         print(f"Written: {options.out}")
     return 0

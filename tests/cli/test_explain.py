@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from layouts import karpathy_entries, write_karpathy
 from PIL import Image
 from toy import ToyData, printed_metrics, toy_arguments
 
@@ -190,6 +192,18 @@ def test_photographs_and_texts_of_ones_own(suffix: str, pairs: list[str], traine
         assert all(len(query["panels"][0]["item"]["labels"]) == 3 for query in method["queries"])
     elif suffix == "png":
         assert Image.open(out).size[1] > 800
+
+
+def test_what_is_read_is_not_replaced(pairs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_karpathy(tmp_path / "root", karpathy_entries())
+    (config := tmp_path / "config.json").write_text('{"seed_everything": 1}')
+    checkpoint = Path(shutil.copy(pairs[-1].removeprefix("--ckpt_path="), tmp_path / "checkpoint.json"))
+    options = ["--data=KarpathyCaptions", f"--data.root={root}", f"--config={config}", f"--ckpt_path={checkpoint}"]
+    for file in (root / "dataset_small.json", config, checkpoint):
+        before = file.read_bytes()
+        assert main(["explain", *pairs[:-1], *options, f"--out={file}"]) == 2
+        assert f"{file}: is read here, so it was not replaced" in capsys.readouterr().err.splitlines()[-1]
+        assert file.read_bytes() == before
 
 
 def shown(page: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:

@@ -609,10 +609,12 @@ def test_verify_writes_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(command) == 2
     assert found()["problems"] == [{"file": f"{row}.jpg", "problem": "missing"} for row in (2, 4)]
     assert "4.jpg: missing" in capsys.readouterr().out
-    before = (root / "dataset_small.json").read_bytes()
-    assert main([*command[:-1], str(root / "dataset_small.json")]) == 2
-    assert "is read here, so it was not replaced" in capsys.readouterr().err
-    assert (root / "dataset_small.json").read_bytes() == before
+    (tmp_path / "link").symlink_to(root / "images")
+    for name in ("dataset_small.json", "images/0.jpg", "../link/0.jpg"):
+        before = (root / name).read_bytes()
+        assert main([*command[:-1], str(root / name)]) == 2
+        assert "is read here, so it was not replaced" in capsys.readouterr().err
+        assert (root / name).read_bytes() == before
     (root / "dataset_small.json").write_text("{")
     assert main(command) == 2
     assert [problem["file"] for problem in found()["problems"]] == [None]
