@@ -163,8 +163,12 @@ def _require_interpreter() -> None:
     """Raise an InputError if Python drops docstrings, which transformers reads, or makes errors of all warnings."""
     if sys.flags.optimize > 1:
         raise InputError("PYTHONOPTIMIZE=2, or python -OO: transformers needs docstrings; use 1, or unset it")
-    if any(option.partition(":")[0] == "error" and option.count(":") < 3 for option in sys.warnoptions):  # all modules
-        raise InputError("PYTHONWARNINGS=error, or python -W error: packages used here warn; use default, or unset it")
+    for option in sys.warnoptions:
+        action, *_, module = [part.strip() for part in f"{option}:::".split(":")][:4]
+        if action and "error".startswith(action) and not module:
+            raise InputError(
+                f"PYTHONWARNINGS={option}, or python -W {option}: packages used here warn; use default, or unset it"
+            )
 
 
 def _require_ranks() -> None:

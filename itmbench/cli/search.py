@@ -53,11 +53,13 @@ def run(command: str, arguments: Sequence[str]) -> int:
     of_image = options.image is not None or options.texts is not None
     if of_image == (options.gallery is not None) or (of_image and not (options.image and options.texts)):
         raise InputError("search: give --gallery DIR and sentences, or --image FILE and --texts FILE")
-    below = options.gallery and Path(options.out or "").resolve().is_relative_to(Path(options.gallery).resolve())
-    if below and (options.out or "").endswith(".png"):
-        raise InputError(
-            f"--out {options.out}: would be a photograph of --gallery {options.gallery}; name another folder"
-        )
+    if options.gallery and options.out and options.out.endswith(".png"):
+        from itmbench.files import real_path
+
+        if real_path(options.out).is_relative_to(real_path(options.gallery)):
+            raise InputError(
+                f"--out {options.out}: would be a photograph of --gallery {options.gallery}; name another folder"
+            )
     if options.serve is not None:
         if of_image or options.sentences or options.out:
             raise InputError(

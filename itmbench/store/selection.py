@@ -29,7 +29,7 @@ def select(items: Sequence[Item], only: str) -> list[Item]:
     pairs = [pair for pair in only.split(",") if pair]
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals and (keys := [*(key for key in KEYS if pair in _values(items, key)), *reversed(wanted)]):
+        if not equals and (keys := [key for key in KEYS if pair in _values(items, key)]):
             written = ",".join(f"{keys[0]}={other}" if other == pair else other for other in pairs)
             raise InputError(f"--only {only}: {pair} is not KEY=NAME; write {written}")
         if key not in KEYS:

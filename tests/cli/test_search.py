@@ -297,6 +297,11 @@ WRONG = {
     "serve and ask": (["--gallery", "photos", "x", "--serve", "0"], "--serve: the page asks for sentences"),
     "no port": (["--gallery", "photos", "--serve", "99999"], "--serve 99999: "),
     "no folder": (["--gallery", "nowhere", "x"], "nowhere: no such folder"),
+    "a loop of links": (["--gallery", "loop", "x"], "loop: no such folder"),
+    "a loop of links to write": (
+        ["--gallery", "photos", "x", "--out", "loop/a.png"],
+        "loop/a.png: cannot be written (",
+    ),
     "an empty folder": (["--gallery", "bare", "x"], "bare: no photographs (.avif, .bmp, "),
     "no sentence": (["--gallery", "photos"], "search: give a sentence to look for"),
     "an empty sentence": (["--gallery", "photos", " "], "search: give a sentence to look for"),
@@ -325,6 +330,7 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     monkeypatch.chdir(gallery.parent)
     Path("bare").mkdir()
+    Path("loop").symlink_to("loop")
     Path("bare.txt").write_text("\n \n")
     Path("texts.html").write_text("a red square")
     Path("broken").mkdir()

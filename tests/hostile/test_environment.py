@@ -148,7 +148,12 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [("-OO", "PYTHONOPTIMIZE=2, or"), ("-Werror", "PYTHONWARNINGS=error, or")]
+    ("option", "message"),
+    [
+        ("-OO", "PYTHONOPTIMIZE=2, or"),
+        ("-We", "PYTHONWARNINGS=e, or python -W e: "),
+        ("-Werror::DeprecationWarning", "PYTHONWARNINGS=error::DeprecationWarning, or"),
+    ],
 )
 def test_an_interpreter_without_docstrings_or_with_warnings_as_errors(option: str, message: str) -> None:
     ended = subprocess.run([sys.executable, option, "-m", "itmbench", "list"], capture_output=True, text=True)

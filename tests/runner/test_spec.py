@@ -101,7 +101,7 @@ def test_a_changed_class_does_not_inherit_arguments() -> None:
         ({}, "colour=red", "colour is not one of benchmark, dataset, method, seed"),
         ({}, "dataset=d1,d2", "--only dataset=d1,d2: d2 is not KEY=NAME; write dataset=d1,dataset=d2"),
         ({}, "m", "--only m: m is not KEY=NAME; write method=m"),
-        ({}, "seed=1,x", "write seed=1,seed=x"),
+        ({}, "seed=1,x", "--only x: x is not one of benchmark, dataset, method, seed; write method=scan,seed=0"),
         ({}, 3, "only 3: is not text; write method=scan,seed=0"),
         (
             {"methods": {"m": "method.yaml", "n": "method.yaml"}, "leave_out": [{"dataset": "d1", "method": "n"}]},
