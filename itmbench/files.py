@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,11 +70,19 @@ def move_folder(folder: Path, place: Path, scratch: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def copy_folder(folder: Path, copy: Path) -> None:
-    """Copy a folder with all that it holds; links become what they lead to."""
-    for path in (folder, *sorted(folder.rglob("*"))):  # copytree would hide what a full disk says
-        target = copy / path.relative_to(folder)
-        target.mkdir() if path.is_dir() else shutil.copy2(path, target)
+def copy_folder(folder: Path, copy: Path, above: Sequence[Path] = ()) -> None:
+    """Copy a folder, which lies in the real folders ``above``, with all that it holds; links become what they lead to.
+
+    Raises:
+        OSError: something cannot be copied, or a link leads to a folder that it lies in.
+    """
+    real = real_path(folder)
+    if real in above:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
+    copy.mkdir()
+    for path in sorted(folder.iterdir()):  # copytree would hide what a full disk says
+        target = copy / path.name
+        copy_folder(path, target, (*above, real)) if path.is_dir() else shutil.copy2(path, target)
 
 
 @contextlib.contextmanager
@@ -107,9 +116,9 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     """Hold a lock on a folder, if the file system supports locks; it ends with the process, whatever its children do.
 
     Raises:
-        BlockingIOError: another process holds the lock, and this one is not to ``wait`` for it.
+        BlockingIOError: another process or thread holds the lock, and this one is not to ``wait`` for it.
     """
-    with (folder / ".lock").open("w") as file:
+    with _alone(folder, wait), (folder / ".lock").open("w") as file:
         try:
             import fcntl
 
@@ -119,6 +128,21 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
         except (ImportError, OSError):  # without locks two processes may do the same work
             pass
         yield
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, wait: bool) -> Iterator[None]:
+    """Keep other threads out: ``lockf`` does not, and drops the lock if another handle of the file is closed."""
+    lock = _locks.setdefault((os.getpid(), real_path(folder)), threading.Lock())  # a fork has locks of its own
+    if not lock.acquire(blocking=wait):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(folder))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_locks: dict[tuple[int, Path], threading.Lock] = {}
 
 
 def digest(*parts: str | bytes | NDArray[Any] | None, size: int = 8) -> str:

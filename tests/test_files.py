@@ -1,13 +1,14 @@
 import hashlib
 import io
 import os
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pytest
 
-from itmbench.files import digest, file_digest, write_atomically
+from itmbench.files import copy_folder, digest, file_digest, locked, write_atomically
 
 
 def test_text_bytes_and_functions_are_written(tmp_path: Path) -> None:
@@ -56,3 +57,38 @@ def test_digests_tell_all_parts_apart(tmp_path: Path) -> None:
     assert len(digest("a")) == 16 and len(digest("a", size=4)) == 8
     (tmp_path / "file").write_bytes(b"content")
     assert file_digest(tmp_path / "file") == hashlib.blake2b(b"content", digest_size=16).hexdigest()
+
+
+def test_links_become_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "real" / "below" / "file").write_text("content")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, target in (("one", "real"), ("two", "real/below"), ("file", "real/below/file")):
+        (folder / name).symlink_to(tmp_path / target)
+    copy_folder(folder, tmp_path / "copy")
+    found = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert found == {"one/below/file", "two/file", "file"}
+    assert not any(path.is_symlink() for path in (tmp_path / "copy").rglob("*"))
+    (tmp_path / "real" / "below" / "up").symlink_to(folder)
+    with pytest.raises(OSError, match=r"Too many levels of symbolic links: .*up"):
+        copy_folder(folder, tmp_path / "endless")
+
+
+def test_a_folder_is_locked_by_one_thread_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    refused, waited = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with pytest.raises(BlockingIOError), locked(tmp_path / "link", wait=False):
+            pass
+        refused.set()
+        with locked(tmp_path):
+            waited.set()
+
+    thread = threading.Thread(target=other)
+    with locked(tmp_path):
+        thread.start()
+        assert refused.wait(10) and not waited.wait(0.1)
+    thread.join(10)
+    assert waited.is_set()

@@ -54,5 +54,9 @@ class SaveConfig(SaveConfigCallback):
         write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let other processes use the folder."""
+        """Let others use the folder."""
+        self._alone.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let others use the folder; Lightning then calls no teardown."""
         self._alone.close()

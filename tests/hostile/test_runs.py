@@ -20,6 +20,7 @@ from toy import toy_arguments, toy_corpus
 
 from itmbench import store
 from itmbench.cli.main import main
+from itmbench.files import locked
 from itmbench.runner import cell, lease, running
 
 CELL = Path("small", "toy", "m", "seed0")
@@ -232,6 +233,8 @@ def test_a_terminated_training_is_interrupted(tmp_path: Path, capsys: pytest.Cap
     callback = "--trainer.callbacks=toy_failures.Terminate"
     assert main(["fit", *toy_arguments(tmp_path, callback)]) == 1
     assert "itmbench: interrupted; once an epoch is finished: resume with --ckpt_path" in capsys.readouterr().err
+    with locked(next(tmp_path.rglob("config.yaml")).parent, wait=False):
+        pass  # it is free again
 
 
 OWNERS: dict[str, bytes] = {
