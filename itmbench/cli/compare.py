@@ -1,6 +1,6 @@
 """``itmbench compare``: which differences between methods are significant."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from itmbench.cli.arguments import Parser, add_results_folder
@@ -40,21 +40,24 @@ def run(command: str, arguments: Sequence[str]) -> int:
     from itmbench.report.words import without_mark
 
     all_tables = tables(load(results))
-    names = {table.title + table.reason: {*map(without_mark, table.cells.index)} for table in all_tables}
+    names: dict[str, set[str]] = {table.dataset: set() for table in all_tables}
+    for table in all_tables:
+        names[table.dataset] |= {*map(without_mark, table.cells.index)}
     known, named = set().union(*names.values()), {name for name in (first, *others) if name}
     if unknown := named - known:
-        raise InputError(f"{results}: no results of {min(unknown)}; {choice(min(unknown), sorted(known))}")
+        name = min(unknown)
+        hint = "" if _in_folders(name, known) else f"; {choice(name, sorted(known))}"
+        raise InputError(f"{results}: {_missing(name, known)}{hint}")
     compared = differences(all_tables, first, others)
     shown = {table.title + table.reason for table, _ in compared}
     left_out = [
-        table
+        f"{table.title}. {why}"
         for table in all_tables
-        if (key := table.title + table.reason) not in shown
-        and (table.reason or table.warning)
-        and (not others or named & names[key])
+        if table.title + table.reason not in shown and (named & names[table.dataset] or not named)
+        if (why := _why(table, sorted(named - names[table.dataset]), names[table.dataset]))
     ]
     if not compared:
-        reasons = " ".join(f"{table.title}. {_why(table)}" for table in left_out)
+        reasons = " ".join(left_out)
         raise InputError(f"{results}: no two of these methods can be compared. {reasons}".strip())
     for table, rows in compared:
         print(f"{'### ' if markdown else ''}{table.title}\n")
@@ -62,16 +65,31 @@ def run(command: str, arguments: Sequence[str]) -> int:
         text = in_text(rows)
         print(pipes(text) if markdown else text.to_string(index=False), end="\n\n")
     print(LEGEND)
-    for table in left_out:
-        print(f"\nNot compared: {table.title}. {_why(table)}")
+    for line in left_out:
+        print(f"\nNot compared: {line}")
     if first is None:
         for summary in average_ranks(all_tables):
             print(f"\n{in_words(summary)}")
     return 0
 
 
-def _why(table: "Table") -> str:
-    return " ".join(filter(None, (table.reason, table.warning)))
+def _why(table: "Table", lacking: Sequence[str], names: set[str]) -> str:
+    """Why a table has nothing to compare: methods that its dataset lacks, or what it says itself."""
+    if not lacking:
+        return " ".join(filter(None, (table.reason, table.warning)))
+    reason = "; ".join(_missing(name, names) for name in lacking)
+    return f"{reason[0].upper()}{reason[1:]}."
+
+
+def _missing(name: str, names: Iterable[str]) -> str:
+    """Why a method is not among the names of tables: it has no results, or two benchmarks use its name."""
+    folders = _in_folders(name, names)
+    return f"several benchmarks hold {name}, so name {' or '.join(folders)}" if folders else f"no results of {name}"
+
+
+def _in_folders(name: str, names: Iterable[str]) -> list[str]:
+    """The names of a method in a table of several benchmarks that use the same."""
+    return sorted(label for label in names if label.endswith(f"/{name}"))
 
 
 def _seeds(table: "Table", rows: "pd.DataFrame") -> str:

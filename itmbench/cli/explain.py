@@ -199,7 +199,7 @@ def _print_pair(pair: "ExplainedPair", top: int) -> None:
     from itmbench.methods.explanations import region_name
 
     print(f"image {pair.image}  text {pair.text_id}{_quoted(pair.text)}")
-    print(f"  score {pair.score:.2f} = " + " + ".join(f"{name} {logit:.2f}" for name, logit in pair.paths.items()))
+    print(f"  score {pair.score:z.2f} = " + " + ".join(f"{name} {logit:z.2f}" for name, logit in pair.paths.items()))
     for word in pair.words:
         weights = {"whole image": word.whole}
         weights |= {region_name(at, pair.grid): weight for at, weight in enumerate(word.regions)}
@@ -229,12 +229,12 @@ def _print_deletion(deletion: "Deletion", objective: str) -> None:
     """The gap as one number, and its two curves from all edges to none."""
     random = [sum(values) / len(values) for values in zip(*deletion.random, strict=True)]
     print(
-        f"deletion gap {deletion.gap:+.4f} {objective} (± {deletion.spread:.4f} between draws): how much more is lost "
+        f"deletion gap {deletion.gap:+z.4f} {objective} (± {deletion.spread:.4f} between draws): how much more is lost "
         "by removing the edges of highest attention than by removing as many random ones"
     )
     print("  edges removed  " + "".join(f"{share:>9.0%}" for share in (0, *deletion.shares, 1)))
     for name, curve in (("most attention", deletion.strongest), ("random", random)):
-        print(f"  {name:<15}" + "".join(f"{value:>9.4f}" for value in (deletion.whole, *curve, deletion.none)))
+        print(f"  {name:<15}" + "".join(f"{value:>z9.4f}" for value in (deletion.whole, *curve, deletion.none)))
 
 
 def _quoted(text: str | None) -> str:

@@ -112,7 +112,7 @@ def _gallery(options: Namespace) -> "Callable[[Sequence[str]], list[Row]]":
     def search(sentences: Sequence[str]) -> list[Row]:
         ranking = model.rank(model.encode_texts(sentences), index.images)
         return [
-            Row(text, [Cell(shown(paths[row]), f"{score:.4f}", paths[row]) for row, score in best], note(text))
+            Row(text, [Cell(shown(paths[row]), f"{score:z.4f}", paths[row]) for row, score in best], note(text))
             for text, best in zip(sentences, ranking.best(options.top), strict=True)
         ]
 
@@ -146,5 +146,5 @@ def _texts(options: Namespace) -> "list[Row]":
     require_photographs(model)
     image = model.encode_images([options.image])
     [best] = model.rank(image, model.encode_texts(texts)).best(options.top)
-    cells = [Cell(texts[row], f"{score:.4f}") for row, score in best]
+    cells = [Cell(texts[row], f"{score:z.4f}") for row, score in best]
     return [Row(shown(options.image), cells, picture=Path(options.image))]

@@ -59,8 +59,8 @@ class Difference(NamedTuple):
         return "better" if self.difference > 0 else "worse"
 
     def __str__(self) -> str:
-        bounds = f"95 % interval {self.low:+.3g} to {self.high:+.3g}"
-        return f"{self.difference:+.3g} ({bounds}, p {p_in_words(self.p)}): {self.verdict}"
+        bounds = f"95 % interval {self.low:+z.3g} to {self.high:+z.3g}"
+        return f"{self.difference:+z.3g} ({bounds}, p {p_in_words(self.p)}): {self.verdict}"
 
 
 def p_in_words(p: float) -> str:

@@ -9,7 +9,7 @@ from itmbench.units import duration
 
 def percent(value: float) -> str:
     """A fraction as percent."""
-    return f"{100 * value:.1f}"
+    return f"{100 * value:z.1f}"
 
 
 def amount(value: float) -> str:
@@ -36,7 +36,7 @@ class Column:
     beside: str = ""  # a metric without which this column is not used; empty for none
 
 
-tenths = "{:.1f}".format
+tenths = "{:z.1f}".format
 COLUMNS = (
     Column(r"(i2t|t2i)/R@(1|5|10)", r"\1 R@\2", percent, better=1, beside="rSum"),  # of captions; of labels a detail
     Column(r"rSum", "rSum", tenths, better=1),

@@ -36,9 +36,9 @@ def in_text(rows: pd.DataFrame) -> pd.DataFrame:
             "metric": rows["metric"].map(headings),
             "method": rows["method"],
             "other": rows["other"],
-            "difference": rows["difference"].map("{:+.1f}".format),
+            "difference": rows["difference"].map("{:+z.1f}".format),
             "interval": [
-                "–" if isnan(low) else f"{low:+.1f} to {high:+.1f}"
+                "–" if isnan(low) else f"{low:+z.1f} to {high:+z.1f}"
                 for low, high in zip(rows["low"], rows["high"], strict=True)
             ],
             "p": ["–" if isnan(p) else p_in_words(p).removeprefix("= ") for p in rows["p"]],

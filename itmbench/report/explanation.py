@@ -28,8 +28,8 @@ def _pair(pair: ExplainedPair, files: Mapping[str, Path]) -> list[Row]:
         name = word.word + (f" ({100 * word.whole:.0f} % whole)" if word.whole >= WHOLE else "")
         cells.append(Cell(name, f"{100 * word.share:.0f} %", file, word.regions))
     digits = 3 if max(map(abs, pair.paths.values())) < 2 else 1  # cosines, or logits
-    logits = " + ".join(f"{name} {logit:.{digits}f}" for name, logit in pair.paths.items())
-    note = f"{pair.image}: score {pair.score:.{digits}f} = {logits}. In colour: what a word finds "
+    logits = " + ".join(f"{name} {logit:z.{digits}f}" for name, logit in pair.paths.items())
+    note = f"{pair.image}: score {pair.score:z.{digits}f} = {logits}. In colour: what a word finds "
     note += f"(whole: the whole image). Percent: the word's share of {[*pair.paths][-1]}, if at least the mean."
     return [Row(pair.title, [*_photograph(file, "the photograph"), *cells], note)]
 

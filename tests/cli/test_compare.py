@@ -88,6 +88,45 @@ def test_what_was_left_out_is_listed_with_its_reason(own: Path, capsys: pytest.C
     assert "a diagnostic, not ranked" in capsys.readouterr().err
 
 
+def test_a_dataset_without_one_of_the_methods_is_left_out_for_that(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = own / "mini" / "mirflickr-mini" / "dual_triplet"
+    shutil.rmtree(labels / "seed2")  # would be a reason of its own
+    for folder, result in list(store.results(own)):
+        if folder.parent == labels:
+            other = labels.with_name("other") / folder.name
+            shutil.copytree(folder, other)
+            replace(result, method="other").save(other)
+    shutil.rmtree(labels)
+    assert main(["compare", "dual_infonce", "dual_triplet", "--results", str(own)]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Not compared")]
+    assert line.startswith("Not compared: mirflickr-mini: ") and line.endswith(". No results of dual_triplet.")
+    assert main(["compare", "other", "dual_triplet", "--results", str(own)]) == 2
+    assert "12.3. No results of other. mirflickr-mini: " in capsys.readouterr().err
+
+
+def test_a_name_that_two_benchmarks_use_is_asked_for_by_its_folder(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1, 2):
+        here = own / "mini" / "flickr30k-mini" / "dual_triplet" / f"seed{seed}"
+        there = own / "again" / "flickr30k-mini" / "dual_triplet" / f"seed{seed}"
+        shutil.copytree(here, there)
+        replace(store.Result.load(there), benchmark="again").save(there)
+    folders = "again/flickr30k-mini/dual_triplet or mini/flickr30k-mini/dual_triplet"
+    command = ["compare", "dual_triplet", "dual_infonce", "--results", str(own)]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert f". Several benchmarks hold dual_triplet, so name {folders}.\n" in out
+    shutil.rmtree(own / "mini" / "mirflickr-mini")
+    assert main(command) == 2
+    assert f"{own}: several benchmarks hold dual_triplet, so name {folders}\n" in capsys.readouterr().err
+    assert main(["compare", "again/flickr30k-mini/dual_triplet", "--results", str(own), "--format=markdown"]) == 0
+    equal = next(row for row in rows(capsys.readouterr().out) if row[2] == "mini/flickr30k-mini/dual_triplet")
+    assert equal[3:] == ["+0.0", "+0.0 to +0.0", "1", "not distinguishable"]
+
+
 def test_a_method_that_failed_the_audit_is_compared_under_its_name(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 const signed = (number, digits) => `${Number(Math.abs(number).toFixed(digits)) === 0 ? "±" : number < 0 ? "−" : "+"}${Math.abs(number).toFixed(digits)}`;
-const plain = (number, digits = 1) => number.toFixed(digits).replace("-", "−");
+const plain = (number, digits = 1) => number.toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
 const HOW = {
   pair: "Point at a word, or reach it by Tab and the arrow keys: the picture keeps its colour in the regions that the word finds. "
     + "The darker a word, the more it counts in the text.",
