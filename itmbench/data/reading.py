@@ -61,7 +61,7 @@ def read_text(path: Path) -> str:
         else:
             data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; restore it or correct the path") from None
+        raise InputError(f"{path}: no such file; correct the path or add the file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error}); restore the file") from None
     try:
@@ -212,9 +212,9 @@ def image_files(folder: Path, names: Sequence[str], sizes: dict[str, int] | None
     sizes = listing(folder) if sizes is None else sizes
     missing = [name for name in names if name not in sizes]
     if missing:
+        which = f"is missing, {missing[0]}" if len(missing) == 1 else f"are missing, the first is {missing[0]}"
         raise MissingImages(
-            f"{folder}: {len(missing):,} of {len(names):,} images are missing, the first is {missing[0]}; "
-            "complete the folder or name another one",
+            f"{folder}: {len(missing):,} of {len(names):,} images {which}; complete the folder or name another one",
             missing,
         )
     empty = next((name for name in names if not sizes[name]), None)

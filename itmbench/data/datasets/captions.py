@@ -107,10 +107,9 @@ class KarpathyCaptions(CorpusDataModule):
                 row_of_id[_field(entry, "imgid", int, str)] = row
                 text_ids += [str(_field(sentence, "sentid", int, str)) for sentence in sentences]
                 captions += [_caption(sentence) for sentence in sentences]
-            except (KeyError, TypeError) as error:
-                reason = f"no {error}" if isinstance(error, KeyError) else error
+            except TypeError as error:
                 raise InputError(
-                    f"{source}: images[{row}] does not follow Karpathy's schema ({reason}); correct it"
+                    f"{source}: images[{row}] does not follow Karpathy's schema ({error}); correct it"
                 ) from None
             if split not in SPLITS:
                 raise InputError(f"{source}: {filename} has the unknown split {split!r}; use {', '.join(SPLITS)}")
@@ -159,9 +158,9 @@ def _field(entry: dict[str, Any], key: str, *types: type) -> Any:
     """A value of an entry that has one of these types.
 
     Raises:
-        KeyError: there is none.
-        TypeError: it has another type, or is a text that cannot be written as UTF-8.
+        TypeError: there is none, it has another type, or is a text that cannot be written as UTF-8.
     """
+    _require_one(entry, key)
     value = entry[key]
     if type(value) not in types:
         raise TypeError(f"{key} is {value!r:.60}")
@@ -170,8 +169,18 @@ def _field(entry: dict[str, Any], key: str, *types: type) -> Any:
     return value
 
 
+def _require_one(entry: Any, *keys: str) -> None:
+    """Raise a TypeError if an entry has none of these keys."""
+    if not isinstance(entry, dict):
+        raise TypeError(f"{entry!r:.60} is not an object")
+    if not any(key in entry for key in keys):
+        names = ", ".join(map(repr, entry)) or "none"
+        raise TypeError(f"no {' or '.join(map(repr, keys))}; its keys are {names:.100}")
+
+
 def _caption(sentence: dict[str, Any]) -> str:
     """The annotator's text, or the joined tokens if the file has only these; errors as `_field`."""
+    _require_one(sentence, "raw", "tokens")
     if "raw" not in sentence:
         tokens = _field(sentence, "tokens", list)
         if not all(isinstance(token, str) for token in tokens):

@@ -148,7 +148,7 @@ WRONG: Cases = {
     "filename empty": (entry(filename=""), r"images\[1\]"),
     "filename outside the folder": (entry(filename="../dataset_small.json"), r"dataset_small\.json"),
     "filename absolute": (entry(filename="/etc/passwd"), "passwd"),
-    "filename that is missing": (entry(filename="n.jpg"), r"the first is n\.jpg"),
+    "filename that is missing": (entry(filename="n.jpg"), r"1 of 6 images is missing, n\.jpg;"),
     "filepath a list": (entry(filepath=["x"]), r"images\[1\]"),
     "filepath a number": (entry(filepath=3), r"images\[1\]"),
     "imgid twice": (entry(imgid=10), "imgid occurs twice"),
@@ -178,6 +178,11 @@ WRONG: Cases = {
     "caption of a blank": (caption(raw=" "), "sentid 102 has the caption ' '"),
     "caption of blanks of Unicode": (caption(raw="\u2003\u00a0"), "102"),
     "caption of half a letter": (caption(raw="half \ud83d"), "102"),
+    "caption under another name": (
+        entry(sentences=[{"text": "A dog.", "sentid": 102}]),
+        r"images\[1\] .*no 'raw' or 'tokens'; its keys are 'text', 'sentid'",
+    ),
+    "a number in place of a caption": (entry(sentences=[3]), r"images\[1\] .*3 is not an object"),
     "tokens numbers": (entry(sentences=[{"tokens": [1, 2], "sentid": 102}]), "102"),
     "tokens a number": (entry(sentences=[{"tokens": 5, "sentid": 102}]), r"images\[1\]"),
     "sentid twice": (caption(sentid=100), "'100' occurs twice"),
@@ -210,8 +215,8 @@ WRONG: Cases = {
     "twins of another image": (write("hard_negatives.json", [[11, 99]]), "imgid 99"),
     "images that are missing": (remove(IMAGE, "images/4.jpg"), r"2 of 6 images are missing, the first is 2\.jpg"),
     "an image of nothing": (write(IMAGE, b""), r"2\.jpg: the file is empty"),
-    "an image that is a dead link": (instead(IMAGE, lambda path: path.symlink_to("gone.jpg")), r"first is 2\.jpg"),
-    "an image that is a folder": (instead(IMAGE, Path.mkdir), r"first is 2\.jpg"),
+    "an image that is a dead link": (instead(IMAGE, lambda path: path.symlink_to("gone.jpg")), r"missing, 2\.jpg"),
+    "an image that is a folder": (instead(IMAGE, Path.mkdir), r"missing, 2\.jpg"),
     "an image that is a pipe": (instead(IMAGE, os.mkfifo), r"2\.jpg"),
 }
 

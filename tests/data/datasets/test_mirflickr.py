@@ -74,7 +74,7 @@ def test_photographs_may_all_be_missing_but_not_one_that_is_kept(tmp_path: Path)
     (root / "mirflickr" / "im2.jpg").unlink()
     assert read(root).images is not None  # image 2 is not kept
     (root / "mirflickr" / "im3.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 of 5 images are missing, the first is im3\.jpg"):
+    with pytest.raises(InputError, match=r"1 of 5 images is missing, im3\.jpg"):
         read(root)
 
 
