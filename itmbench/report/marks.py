@@ -76,9 +76,13 @@ def compare(
         if not all(results.interval(name, metric).low <= chance(metric) for name in ranked):
             names = results.leaders(metric, ranked)
             leaders[heading] = names if results.tested(ranked) > 1 else []
+    notes = []
+    if not leaders and results.tested(ranked) > 1:
+        notes.append("No marks: no method beats random chance.")
     few = [name for name, cells in runs.items() if name not in fixed and len(cells) < SEEDS]
-    warning = f"Not tested, because {SEEDS} seeds are needed: {', '.join(few)}." if few else ""
-    return Compared(pd.DataFrame(differences, columns=list(COLUMNS)), leaders, warning)
+    if few:
+        notes.append(f"Not tested, because {SEEDS} seeds are needed: {', '.join(few)}.")
+    return Compared(pd.DataFrame(differences, columns=list(COLUMNS)), leaders, " ".join(notes))
 
 
 def _require_agreement(cells: pd.DataFrame, queries: Sequence[QueryTable], metrics: Sequence[str]) -> None:

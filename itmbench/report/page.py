@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from itmbench.report.cells import read_epochs
-from itmbench.report.charts import against_best, bars, mark, sort_keys
+from itmbench.report.charts import Line, against_best, bars, mark, sort_keys
 from itmbench.report.gallery import gallery
 from itmbench.report.plots import Looks, cost_plot, curve_plot, curves, epochs_plot, looks, seeds_plot
 from itmbench.report.tables import Table, legend
@@ -91,7 +91,7 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnai
         "table": table,
         "subtitle": table.title.removeprefix(f"{table.dataset}: "),
         "lead": f"{table.objective} {table.cells.at[best, table.objective]!s}" if best else "",
-        "verdict": lead_in_words({line.method: line.verdict for line in lines}, bool(best)),
+        "verdict": lead_in_words({line.method: _verdict(line) for line in lines}, bool(best)),
         "sort_keys": sort_keys(table),
         "bars": bars(table),
         "best": best,
@@ -111,6 +111,11 @@ def _section(table: Table, looks: Looks, results: Mapping[str, Result], thumbnai
         "runs": [(label, results[cell], Path(cell)) for label, cell in table.rows[["label", "folder"]].to_numpy()],
         "show": table.columns[table.objective].show,
     }
+
+
+def _verdict(line: Line) -> str:
+    """How a method stands against the best; "level" if no difference is shown, so that the first in order is not it."""
+    return "level" if line.difference == "+0.0" and line.verdict != "worse" else line.verdict
 
 
 def _training(table: Table, looks: Looks) -> list[tuple[str, str]]:

@@ -104,8 +104,13 @@ def legend(tables: Sequence[Table], mark: str) -> str:
     """What the values, the marks and the main columns of some tables mean, each said once; nothing that they lack."""
     sentences = [SPREAD] if any("±" in table.cells.to_string() for table in tables) else []
     sentences += [MARKED.format(mark=mark)] if any(table.best.to_numpy().any() for table in tables) else []
-    sentences += [note for table in tables for note in notes(table.protocol, table.main_columns)]
-    return " ".join(dict.fromkeys(sentences))
+    by_kind: dict[str, dict[str, None]] = {}
+    for table in tables:
+        of_kind = by_kind.setdefault("Captions" if table.objective == "rSum" else "Labels", {})
+        of_kind |= dict.fromkeys(notes(table.protocol, table.main_columns))
+    for kind, of_kind in by_kind.items():  # R@K of captions is another than that of labels
+        sentences += [f"{kind}: " * (len(by_kind) > 1) + " ".join(of_kind)]
+    return " ".join(sentences)
 
 
 def load(results: str | Path) -> pd.DataFrame:

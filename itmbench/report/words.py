@@ -40,7 +40,8 @@ CAPTION_NOTES = {
     "(folds)": "Folds are consecutive parts of the test images, searched one by one; the figure is their mean.",
     "(complete truth)": "Complete truth counts every caption that is true of an image as a match.",
     "mAP@R": "Of a query with R true matches, mAP@R adds up the precisions at those among the first R and divides by "
-    "R; R-Precision is the percentage of the first R that is true.",
+    "R.",
+    "R-Precision": "R-Precision is the percentage of true matches among the first R of a query that has R.",
     "probe": "A probe is the percentage of images that score higher with their caption than with the same caption "
     "after its words were shuffled (word order), or two of its nouns or attributes were exchanged; random chance "
     "has 50.",
@@ -100,13 +101,17 @@ def lead_in_words(verdicts: Mapping[str, str], ranked: bool) -> str:
 
     >>> lead_in_words({"vse": "worse", "scan": "not distinguishable"}, ranked=True)
     'Best on average: better than vse, at 5 %; not distinguishable from scan.'
+    >>> lead_in_words({"vse": "worse", "scan": "level"}, ranked=True)
+    'Level with scan; better than vse, at 5 %.'
     """
     if not ranked:
         return "No method is ranked."
     if not verdicts:
         return "The only method."
     by_verdict = {verdict: [name for name in verdicts if verdicts[name] == verdict] for verdict in verdicts.values()}
-    worse, equal, untested = (by_verdict.get(name, []) for name in ("worse", "not distinguishable", "untested"))
+    worse, equal, untested, level = (
+        by_verdict.get(name, []) for name in ("worse", "not distinguishable", "untested", "level")
+    )
     if len(worse) == len(verdicts):
         return "Better than every other method, at 5 %."
     if len(untested) == len(verdicts):
@@ -114,6 +119,8 @@ def lead_in_words(verdicts: Mapping[str, str], ranked: bool) -> str:
     notes = [f"better than {worse[0] if len(worse) == 1 else f'{len(worse)} others'}, at 5 %"] * bool(worse)
     notes += [f"not distinguishable from {', '.join(equal)}"] * bool(equal)
     notes += [f"untested against {', '.join(untested)}"] * bool(untested)
+    if level:
+        return "; ".join([f"Level with {', '.join(level)}", *notes]) + "."
     return f"Best on average: {'; '.join(notes)}."
 
 

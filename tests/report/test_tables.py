@@ -176,6 +176,11 @@ def test_a_column_in_which_nobody_beats_random_chance_has_no_marks(frame: pd.Dat
     """Near-twin accuracy of the store is 66 and 46 % of 40 pairs; then dual_infonce gets every pair right."""
     assert not tables(frame)[0].best["near-twin acc."].any()
     assert not tables(frame.assign(**{"chance/rSum": 300}))[0].best["rSum"].any()
+    unbeaten = {f"chance/{metric}": 1000 for metric in ("i2t/mAP", "t2i/mAP", "mAP", "unseen/mAP")}
+    assert [table.warning for table in tables(frame.assign(**unbeaten))] == [
+        "",
+        "No marks: no method beats random chance.",
+    ]
     folders = [tmp_path / name for name in ("seed0", "seed1", "seed2")]
     best = frame["method"] == "dual_infonce"
     for old, new in zip(frame["folder"][best], folders, strict=False):
@@ -279,3 +284,6 @@ def test_the_legend_explains_only_what_is_there(frame: pd.DataFrame) -> None:
     three, one = (legend(tables(rows), "*") for rows in (frame, frame[frame["seed"] == 0]))
     assert "±" in three and "±" not in one and "no other method is better" not in one
     assert "R@K" in three and "R@K" in one
+    captions, _, labels = three.partition(" Labels: ")
+    assert " Captions: R@K is the percentage of queries" in captions and "P@K" not in captions and "P@K" in labels
+    assert not any(word in legend(tables(frame)[1:], "*") for word in ("Captions:", "Labels:", "R-Precision"))

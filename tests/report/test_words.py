@@ -23,6 +23,8 @@ def test_words_follow_the_protocol() -> None:
 def test_notes_explain_the_columns_that_are_shown() -> None:
     assert notes(CAPTION, ["i2t R@1", "wall time"]) == notes(CAPTION)[:1]
     assert len(notes(CAPTION, ["near-twin acc.", "rSum (complete truth)"])) == 3
+    assert len(notes(CAPTION, ["R-Precision (complete truth)"])) == 2
+    assert "R-Precision" not in " ".join(notes(CAPTION, ["mAP@R (complete truth)"]))
     assert len(notes(CAPTION, ["mAP@R (complete truth)"])) == 2 and len(notes(CAPTION, ["rSum (folds)"])) == 2
     assert [note for note in notes(LABEL, ["mAP (unseen)"]) if "unseen leaves them out" in note]
     assert [note for note in notes(LABEL, ["i2t P at recall 0.3"]) if note.startswith("P at recall")]
@@ -36,6 +38,7 @@ def test_the_lead_of_the_best_method_is_as_tested() -> None:
     assert lead_in_words(mixed, ranked=True) == (
         "Best on average: better than 2 others, at 5 %; not distinguishable from a; untested against b."
     )
+    assert lead_in_words({"a": "level", "b": "untested"}, True) == "Level with a; untested against b."
     assert lead_in_words({"a": "untested", "b": "untested"}, True) == "Best on average; no difference is tested."
     assert (
         lead_in_words({}, ranked=True) == "The only method."
