@@ -49,6 +49,8 @@ def evaluate(
             all images if every image is a query. The query's own partner is relevant where it is in the gallery.
         scorer: (image tile, text tile) -> scores `[bi, bt]`; None is the cosine of the pooled vectors.
 
+    Warns if embeddings hold zeros only, which have no direction.
+
     Returns:
         Metrics, with intervals and comparisons on request. Queries are named by their rows, so that two evaluations
         of the same items can be compared.
@@ -97,8 +99,19 @@ def evaluate(
             f"evaluate: protocol is {protocol!r}; give one such as itmbench.evaluation.CaptionProtocol(folds=5)"
         )
     bare = np.setdiff1d(asked, owner)
+    notes = []
     if labels is None and len(bare):
-        warnings.warn(f"evaluate: {len(bare)} of {len(asked)} images have no text, and count as missed", stacklevel=2)
+        have = "has no text, and counts" if len(bare) == 1 else "have no text, and count"
+        notes.append(f"{len(bare)} of {len(asked)} images {have} as missed")
+    for name, table in (("image", images), ("text", texts)) if scorer is None else ():
+        zero = (table.pooled == 0).all(dim=1).nonzero()
+        if len(zero):
+            notes.append(
+                f"{len(zero)} of {len(table)} {name} embeddings hold zeros only, the first is row {int(zero[0])}; "
+                "their cosine with everything is 0"
+            )
+    for note in notes:
+        warnings.warn(f"evaluate: {note}", stacklevel=2)
     evaluation = protocol.evaluate(
         corpus,
         "test",

@@ -66,10 +66,13 @@ class Evaluation:
             differences flipped) and, as ``verdict``, both in words.
 
         Raises:
-            InputError: the other has different queries, another protocol, gallery or labels, or one has no such metric.
+            InputError: the other has different queries, another protocol, gallery or labels, one measures captions and
+                the other labels, or one has no such metric.
         """
         if not isinstance(other, Evaluation):
             raise InputError(f"compare: give another Evaluation, not {type(other).__name__}")
+        if self.objective != other.objective:
+            raise InputError("compare: one evaluation measures captions and the other labels; use two of one kind")
         metric = metric or self.objective
         for evaluation in (self, other):
             if metric not in evaluation._testable:

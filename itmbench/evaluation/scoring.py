@@ -104,10 +104,14 @@ def score(scorer: Scorer, rows: Items, columns: Items, name: Name) -> Tensor:
     """Score all rows against all columns, float32 `[len(rows), len(columns)]`.
 
     Raises:
-        InputError: the scorer returns another shape, or a NaN or infinite score (names the row).
+        InputError: the scorer is no function, returns another shape, or a NaN or infinite score (names the row).
     """
     if scorer is _dot:
         return _dot(rows, columns)  # products of finite unit vectors are finite
+    if not callable(scorer):
+        raise InputError(
+            f"scorer: {scorer!r:.60} is not a function of two Embeddings; give one, or None for the cosine"
+        )
     scores = as_tensor(_scored(scorer, rows.on_one_device(), columns.on_one_device()), "scores").float()
     if scores.shape != (len(rows), len(columns)):
         raise InputError(

@@ -110,6 +110,9 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
     assert better.compare(better).verdict == "not distinguishable"
     with pytest.raises(InputError, match="different queries"):
         better.compare(itmbench.evaluate(IMAGES[1:], TEXTS[OWNER > 0], OWNER[OWNER > 0] - 1))
+    for one, other in ((better, changed(labels=LABELS)), (changed(labels=LABELS), worse)):
+        with pytest.raises(InputError, match="one evaluation measures captions and the other labels"):
+            one.compare(other)
     with pytest.raises(InputError, match="mAP: cannot be compared"):
         better.compare(worse, "mAP")
     optimistic = itmbench.evaluate(IMAGES, TEXTS, OWNER, protocol=CaptionProtocol(ties="optimistic"))
@@ -137,6 +140,9 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
         ({"image_emb": IMAGES * 1e-43}, "embedding of image 0: too small for 32 bits"),  # two digits are left
         ({"text_emb": np.full(TEXTS.shape, 2**63, np.uint64)}, r"embeddings: numbers above 2\*\*63"),
         ({"labels": torch.from_numpy(1 * LABELS).to_sparse()}, "labels: complex, sparse"),
+        ({"scorer": "dot"}, "scorer: 'dot' is not a function of two Embeddings; give one, or None for the cosine"),
+        ({"scorer": "dot", "labels": LABELS}, "scorer: 'dot' is not a function"),
+        ({"scorer": "dot", "protocol": CaptionProtocol(shortlist=20)}, "scorer: 'dot' is not a function"),
         ({"scorer": lambda images, texts: None}, "scores: values of type object"),
         ({"scorer": lambda images, texts: 1j * (images.pooled @ texts.pooled.T)}, "scores: complex"),
         ({"text_emb": [[1.0, 2.0], [1.0]]}, "embeddings: rows of different lengths"),
@@ -169,6 +175,20 @@ def test_images_without_texts_are_counted_and_said() -> None:
     with pytest.warns(UserWarning, match="2 of 4 images have no text, and count as missed"):
         evaluation = itmbench.evaluate(vectors, vectors[:2], [0, 1])
     assert evaluation.metrics["i2t/R@1"] == 0.5
+    with pytest.warns(UserWarning, match="1 of 2 images has no text, and counts as missed"):
+        itmbench.evaluate(vectors[:2], vectors[:1], [0])
+
+
+def test_embeddings_of_zeros_only_are_counted_and_said() -> None:
+    zeros = np.eye(6) * (np.arange(6) % 3 > 0)[:, None]
+    with pytest.warns(UserWarning, match="2 of 6 image embeddings hold zeros only, the first is row 0; ") as warned:
+        evaluation = itmbench.evaluate(zeros, np.eye(6), range(6))
+    assert len(warned) == 1 and evaluation.metrics["t2i/R@1"] == pytest.approx(4 / 6)
+    with pytest.warns(UserWarning, match="2 of 6 text embeddings hold zeros only"):
+        assert itmbench.evaluate(np.eye(6), zeros, range(6)).metrics["i2t/R@1"] == pytest.approx(4 / 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a scorer may not read the pooled vectors
+        itmbench.evaluate(zeros, np.eye(6), range(6), scorer=lambda images, texts: images.pooled @ texts.pooled.T)
 
 
 @pytest.mark.parametrize("protocol", ["coco", {"folds": 5}])
