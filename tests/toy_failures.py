@@ -12,7 +12,8 @@ from torch import Tensor
 from toy import ToyData
 
 from itmbench.data.corpus import Corpus
-from itmbench.methods.base import Batch
+from itmbench.encoders import Embeddings
+from itmbench.methods.base import Batch, Modality
 from itmbench.methods.dual_encoder import DualEncoder
 
 
@@ -40,6 +41,13 @@ class Failing(DualEncoder):
                 time.sleep(0.1)
             return loss
         return loss * float(self.how)
+
+
+class Unwrapped(DualEncoder):
+    """Returns bare vectors."""
+
+    def embed(self, items: Embeddings, modality: Modality) -> Tensor:  # type: ignore[override]
+        return super().embed(items, modality).pooled
 
 
 class BrokenToyData(ToyData):

@@ -7,6 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from itmbench.errors import InputError
+
 
 @dataclass
 class Embeddings:
@@ -83,6 +85,16 @@ class Embeddings:
             torch.cat(masks) if masks else None,
             torch.cat(words) if words else None,
         )
+
+
+def require_embeddings(items: Embeddings, method: object) -> Embeddings:
+    """What a method, perhaps somebody else's, returned for a batch; an InputError if it is something else."""
+    if isinstance(items, Embeddings):
+        return items
+    raise InputError(
+        f"{type(method).__name__}: embed, encode_image and encode_text must return Embeddings, not "
+        f"{type(items).__name__}; for vectors [B, D] that is itmbench.Embeddings(vectors)"
+    )
 
 
 class Selected:

@@ -16,6 +16,7 @@ from itmbench.data.corpus import Corpus, Rows
 from itmbench.data.datamodule import Sources
 from itmbench.encoders import Embeddings, Encoder, ScratchTextEncoder, TimmImageEncoder
 from itmbench.encoders.base import PRETRAINING, Inputs
+from itmbench.encoders.embeddings import require_embeddings
 from itmbench.encoders.stored import centre, encode_corpus, encode_once, is_encoded_once, processor_of
 from itmbench.errors import InputError
 from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol
@@ -139,6 +140,15 @@ class Matcher(Chosen):
 
     # --- what methods share -----------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        """One line, in place of a list of all modules."""
+        encoders = {"image": self.image, "text": self.text}
+        facts = [f"{side}={type(e).__name__}({e._arguments.get('name', '')})" for side, e in encoders.items()]
+        facts += [f"dim={self._arguments['dim']}"] * ("dim" in self._arguments)
+        number = sum(parameter.numel() for parameter in self.parameters())
+        trained = f", trained on {self.trained_on}" if self.trained_on else ""
+        return f"{type(self).__name__}({', '.join(facts)}): {number:,} parameters{trained}"
+
     def per_modality(self, layer: Callable[[int], nn.Module]) -> nn.ModuleDict:
         """A layer for "image" and one for "text", made for the widths of the encoders."""
         return nn.ModuleDict({"image": layer(self.image.width), "text": layer(self.text.width)})
@@ -148,8 +158,8 @@ class Matcher(Chosen):
 
         B spans all devices, so that a loss sees the same negatives on one device or on many.
         """
-        image = gather_embeddings(self, self.encode_image(batch["image"]))
-        text = gather_embeddings(self, self.encode_text(batch["text"]))
+        image = gather_embeddings(self, require_embeddings(self.encode_image(batch["image"]), self))
+        text = gather_embeddings(self, require_embeddings(self.encode_text(batch["text"]), self))
         labels = gather_rows(self, batch["labels"]) if "labels" in batch else None
         return image, text, positives(gather_rows(self, batch["image_index"]), labels)
 

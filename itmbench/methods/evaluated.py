@@ -14,6 +14,7 @@ from itmbench.data.corpus import Rows
 from itmbench.data.datamodule import CorpusDataModule
 from itmbench.data.perturb import RULES
 from itmbench.encoders import Embeddings
+from itmbench.encoders.embeddings import require_embeddings
 from itmbench.encoders.table import EmbeddingTable
 from itmbench.errors import InputError
 from itmbench.evaluation.evaluation import Evaluation
@@ -22,7 +23,7 @@ from itmbench.evaluation.protocol import CaptionProtocol, LabelProtocol, protoco
 from itmbench.evaluation.ranks import shared_among_ranks
 from itmbench.evaluation.scoring import Scorer
 from itmbench.methods.distributed import gather_embeddings, gather_rows
-from itmbench.methods.trained import Modality, Trained
+from itmbench.methods.trained import TRAINED_ON, Modality, Trained
 
 Parts = list[tuple[Tensor, Embeddings]]
 """Corpus rows `[B]` and embeddings of batches in any order, on any device."""
@@ -88,6 +89,10 @@ class Evaluated(Trained):
         """The trainer's datamodule."""
         return cast(CorpusDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[TRAINED_ON] = self.data.corpus.name
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         self._encode(batch, "val")
 
@@ -96,9 +101,8 @@ class Evaluated(Trained):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Embeddings]:
         """Corpus rows `[B]` and embeddings of a batch of images (loader 0) or texts (loader 1)."""
-        if "image" in batch:
-            return batch["index"], self.encode_image(batch["image"])
-        return batch["index"], self.encode_text(batch["text"])
+        items = self.encode_image(batch["image"]) if "image" in batch else self.encode_text(batch["text"])
+        return batch["index"], require_embeddings(items, self)
 
     def on_validation_epoch_end(self) -> None:
         self._evaluate("val")

@@ -19,7 +19,7 @@ from itmbench.data.pictures import read_picture, to_rgb
 from itmbench.data.reading import is_unicode
 from itmbench.encoders import Embeddings, Encoder, FeatureEncoder, TextEncoder
 from itmbench.encoders.base import Inputs
-from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings
+from itmbench.encoders.embeddings import ImageEmbeddings, TextEmbeddings, require_embeddings
 from itmbench.encoders.stored import as_stored
 from itmbench.errors import InputError
 from itmbench.options import IRRELEVANT, Recorded, build, differences, restoring
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 HYPER_PARAMETERS = "hyper_parameters"
 """Where Lightning looks in a checkpoint for the arguments of ``load_from_checkpoint``."""
+TRAINED_ON = "trained_on"
+"""Where a checkpoint names its dataset; older ones do not."""
 
 Modality = Literal["image", "text"]
 BLOCK = 1024
@@ -64,6 +66,8 @@ class Trained(Recorded, L.LightningModule):
     encode_text: Callable[[Inputs], Embeddings]
     score: Callable[[Embeddings, Embeddings], Tensor]
 
+    trained_on: str | None = None
+    """The dataset of the checkpoint that its weights are from, where that says so."""
     switchable: ClassVar[frozenset[str]] = IRRELEVANT
     """Options that a trained model may be used with in another setting than it was trained with."""
 
@@ -139,7 +143,8 @@ class Trained(Recorded, L.LightningModule):
         self.eval()
         try:
             parts = (items[at : at + batch_size] for at in range(0, len(items), batch_size))
-            return Embeddings.cat([encode(self._inputs(encoder, part)).to("cpu") for part in parts])
+            encoded = (require_embeddings(encode(self._inputs(encoder, part)), self) for part in parts)
+            return Embeddings.cat([part.to("cpu") for part in encoded])
         finally:
             self.train(training)
 
@@ -217,6 +222,7 @@ class Trained(Recorded, L.LightningModule):
                 "use it with its own options"
             )
         self.adapt_to_state(checkpoint["state_dict"])
+        self.trained_on = checkpoint.get(TRAINED_ON)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights.

@@ -118,7 +118,8 @@ def require_loss(model: Matcher, max_epochs: int | None) -> None:
     lossless = type(model).training_loss is Matcher.training_loss and not hasattr(model, "loss")
     if lossless and model.trains_by_steps and max_epochs != 0:
         raise InputError(
-            f"{type(model).__name__}: has no loss to train with; set trainer.max_epochs to 0, or name another method"
+            f"{type(model).__name__}: has no loss to train with; set self.loss or override training_loss in the class; "
+            "if there is nothing to train, set trainer.max_epochs to 0"
         )
 
 

@@ -49,7 +49,7 @@ def test_ready_vectors_stand_beside_trained_methods(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("epochs", "widths", "message"),
     [
-        (1, (12, 12), "Identity: has no loss to train with; set trainer.max_epochs to 0"),
+        (1, (12, 12), "Identity: has no loss to train with; set self.loss or "),
         (0, (12, 9), "Identity: widths 12 and 9 are not of one space"),
     ],
 )

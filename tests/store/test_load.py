@@ -47,6 +47,11 @@ def test_files_pictures_and_strings(
     checkpoint = trained(tmp_path, DualEncoder(dim=8, **toy_encoders()), data)  # type: ignore[arg-type]
     monkeypatch.chdir("/")
     loaded = itmbench.load(checkpoint.parent)  # as a cell's folder
+    number = sum(weight.numel() for weight in loaded.parameters())
+    assert repr(loaded) == (
+        "DualEncoder(image=TimmImageEncoder(tiny), text=ScratchTextEncoder(), dim=8): "
+        f"{number:,} parameters, trained on toy"
+    )
     names = [data.corpus.images.root / name for name in data.corpus.images.names[:3]]  # type: ignore[union-attr]
     by_path = loaded.encode_images(names, batch_size=2)
     by_picture = loaded.encode_images([data.corpus.images[row] for row in range(3)])  # type: ignore[index]
