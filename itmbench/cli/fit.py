@@ -95,7 +95,10 @@ def lightning_parser(command: str, summary: str, example: str) -> Parser:
 
 def parse(parser: Parser, arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     """The options of a command, and those of LightningCLI, with a trained model as its config and checkpoint."""
-    options, rest = parser.parse_known_args(arguments or ["--help"])
+    if not arguments:
+        what = "--model and --data" if parser.prog == "itmbench fit" else "RUN"
+        parser.error(f"the following arguments are required: {what}")
+    options, rest = parser.parse_known_args(arguments)
     import_from_here()
     if not rest or rest[0].startswith("-") or parser.prog == "itmbench fit":
         return options, rest

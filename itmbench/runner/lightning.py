@@ -187,6 +187,8 @@ class MatcherCLI(LightningCLI):
         options.weights_only = True
         if self.subcommand in ("validate", "test"):
             options.verbose = False
+        if self.subcommand != "fit" and options.trainer.logger is None:  # Lightning's would only leave a folder
+            options.trainer.logger = False
         if self.subcommand != "fit" and not options.ckpt_path:
             print(f"no --ckpt_path: {self.subcommand} takes the model as it is built, untrained", file=sys.stderr)
 

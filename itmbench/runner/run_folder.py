@@ -27,10 +27,12 @@ class SaveConfig(SaveConfigCallback):
         self._alone = ExitStack()  # holds the folder of the run
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if trainer.is_global_zero and not self.already_saved:
-            for logger in trainer.loggers:
-                logger.log_hyperparams(self.config.as_dict())
-        self.already_saved = True
+        if stage != "fit":  # which may still be refused: a logger makes its folder when it first logs
+            self._log(trainer)
+
+    def _log(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            logger.log_hyperparams(self.config.as_dict())
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the config, before training; checkpoint callbacks know their folders by now."""
@@ -51,6 +53,7 @@ class SaveConfig(SaveConfigCallback):
                 f"{folder}: another process trains here; wait for it, or give this run another "
                 "--trainer.default_root_dir"
             ) from None
+        self._log(trainer)
         write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

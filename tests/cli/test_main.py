@@ -107,6 +107,10 @@ def test_fit_then_test_then_predict_from_the_saved_config(tmp_path: Path, capsys
     for command in (hint[1:], ["test", str(checkpoint)], ["test", *options]):
         assert main(command) == 0
         printed.append(capsys.readouterr().out)
+    assert [folder.name for folder in run.parent.iterdir()] == ["version_0"]  # a test keeps no log by itself
+    assert main([*hint[1:], "--trainer.logger=true"]) == 0
+    assert {folder.name for folder in run.parent.iterdir()} == {"version_0", "version_1"}
+    capsys.readouterr()
     table = printed[0]
     assert table == printed[1] == printed[2]
     lines = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.startswith("  ")}
@@ -223,6 +227,9 @@ SEDRA = registry.benchmarks_folder() / "configs" / "methods" / "sedra.yaml"
 WRONG = {
     "benhc": "benhc: no such command; did you mean bench? choose one of bench, tune, fit, ",
     "bench": "bench: the following arguments are required: NAME|FILE; see itmbench bench --help",
+    "fit": "fit: the following arguments are required: --model and --data; see itmbench fit --help",
+    "test": "test: the following arguments are required: RUN; see itmbench test --help",
+    "explain": "explain: the following arguments are required: RUN; see itmbench explain --help",
     "bench mini --device 2": "bench: unrecognized arguments: --device 2; did you mean --devices? see itmbench ",
     "bench mni": "mni: no such file or benchmark; did you mean mini? choose one of ablations/mcr_dgn, ",
     "bench nowhere": "nowhere: no such file or benchmark; choose one of ablations/mcr_dgn, ",

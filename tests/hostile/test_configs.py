@@ -260,7 +260,24 @@ def test_a_benchmark_without_a_number_of_epochs_is_forecast(tmp_path: Path) -> N
 def test_methods_without_a_loss(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["fit", "--data=toy.ToyData", f"--data.root={run / 'toy'}", f"--model=itmbench.methods.{name}"]
     line = refusal([*command, "--trainer.accelerator=cpu", f"--trainer.default_root_dir={run}"], capsys, run)
-    assert "has no loss to train with; set trainer.max_epochs to 0" in line
+    assert "has no loss to train with; set self.loss or override training_loss in the class; if" in line
+
+
+def test_a_method_that_returns_bare_vectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "toy_failures.Unwrapped"
+    assert main(["fit", *toy_arguments(tmp_path, "--trainer.logger=false", model=model)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "Unwrapped: embed, encode_image and encode_text must return Embeddings, not Tensor; for" in line
+    refusal(["test", *toy_arguments(tmp_path, model=model)], capsys, tmp_path)
+
+
+def test_a_run_that_is_refused_once_the_data_are_there_leaves_no_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_corpus(tmp_path / "toy")
+    command = ["fit", "--model=MCRDGN", "--data=toy.ToyData", f"--data.root={tmp_path / 'toy'}"]
+    command += ["--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
+    assert "has no labels, and MCRDGN needs labels" in refusal(command, capsys, tmp_path)
 
 
 def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
