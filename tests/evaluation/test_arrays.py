@@ -138,7 +138,7 @@ def test_comparisons_are_those_of_a_loop_over_resampled_images() -> None:
         ({"text_emb": np.ma.masked_array(TEXTS, TEXTS > 1)}, "embeddings: masked values"),
         ({"image_emb": IMAGES * 1e-300}, "embedding of image 0: too small for 32 bits"),
         ({"image_emb": IMAGES * 1e-43}, "embedding of image 0: too small for 32 bits"),  # two digits are left
-        ({"text_emb": np.full(TEXTS.shape, 2**63, np.uint64)}, r"embeddings: numbers above 2\*\*63"),
+        ({"text_emb": np.full(TEXTS.shape, 2**63, np.uint64)}, r"embeddings: numbers from 2\*\*63 on"),
         ({"labels": torch.from_numpy(1 * LABELS).to_sparse()}, "labels: complex, sparse"),
         ({"scorer": "dot"}, "scorer: 'dot' is not a function of two Embeddings; give one, or None for the cosine"),
         ({"scorer": "dot", "labels": LABELS}, "scorer: 'dot' is not a function"),
