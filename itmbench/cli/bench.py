@@ -65,7 +65,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
                 load_all()
             failed = run_benchmark(**vars(options))  # its arguments have the names of the options
     except (BrokenPipeError, KeyboardInterrupt) as error:
-        raise KeyboardInterrupt("the same command resumes from the last finished epoch") from error
+        raise KeyboardInterrupt("the same command resumes and keeps every finished epoch") from error
     if not options.dry_run and options.launcher == "local" and any(results(options.results)):
         from itmbench.report.formats import plain
         from itmbench.report.page import page

@@ -53,7 +53,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
             failed = bool(tune(**vars(options)))  # its arguments have the names of the options
     except (BrokenPipeError, KeyboardInterrupt) as error:
-        raise KeyboardInterrupt("the same command resumes from the last finished epoch") from error
+        raise KeyboardInterrupt("the same command resumes and keeps every finished epoch") from error
 
     import pandas as pd
 

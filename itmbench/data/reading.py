@@ -38,11 +38,9 @@ def require_prepared(root: Path) -> None:
         InputError: there is no such folder, or nothing in it.
     """
     if not root.is_dir() or not any(root.iterdir()):
-        name = root.name if root.name in SOURCES else "NAME"
-        raise InputError(
-            f"{root}: no dataset here; get one by `itmbench data prepare {name} --root {root}` (NAME: "
-            f"{', '.join(SOURCES)}), or set data.root"
-        )
+        options = f" {root.name} --root {root}" if root.name in SOURCES else ""
+        problem = "no dataset here" if root.is_dir() else "no such folder"
+        raise InputError(f"{root}: {problem}; give that of the dataset, or get it by `itmbench data prepare{options}`")
 
 
 def read_text(path: Path) -> str:

@@ -92,7 +92,7 @@ class Planner:
             InputErrors: everything that is wrong, one line each.
         """
         planned: list[Planned] = []
-        wrong: list[str] = []
+        wrong: list[tuple[str, str]] = []
         with logs.quiet():
             for (dataset, method), group in groupby(cells, lambda cell: (cell.dataset, cell.method)):
                 seeds = list(group)
@@ -102,7 +102,7 @@ class Planner:
                     try:
                         self._share_corpus(cli, config)
                     except InputError as error:
-                        wrong.append(f"{dataset}: {error}")
+                        wrong.append((dataset, str(error)))
                         continue
                     rows = [_planned(cell, cli, config) for cell in seeds]
                     if any(request.outcome(row) is None for row in rows):
@@ -110,9 +110,8 @@ class Planner:
                         require_valid_pair(cli.require_sound(check_devices), cli.data, cli.devices)
                     planned += rows
                 except InputError as error:
-                    wrong.append(f"{method} on {dataset}: {error}")
-        if wrong:
-            raise InputErrors(list(dict.fromkeys(wrong)))
+                    wrong.append((f"{method} on {dataset}", str(error)))
+        require_nothing_wrong(wrong)
         return planned
 
     def save(self, cells: Sequence[Cell], planned: Sequence[Planned], results: Path) -> Path:
@@ -153,6 +152,16 @@ class Planner:
             self._inputs = [*self._inputs, *inputs] if self._inputs is not None and inputs else None
         cli.data = cli.data.with_corpus(self._corpora[name])
         cli.data.runners = self._runners
+
+
+def require_nothing_wrong(wrong: Sequence[tuple[str, str]]) -> None:
+    """Raise InputErrors if there are messages, each once, with the first place where it arises."""
+    places: dict[str, dict[str, None]] = {}
+    for place, message in wrong:
+        places.setdefault(message, {})[place] = None
+    if wrong:
+        more = {message: f" and {len(where) - 1} more" if len(where) > 1 else "" for message, where in places.items()}
+        raise InputErrors([f"{next(iter(where))}{more[message]}: {message}" for message, where in places.items()])
 
 
 def require_valid_pair(model: Matcher, data: CorpusDataModule, devices: int = 1) -> None:

@@ -27,14 +27,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from itmbench import interruption, logs, store
 from itmbench.data.batches import derived_seed
-from itmbench.errors import InputError, InputErrors, is_full
+from itmbench.errors import InputError, is_full
 from itmbench.files import file_digest, real_path, write_atomically
 from itmbench.runner import cost, lease, processes, run, running
 from itmbench.runner.callbacks import CheckLease
 from itmbench.runner.cell import train
 from itmbench.runner.cell_cli import CellCLI
 from itmbench.runner.lease import Lease
-from itmbench.runner.plan import Planned, Planner, Request
+from itmbench.runner.plan import Planned, Planner, Request, require_nothing_wrong
 from itmbench.runner.space import Range, nested
 from itmbench.runner.spec import Cell, merge
 from itmbench.runner.tuned import Tuned, cells_to_tune, is_finished, place, study_key
@@ -114,16 +114,14 @@ def plan(spec: str | Path, results: Path, trials: int, only: str, planner: Plann
     planned = planner.plan([cell for cell, _ in cells], Request.now(results, False, False), check_devices=True)
     wrong = []
     for (cell, knobs), row in zip(cells, planned, strict=True):
+        pair = f"{cell.method} on {cell.dataset}"
         if row.devices > 1:
-            wrong.append(
-                f"{cell.method} on {cell.dataset}: trainer.devices {row.devices}; a trial trains on one device"
-            )
+            wrong.append((pair, f"trainer.devices {row.devices}; a trial trains on one device"))
         try:
             require_options(cell, knobs)
         except InputError as error:
-            wrong.append(f"{cell.method} on {cell.dataset}: tune: {error}")
-    if wrong:
-        raise InputErrors(wrong)
+            wrong.append((pair, f"tune: {error}"))
+    require_nothing_wrong(wrong)
     return [Study(cell, row, knobs, trials, results) for (cell, knobs), row in zip(cells, planned, strict=True)]
 
 
@@ -212,15 +210,18 @@ def _search(study: Study, planner: Planner, held: Lease) -> None:
             trial = _run_trial(study, saved.trials, planner, held)
             saved.add_trial(trial)
             outcome = trial.user_attrs.get("error") or f"{trial.value:.4f}"
-            values = (
-                (name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in trial.params.items()
-            )
-            shown = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in values)
-            took = f"{shown or 'its own config'}: {outcome}, {duration(trial.user_attrs['seconds'])}"
-            logger.info("[%d/%d] %s, %s", number + 1, study.trials, study, took)
+            took = duration(trial.user_attrs["seconds"])
+            logger.info("%s: %s, %s", _title(study, number, trial.params), outcome, took)
         _write(study, saved.trials)
         storage.remove_session()
     shutil.rmtree(study.folder, ignore_errors=True)
+
+
+def _title(study: Study, number: int, params: dict[str, Any]) -> str:
+    """A trial in messages: its number, and its options."""
+    values = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in params.items())
+    options = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in values)
+    return f"[{number + 1}/{study.trials}] {study}, {options or 'its own config'}"
 
 
 def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, held: Lease) -> FrozenTrial:
@@ -243,6 +244,7 @@ def _run_trial(study: Study, before: Sequence[FrozenTrial], planner: Planner, he
         for trial in before:
             if trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == row.key:
                 return finished(TrialState.COMPLETE, trial.value, seconds=0.0)
+        logger.info("%s: running", _title(study, len(before), params))
         running.start(study.folder, row.key)
         with logs.to_file(study.folder / store.LOG), logs.quiet():
             *_, value = train(planner.open(row), study.folder, [meter, CheckLease(held)])

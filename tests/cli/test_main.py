@@ -182,7 +182,7 @@ def test_only_commands_that_resume_say_so_when_interrupted(
     expected = {
         "fit": "interrupted; once an epoch is finished: resume with --ckpt_path RUN/checkpoints/last.ckpt",
         "test": "interrupted",
-        "bench": "interrupted; the same command resumes from the last finished epoch",
+        "bench": "interrupted; the same command resumes and keeps every finished epoch",
         "report": "interrupted",
     }
     for command, message in expected.items():
@@ -245,8 +245,10 @@ WRONG = {
     "data verify nothing": "nothing: no such dataset; choose one of flickr30k, flickr8k, coco, ",
     "data prepare Flickr30k": "Flickr30k: no such dataset; did you mean flickr30k? ",
     "data verify captions": "data verify captions: the following arguments are required: --root; see itmbench data ver",
-    "data verify mirflickr25k --root /nowhere/nuswide": "/nowhere/nuswide: no dataset here; get one by `itmbench data "
-    "prepare nuswide --root /nowhere/nuswide`",
+    "data verify mirflickr25k --root /nowhere/nuswide": "/nowhere/nuswide: no such folder; give that of the "
+    "dataset, or get it by `itmbench data prepare nuswide --root /nowhere/nuswide`",
+    "data verify nuswide --root /nowhere": "/nowhere: no such folder; give that of the dataset, or get it by `itmbench "
+    "data prepare`",
     "fit --model DualEncoder --data KarpathyCaptions --data.root nowhere --trainer.accelerator cpu": "",
     f"audit --model DualEncoder {MINI} --ckpt_path nowhere.ckpt": "nowhere.ckpt: no such checkpoint",
     f"test --model DualEncoder {MINI} --ckpt_path best": "best: no such checkpoint",
@@ -299,7 +301,7 @@ def test_wrong_input_is_one_short_line_and_exit_code_2(command: str, capsys: pyt
     lines = capsys.readouterr().err.strip().splitlines()
     assert [line for line in lines if line.startswith("itmbench: ")] == lines[-1:]
     assert lines[-1].startswith(f"itmbench: {WRONG[command]}") and len(lines[-1]) < 600
-    assert WRONG[command] or "nowhere: no dataset here" in lines[-1]
+    assert WRONG[command] or "nowhere: no such folder; give" in lines[-1]
     assert "Traceback" not in "".join(lines)
 
 

@@ -50,6 +50,13 @@ def test_missing_data_are_reported_once_for_all_methods(tmp_path: Path, capsys: 
     assert line.startswith("itmbench: toy: ") and str(tmp_path / "nowhere") in line
 
 
+def test_the_same_error_of_several_methods_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = edited(write(tmp_path, "one", "two", "three"), {"data": {"init_args": {"sizee": 3}}})
+    assert main(["bench", str(spec), "--results", str(tmp_path / "results"), "--dry-run"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("itmbench: one on toy and 2 more: data: ToyData: Option 'sizee' is not accepted")
+
+
 def test_a_changed_option_runs_again_and_others_do_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = write(tmp_path, "m", epochs=1)
     command = ["bench", str(spec), "--results", str(tmp_path / "results"), "--dry-run"]

@@ -143,7 +143,7 @@ def test_stopped_it_ends_cleanly_and_goes_on(
     assert ended(process) == 1
     printed = (tmp_path / "log").read_text()
     assert (
-        "interrupted; the same command resumes from the last finished epoch" in printed and "Traceback" not in printed
+        "interrupted; the same command resumes and keeps every finished epoch" in printed and "Traceback" not in printed
     )
     assert [path.name for path in running.iterdir()] == ["seed0"]  # no lease is left
     moved = tmp_path / "moved" if which == signal.SIGTERM else tmp_path / "results"
@@ -351,7 +351,7 @@ def test_an_interruption_is_never_swallowed(
     monkeypatch.setattr(module, name, interrupted)
     assert main(bench(spec, results)) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("itmbench: ")]
-    assert said == ["itmbench: interrupted; the same command resumes from the last finished epoch"]
+    assert said == ["itmbench: interrupted; the same command resumes and keeps every finished epoch"]
     finished = {"plan": 0, "training": 0, "between cells": 1, "end": 2}[where]
     assert len(list(store.results(results)) if results.exists() else []) == finished
 

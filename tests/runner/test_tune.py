@@ -223,7 +223,10 @@ def test_failed_trials_count_and_the_rest_decide(tmp_path: Path, capsys: pytest.
     assert 0 < diverged.sum() < 5 and len(trials) == 6
     assert (trials["objective"].isna() == diverged).all()
     assert trials["error"][diverged].str.contains("Diverged: the training loss is nan").all()
-    assert "Diverged" in capsys.readouterr().out
+    output, error = capsys.readouterr()
+    assert "Diverged" in output
+    own = [line for line in error.splitlines() if line.startswith("[1/6] a on toy, its own config: ")]
+    assert own[0].endswith(": running") and re.search(r": [\d.]+, [\d.]+ s$", own[1])
 
     spec = spec_of(tmp_path, "a", tune={}, failing={"a": {"while_there": where[0], "how": "nan"}})
     for _ in range(2):
