@@ -478,7 +478,7 @@ def test_a_full_disk_is_said_to_be_full(run: Path, tmp_path: Path, capsys: pytes
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capsys.readouterr().err.splitlines()[-1]
     assert status == 1 and said.startswith(f"itmbench: {tmp_path}/checkpoints/best.ckpt: File too large")
-    assert {path.name for path in tmp_path.rglob("*")} == {"checkpoints", "config.yaml"}
+    assert {path.name for path in tmp_path.rglob("*")} == {"checkpoints", "config.yaml", ".lock"}
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 5000])

@@ -105,6 +105,7 @@ def test_an_outage_at_the_end_fails_no_cell(
     def outage(*arguments: Any, **options: Any) -> None:
         raise ConnectionError("the server is gone")
 
+    wandb.teardown()  # it keeps the variables of its first use in this process
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log_artifact", outage)
     assert run(tracked(tmp_path, "m"), tmp_path / "results") == []
