@@ -73,8 +73,6 @@ def run(command: str, arguments: Sequence[str]) -> int:
     found = _texts(options) if of_image else _gallery(options)(options.sentences)
     for row in found:
         print(row.title if row.picture else f'"{row.title}"')
-        if row.note:
-            print(f"  {row.note}")
         for place, cell in enumerate(row.cells, 1):
             print(f"{place:>4}  {cell.number:>8}  " + (cell.line if cell.picture else f'"{cell.line}"'))
     if options.out:
@@ -89,7 +87,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
 def _gallery(options: Namespace) -> "Callable[[Sequence[str]], list[Row]]":
     """Encode the gallery; what finds its best photographs for each of some sentences."""
     with imports():
-        from itmbench.encoders.text import LearnedTextEncoder
+        from itmbench.encoders import TextEncoder
         from itmbench.report.sheet import Cell, Row, shown
         from itmbench.store.index import load_with_index
 
@@ -105,15 +103,12 @@ def _gallery(options: Namespace) -> "Callable[[Sequence[str]], list[Row]]":
     logger.info("%d photographs to search", len(index.names))
     paths = [folder / name for name in index.names]
 
-    def note(sentence: str) -> str:
-        unknown = model.text.unknown_words(sentence) if isinstance(model.text, LearnedTextEncoder) else []
-        return f"not in the vocabulary of this model, so matched poorly: {', '.join(unknown)}" if unknown else ""
-
     def search(sentences: Sequence[str]) -> list[Row]:
+        notes = model.text.unread(sentences) if isinstance(model.text, TextEncoder) else [""] * len(sentences)
         ranking = model.rank(model.encode_texts(sentences), index.images)
         return [
-            Row(text, [Cell(shown(paths[row]), f"{score:z.4f}", paths[row]) for row, score in best], note(text))
-            for text, best in zip(sentences, ranking.best(options.top), strict=True)
+            Row(text, [Cell(shown(paths[row]), f"{score:z.4f}", paths[row]) for row, score in best], note)
+            for text, best, note in zip(sentences, ranking.best(options.top), notes, strict=True)
         ]
 
     return search

@@ -2,6 +2,8 @@
 
 import copy
 import re
+import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,22 +53,43 @@ class TextEncoder(Encoder):
         embedding: nn.Embedding = self.model.get_input_embeddings()
         return embedding
 
+    @property
+    def marks(self) -> set[int]:
+        """The tokens that are no words, such as [CLS] and padding."""
+        names = ("pad", "cls", "sep", "bos", "eos", "mask")
+        ids = (getattr(self.tokenizer, f"{name}_token_id", None) for name in names)
+        return {number for number in ids if number is not None}
+
     def words(self, inputs: Inputs) -> Tensor:
         """The rows of the vocabulary that tokens are, int64 `[B, L]`; -1 for padding and for marks such as [CLS]."""
-        names = ("pad", "cls", "sep", "bos", "eos", "mask")
-        marks = {getattr(self.tokenizer, f"{name}_token_id", None) for name in names} - {None}
         ids = inputs["input_ids"]
-        return ids.masked_fill(torch.isin(ids, torch.tensor(sorted(marks), device=ids.device)), -1)
+        return ids.masked_fill(torch.isin(ids, torch.tensor(sorted(self.marks), device=ids.device)), -1)
 
-    def unread(self, text: str) -> str:
-        """What of a text is not read, in words; empty if all of it is."""
-        ids = torch.tensor([self.tokenizer(text, verbose=False)["input_ids"]])
-        if ids.shape[1] > self.max_length:
-            return f"cut to its first {self.max_length} tokens of {ids.shape[1]}"
-        words = self.words({"input_ids": ids})
-        words = words[words >= 0]
-        unknown = int((words == self.tokenizer.unk_token_id).sum())
-        return f"{unknown} of its {len(words)} words are unknown" if unknown else "" if len(words) else "has no words"
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        """What of each text is not read, in words; empty if all of it is."""
+        notes, marks = [], self.marks
+        for text, ids in zip(texts, self._ids(texts), strict=True):
+            note = [f"cut to its first {self.max_length} tokens of {len(ids)}"] if len(ids) > self.max_length else []
+            if unknown := ", ".join(dict.fromkeys(self.unknown_words(text, ids))):
+                named = textwrap.shorten(unknown, 200, placeholder=" …")
+                note.append(f"not in the vocabulary of this model, so may match poorly: {named}")
+            if marks.issuperset(ids):
+                note.append("has no words")
+            notes.append("; ".join(note))
+        return notes
+
+    def unknown_words(self, text: str, ids: Sequence[int]) -> list[str]:
+        """The words of a text, which is these tokens, that the vocabulary lacks."""
+        unknown = {self.tokenizer.unk_token_id} - self.marks
+        if not unknown.intersection(ids):
+            return []
+        words = text.split()
+        return [word for word, parts in zip(words, self._ids(words), strict=True) if unknown.intersection(parts)]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts, all of them."""
+        ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        return ids
 
     def word(self, number: int) -> str | None:
         return None if number < 0 else str(self.tokenizer.convert_ids_to_tokens(number))
@@ -191,11 +214,12 @@ class LearnedTextEncoder(TextEncoder):
         if self.tokenizer is None:
             self.tokenizer = _wrap(_learn_wordpiece(tuple(str(source[row]) for row in rows), self.vocab_size))
 
-    def unknown_words(self, text: str) -> list[str]:
-        """Words that the vocabulary lacks, because no training text has them, or few; they are read in pieces."""
-        parts, vocabulary = self.tokenizer.backend_tokenizer, self.tokenizer.get_vocab()
-        words = parts.pre_tokenizer.pre_tokenize_str(parts.normalizer.normalize_str(text))
-        return [word for word, _ in words if word not in vocabulary and word.isalnum()]
+    def unknown_words(self, text: str, ids: Sequence[int]) -> list[str]:
+        """Words that the vocabulary lacks, because no training text has them, or few, and that are read in pieces."""
+        parts = self.tokenizer.backend_tokenizer
+        words = [word for word, _ in parts.pre_tokenizer.pre_tokenize_str(parts.normalizer.normalize_str(text))]
+        unknown = [word for word in words if parts.token_to_id(word) is None]
+        return [word for word in unknown if not unicodedata.category(word[0]).startswith("P")]  # no punctuation
 
     def get_extra_state(self) -> Tensor:
         """The tokenizer as a tensor of bytes (uint8), so that checkpoints hold no pickled objects."""

@@ -33,7 +33,9 @@ TRAINED_ON = "trained_on"
 
 Modality = Literal["image", "text"]
 BLOCK = 1024
-"""Images ranked at a time: a large gallery may lie on disk."""
+"""Images ranked at a time, as a large gallery may lie on disk, and texts checked at a time."""
+SHOWN = 5
+"""Texts that a warning names, at most."""
 
 
 class Ranking(NamedTuple):
@@ -101,10 +103,17 @@ class Trained(Recorded, L.LightningModule):
         """
         items = _items(texts, self.text, _text_item, "encode_texts")
         if isinstance(self.text, TextEncoder):
-            notes = [f"{textwrap.shorten(text, 60)!r}: {note}" for text in items if (note := self.text.unread(text))]
-            if notes:
-                logger.warning("%s%s", notes[0], f", and {len(notes) - 1} more texts likewise" * (len(notes) > 1))
+            self._warn_of_unread(self.text, items)
         return TextEmbeddings(**vars(self._encode_items(self.text, self.encode_text, items, batch_size)))
+
+    @staticmethod
+    def _warn_of_unread(encoder: TextEncoder, texts: Sequence[str]) -> None:
+        parts = (texts[at : at + BLOCK] for at in range(0, len(texts), BLOCK))
+        notes = [(text, note) for part in parts for text, note in zip(part, encoder.unread(part), strict=True) if note]
+        for text, note in notes[:SHOWN]:
+            logger.warning("%r: %s", textwrap.shorten(text, 60), note)
+        if len(notes) > SHOWN:
+            logger.warning("and %d more texts likewise", len(notes) - SHOWN)
 
     @torch.no_grad()
     def rank(self, queries: Embeddings, gallery: Embeddings) -> Ranking:

@@ -58,9 +58,16 @@ def test_files_pictures_and_strings(
     torch.testing.assert_close(by_path.pooled, by_picture.pooled)
     texts = loaded.encode_texts(["a red square on a black ground", "pink behind"])
     assert "pink behind" not in caplog.text
-    for text, note in (("red " * 50, "cut to its first 40 tokens of 52"), ("a 犬", "1 of its 2 words are unknown")):
+    unknown = "not in the vocabulary of this model, so may match poorly: "
+    for text, note in (
+        ("red " * 50, "cut to its first 40 tokens of 52"),
+        ("a 犬, 犬?", f"{unknown}犬"),
+        ("redpink " * 40, f"cut to its first 40 tokens of 162; {unknown}redpink"),
+    ):
         loaded.encode_texts(["pink", text, "\u200b"])
-        assert note in caplog.messages[-1] and caplog.messages[-1].endswith(", and 1 more texts likewise")
+        assert caplog.messages[-2].endswith(f"': {note}") and caplog.messages[-1].endswith(": has no words")
+    loaded.encode_texts(["a 犬"] * 9)
+    assert caplog.messages[-1] == "and 4 more texts likewise" and caplog.messages[-6:-1] == [caplog.messages[-2]] * 5
     one, other = loaded.rank(texts, by_path), loaded.rank(by_path[:2], texts)
     assert one.order.shape == (2, 3) and other.order.shape == (2, 2)
     for wrong in ((texts, texts), (by_path, by_path), (Embeddings(texts.pooled), by_path)):
