@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from itmbench.errors import InputError, in_a_line
 from itmbench.files import digest, file_digest, write_atomically
 from itmbench.runner.done import known_keys
+from itmbench.runner.registry import benchmarks
 from itmbench.runner.space import Range
-from itmbench.runner.spec import Cell, load_benchmark, load_cells, merge
+from itmbench.runner.spec import Benchmark, Cell, load_benchmark, load_cells, merge
 from itmbench.runner.yaml_files import load_yaml
 
 FOLDER = "tuned"
@@ -107,6 +108,19 @@ def is_tuned(cells: Sequence[tuple[Cell, dict[str, Range]]], results: Path, tria
     )
 
 
+def _tuner(benchmark: Benchmark, pairs: Sequence[tuple[str, str]]) -> str | None:
+    """The packaged benchmark that tunes these datasets and methods, with the same files; None if there is none."""
+    for name, path in benchmarks().items():
+        other = load_benchmark(path)
+        if other.tune and all(
+            other.datasets.get(dataset) == benchmark.datasets[dataset]
+            and other.methods.get(method) == benchmark.methods[method]
+            for dataset, method in pairs
+        ):
+            return name
+    return None
+
+
 def cells_to_run(spec: str | Path, only: str, results: Path) -> list[Cell]:
     """The cells of a benchmark file (``load_cells``); those of a tuned one have the options chosen for their pair.
 
@@ -120,11 +134,13 @@ def cells_to_run(spec: str | Path, only: str, results: Path) -> list[Cell]:
     chosen = {(cell.dataset, cell.method): Tuned.load(cell, results) for cell in cells}
     tuned = {pair: choice for pair, choice in chosen.items() if choice is not None}
     if len(tuned) < len(chosen):
-        missing = ", ".join(f"{method} on {dataset}" for dataset, method in chosen if (dataset, method) not in tuned)
-        what = spec if benchmark.tune else "FILE"
-        which = "" if benchmark.tune else " on a file that names these and has a tune block"
+        missing = [pair for pair in chosen if pair not in tuned]
+        known = spec if benchmark.tune else _tuner(benchmark, missing)
+        what = known or "FILE"
+        which = "" if known else " on a file that names these and has a tune block"
+        pairs = ", ".join(f"{method} on {dataset}" for dataset, method in missing)
         raise InputError(
-            f"{results / FOLDER}: no chosen options of {missing}; "
+            f"{results / FOLDER}: no chosen options of {pairs}; "
             f"run `itmbench tune {what} --results {results}`{which} first, or copy such choices there (docs/tuning.md)"
         )
     return [

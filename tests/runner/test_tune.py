@@ -177,6 +177,8 @@ def test_a_tuned_benchmark_uses_the_choice_and_says_how_many_trials_it_had(
     other = spec_of(tmp_path / "without", "a", tuned=True, tune=None)
     assert main(bench(other, tmp_path / "none")) == 2  # and `itmbench tune` refuses this file
     assert "run `itmbench tune FILE --results" in (line := capsys.readouterr().err) and line.count("\n") == 1
+    assert main(bench(Path("flickr8k"), tmp_path / "none")) == 2  # another packaged file tunes its pairs
+    assert f"run `itmbench tune flickr8k_short --results {tmp_path / 'none'}` first" in capsys.readouterr().err
     (results / "tuned" / "toy" / "a.yaml").rename(tmp_path / "kept.yaml")
     assert main(bench(tuned, results, "--only", "method=b")) == 0
     (tmp_path / "kept.yaml").rename(results / "tuned" / "toy" / "a.yaml")
