@@ -45,6 +45,7 @@ class SaveConfig(SaveConfigCallback):
         if resumed not in [real_path(file.parent) for file in files]:
             # A logger has a new folder for every run, and may write a config.yaml of its own into it.
             require_unused(files if trainer.loggers else [folder / "config.yaml", *files])
+        self._log(trainer)  # a tracker may refuse its settings
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._alone.enter_context(locked(folder, wait=False))
@@ -53,7 +54,6 @@ class SaveConfig(SaveConfigCallback):
                 f"{folder}: another process trains here; wait for it, or give this run another "
                 "--trainer.default_root_dir"
             ) from None
-        self._log(trainer)
         write_atomically(folder / "config.yaml", self.parser.dump(self.config, skip_none=False))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
