@@ -169,3 +169,10 @@ def test_it_begins_with_the_best_method_of_every_table(frame: pd.DataFrame, tmp_
         assert verdict == "better" and "Better than every other method" in lead
     twice = write_html([shown[0], shown[0]], tmp_path / "q").read_text()
     assert "<h2>flickr30k-mini, table 2</h2>" in twice
+
+
+def test_of_methods_that_are_alike_none_is_called_the_best(frame: pd.DataFrame) -> None:
+    best = frame[frame["method"] == "dual_infonce"]
+    text = html_page(tables(pd.concat([frame, best.assign(method="twin")], ignore_index=True)), Path())
+    assert text.count("Level with twin; better than dual_triplet, at 5 %.") == 2
+    assert "Level with" not in html_page(tables(frame), Path())
