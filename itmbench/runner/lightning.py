@@ -37,7 +37,7 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "gradient_clip_val": 1.0,
     "max_epochs": 20,
-    "enable_model_summary": False,  # Lightning's lists FLOPs, and has none
+    "enable_model_summary": False,  # its FLOPs column is always 0
 }
 
 MOST_THREADS = 1024
@@ -47,7 +47,7 @@ MOST_THREADS = 1024
 class MatcherCLI(LightningCLI):
     """LightningCLI in subclass mode: any ``Matcher`` with any ``CorpusDataModule``, registered ones by class name."""
 
-    _asked: tuple[str, Sequence[str]] = ("", ())  # the command of the user, if it is another, and its own options
+    _user_command: tuple[str, Sequence[str]] = ("", ())  # its name, if it is another, and its own options
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
         logs.ignore_noise()
@@ -72,7 +72,7 @@ class MatcherCLI(LightningCLI):
                 run=run,
             )
         except ArgumentError as error:
-            command, options = self._asked
+            command, options = self._user_command
             line = one_line(str(error), command or self._command, [*options, *self._options()], self._command)
             raise InputError(line if "unrecognized arguments" in line else self._in_config(line)) from error
 
@@ -281,7 +281,7 @@ class PreparedCLI(MatcherCLI):
     """
 
     def __init__(self, arguments: Sequence[str], command: str = "", options: Sequence[str] = ()) -> None:
-        self._asked = command, options
+        self._user_command = command, options
         super().__init__(["test", *arguments, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
 
     def before_instantiate_classes(self) -> None:

@@ -22,30 +22,31 @@ CONSTRUCTOR_ERRORS = (
 """What constructors raise for arguments that they do not accept."""
 
 
+NO_CLASS = "Expected a dot import path string: "
+"""What jsonargparse says before a name that is no class."""
+
+
 def parameters(kind: type) -> list[str]:
     """Names of the constructor arguments of a class and its bases."""
     inits = [base.__init__ for base in kind.__mro__ if "__init__" in vars(base)]  # type: ignore[misc]
     return list(dict.fromkeys(name for init in inits for name in inspect.signature(init).parameters if name != "self"))
 
 
-def one_line(message: str, command: str | None, options: Sequence[str], section: str | None) -> str:
+def one_line(message: str, command: str | None, options: Sequence[str], parser_command: str | None) -> str:
     """A message of jsonargparse in one line, with the options that may be meant.
 
     Args:
         message: of the parser.
         command: that was called, if any.
         options: names of those that do not depend on the method and the dataset.
-        section: what the parser calls the command.
+        parser_command: what the parser calls the command.
     """
     message = _first_reason(message)
     if command and message.startswith(("unrecognized arguments", "the following arguments")):
-        message = f"{command}: {message.replace(f'{section}.', '--')}; see itmbench {command} --help"
+        message = f"{command}: {message.replace(f'{parser_command}.', '--')}; see itmbench {command} --help"
     if unknown := re.search(r"(unrecognized arguments: --|does not accept option ')([\w.-]+)", message):
         dashes = "--" if unknown[1].endswith("--") else ""
-        by_last = {option.rpartition(".")[2]: dashes + option for option in reversed(options)}
-        full = [option for option in options if "." in option or "." not in unknown[2]]  # no option is "trainer" alone
-        hint = did_you_mean(unknown[2], full, lambda option: dashes + option)
-        hint = hint or did_you_mean(unknown[2].rpartition(".")[2], by_last, by_last.__getitem__)
+        hint = _meant(unknown[2], options, dashes)
         after = ", or --model.help CLASS" if dashes else hint and f"; {hint.strip()}"
         return message.replace("; see", f"; {hint}see") + after
     if re.search("unrecognized arguments: [^-]", message):
@@ -55,6 +56,15 @@ def one_line(message: str, command: str | None, options: Sequence[str], section:
         hint = did_you_mean(unknown[2], [name for kind in kinds for name in parameters(kind)])
         return f"{message}; {hint}see itmbench fit --{message.partition(':')[0]}.help {unknown[1]}"
     return message
+
+
+def _meant(name: str, options: Sequence[str], dashes: str) -> str:
+    """The option whose whole name, or else its last part, an unknown name may mean."""
+    full = [option for option in options if "." in option or "." not in name]  # no option is "trainer" alone
+    by_last = {option.rpartition(".")[2]: dashes + option for option in reversed(options)}
+    return did_you_mean(name, full, lambda option: dashes + option) or did_you_mean(
+        name.rpartition(".")[2], by_last, by_last.__getitem__
+    )
 
 
 def _below(*bases: type) -> list[type]:
@@ -76,35 +86,18 @@ def _first_reason(message: str) -> str:
     reasons = [line for line in lines if line.startswith(("Expected", "Option")) and "NoneType" not in line]
     reasons = [line for line in reasons if not line.startswith("Expected a path")]
     given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value: ")), "")
-    tried = lines[len(lines) - lines[::-1].index("Errors:") :] if "Errors:" in lines else []  # the innermost types
-    bases = [line.rpartition(" ")[2] for line in tried if line.startswith("Import path does not correspond")]
-    if bases and not any(line.startswith("Problem") for line in tried):
-        return f"{option}: {given} is not derived from {' or '.join(dict.fromkeys(bases))}; give a class that is"
+    if bases := _bases(lines):
+        return f"{option}: {given} is not derived from {' or '.join(bases)}; give a class that is"
     if not option or not (reasons or problems):
         return " ".join(message.split())
     # Of several classes that an option takes, the last one named came closest.
     last = [line for line in lines[problems[-1] :] if line in reasons] if problems else []
     reason = (last or reasons or [lines[problems[-1] + 1]])[0]
-    class_name = reason.removeprefix("Expected a dot import path string: ")
-    if class_name != reason:
-        kind = {"model": "methods", "data": "datasets"}.get(option, "")
-        short = {entry.name: entry.target.rpartition(":")[2] for entry in registry.entries(kind)}
-        if named := short.get(class_name.casefold()):
-            return f"{option}: {class_name} is the name in `itmbench list` of the class {named}; give that"
-        if config := registry.find_config(kind, class_name):
-            return f"{option}: {class_name} is no class, but there is a config of it; give --config {config}"
+    if reason.startswith(NO_CLASS):
         types = [line for line in lines if line.startswith("Subtypes")][-1].split("'")[1::2]
-        below = _below(*(pkgutil.resolve_name(name) for name in types if "." in name))
-        names = [*short.values()] or sorted(
-            known.__name__ for known in below if not (known.__subclasses__() or known.__name__.startswith("_"))
-        )
-        return f"{option}: there is no {class_name}; {choice(class_name, names)}, or module.Class of your own"
+        return f"{option}: {_no_class(option, reason.removeprefix(NO_CLASS), types)}"
     if reason.startswith("Expected"):
-        reason = (
-            reason.replace("<class '", "").replace("'>", "").replace("typing.", "").replace(". Got value:", ", got")
-        )
-        reason = reason.replace("Expected a ", "expected ")
-        return f"{option}: {reason}" + ("" if ", got" in reason else f", got {given}")
+        return f"{option}: {_expected(reason, given)}"
     if not problems:
         return reason
     path = lines[problems[-1]].split("'")[1]
@@ -112,12 +105,46 @@ def _first_reason(message: str) -> str:
     return f"{option}: {_missing(path, reason) or f'{name}: {reason}'}"
 
 
+def _bases(lines: Sequence[str]) -> list[str]:
+    """The classes that a class would have to be derived from, if a message of these lines says no more than that."""
+    tried = lines[len(lines) - lines[::-1].index("Errors:") :] if "Errors:" in lines else []  # the innermost types
+    bases = [line.rpartition(" ")[2] for line in tried if line.startswith("Import path does not correspond")]
+    return [] if any(line.startswith("Problem") for line in tried) else [*dict.fromkeys(bases)]
+
+
+def _no_class(option: str, name: str, types: Sequence[str]) -> str:
+    """That an option of these types knows no class of a name, and what may be meant."""
+    kind = {"model": "methods", "data": "datasets"}.get(option, "")
+    short = {entry.name: entry.target.rpartition(":")[2] for entry in registry.entries(kind)}
+    if named := short.get(name.casefold()):
+        return f"{name} is the name in `itmbench list` of the class {named}; give that"
+    if config := registry.find_config(kind, name):
+        return f"{name} is no class, but there is a config of it; give --config {config}"
+    below = _below(*(pkgutil.resolve_name(path) for path in types if "." in path))
+    names = [*short.values()] or sorted(
+        known.__name__ for known in below if not (known.__subclasses__() or known.__name__.startswith("_"))
+    )
+    return f"there is no {name}; {choice(name, names)}, or module.Class of your own"
+
+
+def _expected(reason: str, given: str) -> str:
+    """A reason about the type of a value in plain words, with the value."""
+    for words, plain in (
+        ("<class '", ""),
+        ("'>", ""),
+        ("typing.", ""),
+        (". Got value:", ", got"),
+        ("Expected a ", "expected "),
+    ):
+        reason = reason.replace(words, plain)
+    return reason if ", got" in reason else f"{reason}, got {given}"
+
+
 def _missing(path: str, reason: str) -> str:
     """What of the path of a class does not exist, with names that may be meant; empty if its import failed inside."""
-    unknown = re.fullmatch(
-        r"(?:No module named '|module '(?=.*attribute))([\w.]+)(?:' has no attribute '(\w+))?'", reason
-    )
-    name = ".".join(filter(None, unknown.groups())) if unknown else ""
+    module = re.fullmatch(r"No module named '([\w.]+)'", reason)
+    unknown = module or re.fullmatch(r"module '([\w.]+)' has no attribute '(\w+)'", reason)
+    name = ".".join(unknown.groups()) if unknown else ""
     if not name or not f"{path}.".startswith(f"{name}."):
         return ""
     where, _, last = name.rpartition(".")
