@@ -207,7 +207,7 @@ def test_a_word_lights_its_regions_under_the_mouse_and_by_keys(opened: Any) -> N
     assert (
         first.locator(".told")
         .text_content()
-        .startswith("“red” counts 25 % of the text and finds regions at 0.90, which")
+        .startswith("“red” counts 25 % of the text and finds its regions with a similarity of 0.90 (at most 1), which")
     )
     words.nth(1).focus()
     tab.keyboard.press("ArrowRight")

@@ -60,7 +60,8 @@ function pairPanel({ pair, heading, right }, first, most, src, others) {
   const told = make("p", { class: "told", role: "status" });
   const shares = Math.max(...pair.words.map((word) => word.share));
   const last = pair.paths.at(-1)[0], digits = most < 2 ? 3 : 1; // cosines, or logits
-  const describe = (word) => `“${word.word}” counts ${percent(word.share)} of the text and finds its regions with a similarity of ${plain(word.found, 2)} (at most 1), which adds `
+  const describe = (word) => `“${word.word}” counts ${percent(word.share)} of the text and finds its regions `
+    + `with a similarity of ${plain(word.found, 2)} (at most 1), which adds `
     + `${plain(pair.local_scale * word.share * word.found, digits + 1)} to ${last}. Most: ${strongest(word.regions, pair.grid, word.whole)}.`;
   const buttons = pair.words.map((word) => make("button", { type: "button", class: "word", style: `--share: ${Math.round(100 * word.share / shares)}%`,
     "aria-label": describe(word) }, word.word));
