@@ -40,6 +40,11 @@ def choice(name: str, names: Iterable[str]) -> str:
     return f"{did_you_mean(name, names)}choose one of {', '.join(names)}"
 
 
+def letters_of(name: str) -> str:
+    """A name in small letters without punctuation, under which spellings of it are equal."""
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
 def did_you_mean(name: str, names: Iterable[str], shown: Callable[[str], str] = str) -> str:
     """Ask for at most two names that resemble an unknown one; empty if none does. Case and punctuation do not matter.
 
@@ -48,9 +53,9 @@ def did_you_mean(name: str, names: Iterable[str], shown: Callable[[str], str] = 
     >>> did_you_mean("--seed", ["--threads", "--seed_everything"])
     'did you mean --seed_everything? '
     """
-    letters = {re.sub(r"[\W_]", "", known.casefold()): known for known in names}
+    letters = {letters_of(known): known for known in names}
     initials = "".join(part[0] for part in re.split(r"[\W_]+", name.casefold()) if part)
-    plain = re.sub(r"[\W_]", "", name.casefold())
+    plain = letters_of(name)
     near = [plain] if plain in letters else [known for known in letters if len(plain) > 2 and known.startswith(plain)]
     near = near[:2] or difflib.get_close_matches(plain, letters, n=2, cutoff=0.7)
     if not near and len(initials) > 1 and initials in letters:

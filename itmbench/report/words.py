@@ -88,8 +88,11 @@ def notes(protocol: dict[str, Any], headings: Iterable[str] | None = None) -> li
     normaliser = protocol.get("normaliser", "")
     sentences = {key: note.format(normaliser=NORMALISERS.get(normaliser, normaliser)) for key, note in metrics.items()}
     size = protocol.get("shortlist")
-    of_list = "scores by tokens order only the {0} nearest candidates of each query by cosine."
-    first = [f"Where the protocol has a shortlist of {size}, {of_list.format(size)}"] if size else []
+    of_list = (
+        f"Where the protocol has a shortlist of {size}, scores by tokens order only the {size} nearest candidates of "
+        "each query by cosine."
+    )
+    first = [of_list] if size else []
     if headings is None:
         return [*first, *sentences.values()]
     shown = list(headings)

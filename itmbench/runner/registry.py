@@ -3,14 +3,13 @@
 import ast
 import importlib.util
 import inspect
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from itmbench.errors import InputError, choice, did_you_mean
+from itmbench.errors import InputError, choice, did_you_mean, letters_of
 
 GROUPS = ("methods", "datasets")
 _PACKAGE = Path(__file__).parents[1]
@@ -74,8 +73,8 @@ def benchmarks_folder() -> Path:
 def find_config(group: str, name: str) -> Path | None:
     """The packaged config of a method or a dataset by its name, in any case and punctuation; None if there is none."""
     folder = benchmarks_folder() / "configs" / {"datasets": "data"}.get(group, group)
-    letters = re.sub(r"[\W_]", "", name.casefold())
-    return next((file for file in sorted(folder.glob("*.yaml")) if file.stem.replace("_", "") == letters), None)
+    letters = letters_of(name)
+    return next((file for file in sorted(folder.glob("*.yaml")) if letters_of(file.stem) == letters), None)
 
 
 def find_config_file(name: str, folder: Path = Path()) -> Path:
